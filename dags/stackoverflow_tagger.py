@@ -1,0 +1,84 @@
+"""The DAG `stackoverflow_tagger`: six tasks, one a stage. Wiring only; the work is in the package `pipeline`."""
+
+import logging
+import os
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Asset, ExceptionRetryPolicy, Param, RetryAction, RetryRule, chain, task
+
+from pipeline.errors import TaggerError, Unavailable
+from pipeline.runner import run_stage
+from pipeline.runs import Run, identifier_of, name_of
+from pipeline.settings import Settings
+from pipeline.stages import STAGES, Stage
+from pipeline.store import Store
+
+DOC = """\
+Turns Stack Overflow posts into a published tag classifier: a Keras bag-of-words network, converted to a TensorFlow
+Estimator, trained, measured, and exported as a SavedModel that reads raw text.
+
+**To start a run** press *Trigger*. The form's fields are the run's settings; each says what it is. The default source
+is `sample://`: *invented* posts, to try the pipeline without data.
+
+**When a task is red**, its log ends in one sentence that says what is wrong and what to do. A refused input and a gate
+that was not passed are not retried; a disk, network or store that fails is, three times. The live model stays live
+until a run has earned its place.
+
+**Afterwards** `tagger show RUN` prints the run's figures, `tagger models` the published versions, and
+`tagger predict 'How do I center a div with css?'` asks the live one.
+"""
+
+log = logging.getLogger(__name__)
+
+settings = Settings.read(os.environ)
+
+published = Asset("stackoverflow_tagger_model")
+
+
+class Refused(SystemExit):
+    """Ends a task without Airflow's traceback, which would bury the one sentence; trying again cannot help."""
+
+
+def work(
+    stage: Stage, params: dict[str, Any], dag_run: Any, outlet_events: Any, logical_date: Any = None
+) -> dict[str, Any]:
+    try:
+        identifier = identifier_of(dag_run.run_id, logical_date)
+        run = Run(Store(settings.store), name_of(identifier))
+        if not stage.needs:
+            chosen = Settings.of({**params, "store": settings.store, "schedule": settings.schedule})
+            run.begin(chosen, logical_date or dag_run.run_after, identifier)
+        summary = run_stage(stage.name, run)
+    except TaggerError as error:
+        log.error("%s", error)
+        raise (SystemExit if isinstance(error, Unavailable) else Refused)(error.exit_status) from None
+    if stage.name == "export":
+        outlet_events[published].extra = {name: summary[name] for name in ("version", "accuracy")}
+    return summary
+
+
+with DAG(
+    "stackoverflow_tagger",
+    description="Stack Overflow posts in, a published tag classifier out",
+    doc_md=DOC,
+    schedule=settings.schedule,
+    catchup=False,
+    max_active_runs=1,
+    params={name: Param(**param) for name, param in settings.params().items()},
+    tags=["stackoverflow", "tensorflow", "retraining"],
+    default_args={
+        "retries": 3,
+        "retry_delay": timedelta(seconds=30),
+        "retry_exponential_backoff": 2.0,
+        "retry_policy": ExceptionRetryPolicy([RetryRule(Refused, RetryAction.FAIL, reason="trying again cannot help")]),
+    },
+):
+    chain(
+        *(
+            task(task_id=stage.name, doc_md=stage.does, outlets=[published] if stage.name == "export" else [])(work)(
+                stage
+            )
+            for stage in STAGES.values()
+        )
+    )

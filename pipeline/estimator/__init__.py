@@ -1,0 +1,12 @@
+"""The one room where TensorFlow is imported: the network, its training data, and what is served."""
+
+import logging
+import os
+import warnings
+
+# Read by TensorFlow when it is imported. 3, because 2.15 reports each CUDA library that it finds twice as an error;
+# what goes wrong still comes as an exception.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Every Estimator call warns that Estimators are deprecated, which is known here and would bury the progress lines.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message=".*(set_learning_phase|state_updates)", category=UserWarning)

@@ -1,0 +1,91 @@
+"""Proof of an export, in a process of its own: does the SavedModel answer raw posts as the Estimator answered vectors?
+
+`python -m pipeline.estimator.proof MODEL CASES` prints a Proof as JSON. CASES is a Parquet file of the schema below.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.sparse import csr_matrix
+
+from pipeline.estimator import serving
+
+CASES = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("post", pa.string()),
+        ("tag", pa.string()),
+        ("indices", pa.list_(pa.int32())),
+        ("values", pa.list_(pa.float32())),
+        ("probabilities", pa.list_(pa.float32())),
+    ]
+)
+"""A post by its row in the source, the vector made of it, and the Estimator's answer: tag and probabilities."""
+
+BATCH = 500
+PROBABILITY_TOLERANCE = 1e-5
+VECTOR_TOLERANCE = 1e-6
+"""Relative: float32 keeps seven digits. Counts and marks are exact; only logarithms may differ in the last."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How many posts were compared, the largest difference of a probability, and the first faults in words."""
+
+    posts: int
+    largest_difference: float
+    faults: list[str]
+
+
+def prove(model: Path, cases: Path) -> Proof:
+    """Compare every case's vector, tag and probabilities with the SavedModel's, by both signatures."""
+    count, largest, faults = 0, 0.0, list[str]()
+    with serving.opened(model) as served, pq.ParquetFile(cases) as file:
+        for batch in file.iter_batches(BATCH):
+            wanted = np.array(batch.column("probabilities").to_pylist(), dtype=np.float32)
+            answer = served.tag(batch.column("post").to_pylist())
+            vectors = served.vectors(batch.column("post").to_pylist())
+            by_vectors = served.from_vectors(_dense(batch, vectors.shape[1]))
+            differences = np.maximum(
+                np.abs(answer["probabilities"] - wanted).max(axis=1), np.abs(by_vectors - wanted).max(axis=1)
+            )
+            faults.extend(_faults(batch, vectors, answer, wanted, differences))
+            count, largest = count + batch.num_rows, max(largest, float(differences.max()))
+    return Proof(count, largest, faults[:5])
+
+
+def _dense(batch: pa.RecordBatch, columns: int) -> np.ndarray:
+    indices, values = batch.column("indices"), batch.column("values")
+    starts = np.concatenate([[0], np.cumsum(indices.value_lengths().to_numpy())])
+    cells = (values.flatten().to_numpy(), indices.flatten().to_numpy(), starts)
+    return np.asarray(csr_matrix(cells, shape=(batch.num_rows, columns)).todense())
+
+
+def _faults(
+    batch: pa.RecordBatch,
+    vectors: np.ndarray,
+    answer: dict[str, np.ndarray],
+    wanted: np.ndarray,
+    differences: np.ndarray,
+) -> Iterator[str]:
+    rows, tags = batch.column("row").to_pylist(), batch.column("tag").to_pylist()
+    same = np.isclose(vectors, _dense(batch, vectors.shape[1]), rtol=VECTOR_TOLERANCE, atol=0).all(axis=1)
+    first, second = -np.sort(-wanted, axis=1)[:, :2].T
+    for at, row in enumerate(rows):
+        if not same[at]:
+            yield f"row {row}: its vector is not the one that vectorize made"
+        elif not differences[at] <= PROBABILITY_TOLERANCE:
+            yield f"row {row}: a probability differs by {differences[at]:.1e} (at most {PROBABILITY_TOLERANCE:.0e})"
+        # Two tags closer than the tolerance are a tie, which either side may break its own way.
+        elif answer["tag"][at].decode() != tags[at] and first[at] - second[at] > 2 * PROBABILITY_TOLERANCE:
+            yield f"row {row}: tag {answer['tag'][at].decode()!r} where the Estimator said {tags[at]!r}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(prove(Path(sys.argv[1]), Path(sys.argv[2])))) + "\n")

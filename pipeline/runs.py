@@ -1,0 +1,222 @@
+"""One run in the store: its settings, the manifests of its stages, and the lineage between them."""
+
+import hashlib
+import json
+import re
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline.errors import BadInput, StageOutOfOrder
+from pipeline.files import FileEntry, digest, entries
+from pipeline.settings import Settings
+from pipeline.stages import STAGES, Stage
+from pipeline.store import Store
+
+PACKAGES = ("tensorflow", "apache-airflow", "pyarrow", "numpy", "pandas", "scikit-learn")
+
+
+RUNS = "runs"
+
+
+def name_of(identifier: str) -> str:
+    """The run's name: the identifier with every character outside [A-Za-z0-9._-] replaced by an underscore."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", identifier)
+
+
+def identifier_of(airflow_run_id: str, logical_date: datetime | None) -> str:
+    """What an Airflow run is known by: its id, or the date where `airflow tasks test` makes a new id at each call.
+
+    Raises BadInput where `airflow tasks test` was given no date.
+    """
+    if not airflow_run_id.startswith("__airflow_temporary_run_"):
+        return airflow_run_id
+    if logical_date is None:
+        raise BadInput("`airflow tasks test` needs a date here, the same for all six tasks: it names the run")
+    return f"test__{logical_date.isoformat()}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What run.json says. `created` is the run's own time, from which its version is made."""
+
+    run: str
+    created: datetime
+    settings: Settings
+    airflow_run_id: str | None
+
+    @property
+    def version(self) -> int:
+        """The version this run publishes: its time to the second, as 20261122074035; the same at every retry."""
+        return int(self.created.astimezone(UTC).strftime("%Y%m%d%H%M%S"))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one attempt of a stage left: the only thing a reader trusts.
+
+    `inputs` holds the digests of the manifests it was made from, `seconds` and `peak_mib` what it took (MiB of
+    resident memory; None where the system does not tell).
+    """
+
+    stage: str
+    attempt: str
+    files: dict[str, FileEntry]
+    inputs: dict[str, str]
+    summary: dict[str, Any]
+    seconds: float
+    peak_mib: float | None
+    finished: str
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the names and digests of the files: two attempts that left the same bytes have the same."""
+        listing = json.dumps({name: entry.sha256 for name, entry in sorted(self.files.items())})
+        return hashlib.sha256(listing.encode()).hexdigest()
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Self:
+        """The manifest that `asdict` made the document from."""
+        return cls(**document | {"files": {name: FileEntry(**entry) for name, entry in document["files"].items()}})
+
+
+class Run:
+    """A run's folder in a store. Nothing in it is changed once a manifest names it, but the manifest itself."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        """Raises BadInput for a name that could not be a folder's."""
+        if name_of(name) != name or not name.strip("."):
+            raise BadInput(f"{name!r} cannot name a run: use letters, digits, '.', '_' and '-' only")
+        self.store, self.name, self.path = store, name, f"{RUNS}/{name}"
+
+    def begin(self, settings: Settings, created: datetime, airflow_run_id: str | None = None) -> Record:
+        """Write run.json, as a run's first stage does.
+
+        Settings belong to a run for good from its first manifest on; until then they may still be corrected.
+
+        Raises BadInput where the run has other settings already, or its name belongs to another Airflow run.
+        """
+        known = self.record()
+        if known and self.manifest(next(iter(STAGES))):
+            changed = _differences(known.settings, settings)
+            if changed:
+                raise BadInput(f"run {self.name} was made with other settings ({changed}): start it under a new name")
+        if known and known.airflow_run_id and airflow_run_id not in {None, known.airflow_run_id}:
+            raise BadInput(
+                f"run {self.name} belongs to the Airflow run {known.airflow_run_id!r}, whose id differs from "
+                f"{airflow_run_id!r} only in replaced characters: start one with another id"
+            )
+        record = Record(
+            self.name,
+            known.created if known else created,
+            settings,
+            known.airflow_run_id if known and known.airflow_run_id else airflow_run_id,
+        )
+        self.store.write(f"{self.path}/run.json", _document(record))
+        return record
+
+    def record(self) -> Record | None:
+        """What run.json says, or None where the run does not exist."""
+        document = self.store.read(f"{self.path}/run.json")
+        if document is None:
+            return None
+        settings = Settings.of(document["settings"] | {"store": self.store.url})
+        return Record(self.name, datetime.fromisoformat(document["created"]), settings, document["airflow_run_id"])
+
+    def existing(self) -> Record:
+        """What run.json says; StageOutOfOrder where the run does not exist."""
+        record = self.record()
+        if record is None:
+            raise StageOutOfOrder(f"{self.store.url} holds no run {self.name!r}: run its first stage, ingest, first")
+        return record
+
+    def manifest(self, stage: str) -> Manifest | None:
+        """The stage's manifest, or None where no attempt of it is complete."""
+        document = self.store.read(f"{self.path}/{stage}/manifest.json")
+        return Manifest.of(document) if document else None
+
+    def manifests(self) -> dict[str, Manifest]:
+        """The complete stages, in order."""
+        found = {stage: self.manifest(stage) for stage in STAGES}
+        return {stage: manifest for stage, manifest in found.items() if manifest}
+
+    def inputs(self, stage: Stage) -> dict[str, Manifest]:
+        """The manifests a stage is made from.
+
+        Raises StageOutOfOrder where one is missing, or was made from an attempt that has been replaced since.
+        """
+        complete = self.manifests()
+        for need in stage.needs:
+            if need not in complete:
+                raise StageOutOfOrder(
+                    f"{stage.name} of run {self.name} needs {need}, which is not complete: run {need} first"
+                )
+            for source, made_from in complete[need].inputs.items():
+                if source not in complete or complete[source].digest != made_from:
+                    raise StageOutOfOrder(
+                        f"{need} of run {self.name} was made from another {source} than the store holds now: "
+                        f"run {need} again before {stage.name}"
+                    )
+        return {need: complete[need] for need in stage.needs}
+
+    def fetch(self, manifest: Manifest, folder: Path) -> None:
+        """Copy a stage's files into the local folder, each checked against its manifest."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.store.download(f"{self.path}/{manifest.stage}/{manifest.attempt}", manifest.files, folder)
+
+    def commit(
+        self,
+        stage: str,
+        folder: Path,
+        *,
+        inputs: Mapping[str, Manifest],
+        summary: dict[str, Any],
+        seconds: float,
+        peak_mib: float | None,
+    ) -> Manifest:
+        """Make the local folder the stage's result: files first, manifest last."""
+        now = datetime.now(UTC)
+        manifest = Manifest(
+            stage=stage,
+            attempt=f"{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
+            files=entries(folder),
+            inputs={name: made_from.digest for name, made_from in inputs.items()},
+            summary=summary,
+            seconds=round(seconds, 3),
+            peak_mib=peak_mib,
+            finished=now.isoformat(timespec="seconds"),
+        )
+        self.store.upload(folder, f"{self.path}/{stage}/{manifest.attempt}")
+        self.store.write(f"{self.path}/{stage}/manifest.json", asdict(manifest))
+        return manifest
+
+
+def _document(record: Record) -> dict[str, Any]:
+    return {
+        "run": record.run,
+        "created": record.created.isoformat(),
+        "version": record.version,
+        "airflow_run_id": record.airflow_run_id,
+        "source": record.settings.source,
+        "settings": record.settings.model_dump(mode="json", exclude={"store"}),
+        "code": {"version": package_version("stackoverflow-tagger"), "sha256": _code_digest()},
+        "packages": {"python": sys.version.split()[0]} | {name: package_version(name) for name in PACKAGES},
+    }
+
+
+def _code_digest() -> str:
+    """sha256 over this package's source files, so that a run made with changed code can be told."""
+    package = Path(__file__).parent
+    listing = {path.relative_to(package).as_posix(): digest(path) for path in sorted(package.rglob("*.py"))}
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+
+
+def _differences(had: Settings, asked: Settings) -> str:
+    """The settings of a run that differ, as `epochs=2, now 3`; empty where none does."""
+    pairs = ((name, getattr(had, name), getattr(asked, name)) for name in Settings.per_run())
+    return ", ".join(f"{name}={old!r}, now {new!r}" for name, old, new in pairs if old != new)

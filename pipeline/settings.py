@@ -1,0 +1,137 @@
+"""The settings of a run: one frozen, typed class, and the only place that knows their names, ranges and defaults."""
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+
+from pipeline.errors import BadInput
+
+PREFIX = "TAGGER_"
+ARTICLE_SOURCE = "https://storage.googleapis.com/tensorflow-workshop-examples/stack-overflow-data.csv"
+
+
+def root() -> Path:
+    """The folder that holds the store by default: AIRFLOW_HOME, else the folder above this package."""
+    return Path(os.environ.get("AIRFLOW_HOME") or Path(__file__).parent.parent).absolute()
+
+
+def _field(default: Any, section: str, description: str, **limits: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"section": section}, **limits)
+
+
+def _deployment(description: str, **default: Any) -> Any:
+    """A setting of the installation, not of one run: absent from the trigger form."""
+    return Field(description=description, json_schema_extra={"section": "Deployment"}, **default)
+
+
+class Settings(BaseModel):
+    """What one run is made with. Defaults are those of the article the network comes from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    source: str = _field(
+        "sample://posts?rows=4000&seed=0",
+        "Data",
+        "Where the posts are: a path, http(s)://, any fsspec URL (CSV, CSV.gz or Parquet), or "
+        "sample://posts?rows=N&seed=N for invented posts.",
+        min_length=1,
+    )
+    text_column: str = _field("post", "Data", "Column that holds the post's text.", min_length=1)
+    tag_column: str = _field("tags", "Data", "Column that holds the post's one tag.", min_length=1)
+    max_rejected_fraction: float = _field(
+        0.01, "Data", "Share of rows, 0 to 1, that may be set aside before the run is refused.", ge=0, le=1
+    )
+    split: Literal["sequential", "hash"] = _field(
+        "sequential",
+        "Data",
+        "sequential: the first posts train, the rest test. hash: by the post's content, so that a post never "
+        "changes sides as the data grows.",
+    )
+    train_fraction: float = _field(
+        0.8, "Data", "Share of posts, between 0 and 1, that train; the rest test.", gt=0, lt=1
+    )
+    vocabulary_size: int = _field(
+        1000,
+        "Words",
+        "Columns of a vector, as Keras num_words: index 0 is never used, so 1000 is 999 words; 2 to 1,000,000.",
+        ge=2,
+        le=1_000_000,
+    )
+    vector_mode: Literal["binary", "count", "freq", "tfidf"] = _field(
+        "binary", "Words", "What a vector's cell holds, as Keras texts_to_matrix."
+    )
+    hidden_units: int = _field(512, "Network", "Units of the hidden layer, 1 to 65,536.", ge=1, le=65_536)
+    dropout: float = _field(0.0, "Network", "Share of hidden units dropped in training, 0 to below 1.", ge=0, lt=1)
+    epochs: int = _field(2, "Training", "Passes over the train posts, 1 to 1,000.", ge=1, le=1000)
+    batch_size: int = _field(128, "Training", "Posts in a step, 1 to 65,536.", ge=1, le=65_536)
+    learning_rate: float = _field(0.001, "Training", "Adam's step size, above 0.", gt=0, allow_inf_nan=False)
+    seed: int = _field(0, "Training", "Seed of initial weights and shuffling, 0 to 2^31 - 1.", ge=0, lt=2**31)
+    min_accuracy: float | None = _field(
+        0.80,
+        "Gate",
+        "Accuracy on the test posts, 0 to 1, below which nothing is published. None is no threshold, and no "
+        "threshold is not a pass.",
+        ge=0,
+        le=1,
+    )
+    store: str = _deployment(
+        "Where artifacts and models are kept: a folder or any fsspec URL.",
+        default_factory=lambda: str(root() / "store"),
+    )
+    schedule: str | None = _deployment(
+        "When the DAG runs by itself: a cron expression, a preset such as @weekly, or none.", default="@weekly"
+    )
+
+    @field_validator("min_accuracy", "schedule", mode="before")
+    @classmethod
+    def _none_by_name(cls, value: Any) -> Any:
+        """A variable or a command line can only say "none" in letters."""
+        return None if isinstance(value, str) and value.strip().lower() in {"", "none", "null"} else value
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Settings from names and values; BadInput names each that is unknown or out of range."""
+        for name in values:
+            if name not in cls.model_fields:
+                near = get_close_matches(name, cls.model_fields, n=1)
+                cure = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(cls.model_fields)}"
+                raise BadInput(f"no setting is named {name!r}: {cure}")
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            faults = [f"{e['loc'][0]}={e['input']!r}: {e['msg'][:1].lower()}{e['msg'][1:]}" for e in error.errors()]
+            raise BadInput(f"{'; '.join(faults)}; correct the setting and start again") from None
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str], **values: Any) -> Self:
+        """Defaults, then the environment's TAGGER_* variables, then the values given."""
+        named = {k[len(PREFIX) :].lower(): v for k, v in environ.items() if k.startswith(PREFIX)}
+        return cls.of(named | values)
+
+    @classmethod
+    def per_run(cls) -> dict[str, FieldInfo]:
+        """The settings that a person may choose anew for each run."""
+        return {n: f for n, f in cls.model_fields.items() if _extra(f)["section"] != "Deployment"}
+
+    def params(self) -> dict[str, dict[str, Any]]:
+        """For each setting of a run its value here and its JSON Schema, as Airflow's Param takes them."""
+        properties = type(self).model_json_schema()["properties"]
+        return {name: {"default": getattr(self, name), **_flat(properties[name])} for name in self.per_run()}
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    return dict(field.json_schema_extra)  # type: ignore[arg-type]
+
+
+def _flat(schema: dict[str, Any]) -> dict[str, Any]:
+    """`anyOf: [number, null]` as `type: [number, null]`, the only form of it that Airflow's trigger form draws."""
+    schema = {k: v for k, v in schema.items() if k not in {"default", "title"}}
+    for branch in schema.pop("anyOf", []):
+        kinds = [*schema.get("type", []), branch["type"]]
+        schema |= branch | {"type": kinds}
+    return schema

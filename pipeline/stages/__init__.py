@@ -1,0 +1,62 @@
+"""The six stages: their order, what each needs, and what each is for. A stage's module is imported when it runs."""
+
+from dataclasses import dataclass
+
+VOCABULARY = "vocabulary.txt"
+"""fit_vocabulary: one word a line, most frequent first; a word's index is its line's number."""
+
+LABELS = "labels.txt"
+"""fit_vocabulary: one tag a line, sorted; a tag's label is its line's number less one."""
+
+CHECKPOINT = "model"
+"""train: the Estimator's model_dir."""
+
+EVALUATION = "evaluation.json"
+"""evaluate: every figure, the thresholds and the verdict."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`needs` are the stages whose folders it reads; `does` is one sentence for people."""
+
+    name: str
+    needs: tuple[str, ...]
+    does: str
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "ingest",
+            (),
+            "Reads the source in batches; keeps posts with a text and a tag, and sets other rows aside with a reason.",
+        ),
+        Stage(
+            "fit_vocabulary",
+            ("ingest",),
+            "Counts the words of the train posts only, and fixes the words and the labels the network will know.",
+        ),
+        Stage(
+            "vectorize",
+            ("ingest", "fit_vocabulary"),
+            "Turns every post into a sparse vector over the vocabulary, as Parquet.",
+        ),
+        Stage(
+            "train",
+            ("fit_vocabulary", "vectorize"),
+            "Builds the Keras network, converts it with model_to_estimator, and trains the Estimator.",
+        ),
+        Stage(
+            "evaluate",
+            ("ingest", "fit_vocabulary", "vectorize", "train"),
+            "Measures the Estimator on the test posts and holds the result against the threshold: below, the run ends.",
+        ),
+        Stage(
+            "export",
+            ("ingest", "fit_vocabulary", "vectorize", "train", "evaluate"),
+            "Exports a SavedModel that reads raw text, proves in a fresh process that it answers as the Estimator "
+            "does, and publishes it.",
+        ),
+    )
+}

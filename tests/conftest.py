@@ -1,0 +1,88 @@
+"""Small runs to look at: made once, and copied by the tests that change them."""
+
+import csv
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline import posts
+from pipeline.runner import run_stage
+from pipeline.runs import Run
+from pipeline.settings import Settings
+from pipeline.stages import STAGES
+from pipeline.store import Store
+
+REAL_POSTS = Path(__file__).parents[2] / "shared" / "data" / "stack-overflow-16k.csv"
+CREATED = datetime(2026, 1, 5, 6, 7, 8, tzinfo=UTC)
+
+TINY = [
+    ("how to open a file in python", "python"),
+    ("java class not found", "java"),
+    ("python list of lists", "python"),
+    ("java thread and java lock", "java"),
+    ("print a python dict", "python"),
+    ("java string compare", "java"),
+    ("python file read", "python"),
+    ("java class path", "java"),
+]
+"""Eight posts of two tags; with train_fraction 0.75 the first six train."""
+
+
+def write_posts(folder: Path, rows: Iterable[tuple[str, str]]) -> Path:
+    """What ingest leaves of these posts."""
+    texts, tags = zip(*rows, strict=True)
+    numbers = pa.array(range(1, len(texts) + 1), pa.int64())
+    batch = pa.RecordBatch.from_arrays([pa.array(texts), pa.array(tags), numbers], schema=posts.POSTS)
+    with posts.Writer(folder, "posts") as writer:
+        writer.write(batch)
+    return folder
+
+
+def write_csv(path: Path, rows: Iterable[tuple[str, str]], header: tuple[str, str] = ("post", "tags")) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, by name."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def tiny_posts(tmp_path: Path) -> Path:
+    return write_posts(tmp_path / "ingest", TINY)
+
+
+@pytest.fixture
+def new_run(tmp_path: Path) -> Callable[..., Run]:
+    """A run that has begun, on a source of TINY posts, in a store under tmp_path."""
+
+    def begin(name: str = "a", **values: object) -> Run:
+        source = write_csv(tmp_path / "posts.csv", TINY)
+        tiny = {"source": str(source), "train_fraction": 0.75, "vocabulary_size": 20, "hidden_units": 8, "epochs": 60}
+        run = Run(Store(str(tmp_path / "store")), name)
+        run.begin(Settings.of(tiny | {"batch_size": 2, "min_accuracy": 0.5} | values), CREATED)
+        return run
+
+    return begin
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """All six stages on 2,000 invented posts; not to be changed."""
+    run = Run(Store(str(tmp_path_factory.mktemp("finished") / "store")), "finished")
+    run.begin(Settings.of({"source": "sample://posts?rows=2000&seed=5", "epochs": 3}), CREATED)
+    for stage in STAGES:
+        run_stage(stage, run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def real_posts() -> Path:
+    if not REAL_POSTS.exists():
+        pytest.skip("the 16,000 real posts are not beside this checkout (../shared/data/stack-overflow-16k.csv)")
+    return REAL_POSTS

@@ -1,0 +1,93 @@
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import ExportRefused
+from pipeline.estimator import proof
+from pipeline.registry import Registry
+from pipeline.stages import export
+
+
+@pytest.fixture(scope="module")
+def exported(finished_run, tmp_path_factory):
+    """The SavedModel of the finished run, and the cases it was proved on."""
+    folder = tmp_path_factory.mktemp("exported")
+    inputs = {}
+    for name in ("ingest", "fit_vocabulary", "vectorize", "evaluate"):
+        finished_run.fetch(finished_run.manifest(name), folder / name)
+        inputs[name] = folder / name
+    labels = export.read_lines(inputs["fit_vocabulary"] / "labels.txt")
+    Registry(finished_run.store).fetch(None, folder / "model")
+    return folder / "model", export._cases(inputs, labels, finished_run.existing().settings)
+
+
+def replaced(cases, column, values):
+    at = cases.schema.get_field_index(column)
+    return cases.set_column(at, cases.schema.field(at), values)
+
+
+def second(values, change):
+    """The values with the second one changed."""
+    listed = values.to_pylist()
+    listed[1] = change(listed[1])
+    return pa.array(listed, values.type)
+
+
+def test_every_test_post_is_proved(finished_run, exported):
+    summary = finished_run.manifest("export").summary
+    assert summary["rows"] == exported[1].num_rows == 400
+    assert summary["largest_difference"] <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "fault"),
+    [
+        ("probabilities", lambda values: [values[0] + 2e-5, *values[1:]], "a probability differs by 2.0e-05"),
+        ("indices", lambda values: [*values[:-1], values[-1] + 1], "its vector is not the one that vectorize made"),
+        ("tag", lambda tag: "cobol", "where the Estimator said 'cobol'"),
+        ("post", lambda post: post + " javascript jquery iphone", "its vector is not the one"),
+    ],
+)
+def test_any_difference_refuses_the_export(exported, tmp_path, column, change, fault):
+    model, cases = exported
+    cases = cases.slice(0, 20)
+    row = cases.column("row")[1].as_py()
+    pq.write_table(replaced(cases, column, second(cases.column(column), change)), tmp_path / "cases.parquet")
+    with pytest.raises(ExportRefused) as caught:
+        export.prove(model, tmp_path / "cases.parquet")
+    assert f"row {row}: " in str(caught.value)
+    assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize(("lead", "faults"), [(1e-5, []), (1e-3, ["row 7: tag 'java' where the Estimator said 'c'"])])
+def test_only_a_tie_may_be_broken_either_way(lead, faults):
+    """Two tags nearer to each other than the tolerance are no skew, whichever of them is named."""
+    wanted = np.array([[0.5, 0.5 - lead, lead]], np.float32)
+    case = {"row": 7, "post": "", "tag": "c", "indices": [1], "values": [1.0], "probabilities": wanted[0].tolist()}
+    batch = pa.RecordBatch.from_pylist([case], schema=proof.CASES)
+    vectors = np.array([[0, 1]], np.float32)
+    answer = {"tag": np.array([b"java"], object)}
+    assert list(proof._faults(batch, vectors, answer, wanted, np.zeros(1))) == faults
+
+
+def test_a_model_that_cannot_be_loaded_is_refused(exported, tmp_path):
+    model, cases = exported
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "model" / "variables" / "variables.index").unlink()
+    with pytest.raises(ExportRefused, match="cannot be loaded or asked"):
+        export.prove(tmp_path / "model", _written(cases, tmp_path))
+
+
+def test_the_cases_join_posts_vectors_and_answers_by_row(exported):
+    _, cases = exported
+    assert cases.column("row").to_pylist() == list(range(1601, 2001))
+    assert pc.all(pc.greater(pc.binary_length(cases.column("post")), 0)).as_py()
+
+
+def _written(cases, folder):
+    pq.write_table(cases, folder / "cases.parquet")
+    return folder / "cases.parquet"

@@ -1,0 +1,47 @@
+import pytest
+
+from pipeline import posts
+from pipeline.settings import Settings
+from pipeline.stages import fit_vocabulary, vectorize
+from tests.conftest import TINY, write_posts
+
+
+@pytest.fixture
+def vectorized(tmp_path):
+    def through(rows=TINY, **values):
+        settings = Settings.of({"train_fraction": 0.75, "vocabulary_size": 4, "max_rejected_fraction": 0.5} | values)
+        inputs = {"ingest": write_posts(tmp_path / "ingest", rows), "fit_vocabulary": tmp_path / "fit_vocabulary"}
+        for stage, module in (("fit_vocabulary", fit_vocabulary), ("vectorize", vectorize)):
+            (tmp_path / stage).mkdir()
+            summary = module.run(inputs, tmp_path / stage, settings)
+        return summary, tmp_path / "vectorize"
+
+    return through
+
+
+def rows_of(folder, side):
+    return [row for batch in posts.batches(folder, side) for row in batch.to_pylist()]
+
+
+def test_vectors_of_both_splits(vectorized):
+    summary, folder = vectorized(vector_mode="count")
+    assert rows_of(folder, "train")[3:5] == [
+        {"indices": [1], "values": [2.0], "label": 0, "row": 4},  # java thread and java lock
+        {"indices": [2, 3], "values": [1.0, 1.0], "label": 1, "row": 5},  # print a python dict
+    ]
+    assert rows_of(folder, "test") == [
+        {"indices": [2], "values": [1.0], "label": 1, "row": 7},
+        {"indices": [1], "values": [1.0], "label": 0, "row": 8},
+    ]
+    assert (summary.train_posts, summary.test_posts, summary.rows) == (6, 2, 8)
+
+
+def test_posts_whose_tag_is_no_label_are_left_out(vectorized):
+    summary, folder = vectorized([*TINY, ("java gem", "ruby"), ("java", "java"), ("more", "python")])
+    assert [row["row"] for row in rows_of(folder, "test")] == [10, 11]
+    assert summary.rows == 10
+
+
+def test_a_post_without_a_known_word_keeps_its_place(vectorized):
+    _, folder = vectorized([("???", "java"), *TINY])
+    assert rows_of(folder, "train")[0] == {"indices": [], "values": [], "label": 0, "row": 1}
