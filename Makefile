@@ -36,8 +36,16 @@ install: .venv/installed
 	python3 -m venv .uv
 	.uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
+# Airflow's own lines go to the log; what the stages say is shown.
 demo: install
-	@$(BIN)/python -m dags.demo
+	@mkdir -p logs
+	@echo 'Airflow runs the six tasks of stackoverflow_tagger on 4,000 invented posts (its log: logs/demo.log)'
+	@$(BIN)/airflow db migrate > logs/demo.log 2>&1
+	@$(BIN)/airflow dags test stackoverflow_tagger 2>&1 | tee -a logs/demo.log \
+	  | sed -un 's/^[^[]*\[[a-z ]*\] \(.*[^ ]\) *\[[^]]*\(pipeline\.[a-z]*\|dags\)\].*/  \1/p' \
+	  || { echo 'the run failed: the end of logs/demo.log says why'; exit 1; }
+	@echo
+	@$(BIN)/tagger show
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,10 +1,5 @@
-"""Posts a second of counting words and making vectors, beside Keras's Tokenizer, in one process.
+"""Posts a second of counting words and making vectors, beside Keras's Tokenizer, in one process."""
 
-`python benchmarks/text.py [posts.csv]` takes the column `post` of a CSV file: by default the 16,000 real posts where
-they are next to the repository, and posts made up of random words where they are not.
-"""
-
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 from numpy.typing import NDArray
 
+import pipeline.estimator  # noqa: F401 - before TensorFlow, to keep it from talking about CUDA
+from pipeline import sources
 from pipeline.text import Vocabulary, count_words, vectorize_all
 
 REAL_POSTS = Path(__file__).parents[2] / "shared" / "data" / "stack-overflow-16k.csv"
@@ -30,7 +26,7 @@ def text_rows(posts: list[str]) -> list[dict[str, Any]]:
     `posts_per_second` is of ours, `times_keras` its ratio to `keras_posts_per_second`; all are of the best of
     three rounds. Raises AssertionError where the two sides do not agree on the vocabulary or on a single cell.
     """
-    from tensorflow.keras.preprocessing.text import Tokenizer  # takes seconds, and only this function needs it
+    from tensorflow.keras.preprocessing.text import Tokenizer
 
     batches = [pa.array(posts[start : start + BATCH], pa.string()) for start in range(0, len(posts), BATCH)]
 
@@ -87,26 +83,13 @@ def _dense(vectors: list[pa.RecordBatch]) -> NDArray[np.float32]:
     return matrix
 
 
-def _posts(path: Path) -> list[str]:
-    options = pyarrow.csv.ParseOptions(newlines_in_values=True)
-    posts: list[str] = pyarrow.csv.read_csv(path, parse_options=options)["post"].to_pylist()
-    return posts
+def load() -> tuple[str, list[str]]:
+    """What the posts are, in words, and their texts."""
+    if not REAL_POSTS.exists():
+        return "invented, the real ones are not there", _texts("sample://posts?rows=16000&seed=0")
+    return REAL_POSTS.name, _texts(str(REAL_POSTS))
 
 
-def _made_up(posts: int = 16_000) -> list[str]:
-    """Make posts of 160 words whose frequencies fall off as in a language (Zipf)."""
-    draw = np.random.default_rng(0)
-    return [" ".join(f"word{rank}," for rank in draw.zipf(1.2, 160) % 100_000) for _ in range(posts)]
-
-
-def main() -> None:
-    """Print a line of numbers a row."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else REAL_POSTS
-    posts = _posts(path) if path.exists() else _made_up()
-    print(f"{len(posts)} posts, {path.name if path.exists() else 'made up of random words'}")
-    for row in text_rows(posts):
-        print("  ".join(f"{name}={value}" for name, value in row.items()))
-
-
-if __name__ == "__main__":
-    main()
+def _texts(source: str) -> list[str]:
+    blocks = sources.read(source, text_column="post", tag_column="tags")
+    return [post for block in blocks for post in block.posts.column("post").to_pylist()]

@@ -3,7 +3,10 @@
 import json
 import logging
 import os
+import shlex
+import shutil
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -69,9 +72,9 @@ def _shared(
 ) -> None:
     if sys.stderr.isatty():
         progress.show_with(_bars)
+    else:
+        logging.getLogger(progress.__name__).setLevel(logging.INFO)
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
-    if not sys.stderr.isatty():
-        logging.getLogger("pipeline").setLevel(logging.INFO)
 
 
 @app.command()
@@ -91,11 +94,13 @@ def run(
     this = _run(settings, name, begins=chosen[0] == "ingest", changed=bool(source or pairs))
     err.print(f"run {this.name}", soft_wrap=True)
     for stage in chosen:
+        start = time.monotonic()
         summary = run_stage(stage, this)
-        manifest = this.manifest(stage)
-        seconds = f"{manifest.seconds:7.1f} s" if manifest else ""
-        err.print(f"  {stage:<15}{summary['rows']:>10,} posts {seconds}", soft_wrap=True)
-    _report_run(this, chosen[-1])
+        err.print(f"  {stage:<15}{summary['rows']:>10,} posts {time.monotonic() - start:7.1f} s", soft_wrap=True)
+    if chosen[-1] == "export":
+        _print_published(this)
+    else:
+        out.print(f"go on with  {_command()} run --run {this.name} --from {_after(chosen[-1])}", soft_wrap=True)
 
 
 def _between(first: str, last: str) -> list[str]:
@@ -139,35 +144,48 @@ def _run(settings: Settings, name: str | None, *, begins: bool, changed: bool) -
     return this
 
 
-def _report_run(this: Run, last: str) -> None:
-    evaluation = this.manifest("evaluate")
-    if last == "export" and evaluation:
-        version = this.existing().version
-        figures = f"accuracy {evaluation.summary['accuracy']:.4f} on {evaluation.summary['rows']:,} test posts"
-        out.print(f"published  version {version}, {figures}", soft_wrap=True)
-        out.print(f"model      {this.store.shown(path_of(version))}", soft_wrap=True)
-        option = "" if this.store.url == Settings.read(os.environ).store else f" --store {this.store.url}"
-        out.print(f"try it     tagger predict{option} 'How do I center a div with css?'", soft_wrap=True)
-    else:
-        out.print(f"go on with  tagger run --run {this.name} --from ...", soft_wrap=True)
+def _after(stage: str) -> str:
+    names = list(STAGES)
+    return names[names.index(stage) + 1]
+
+
+def _print_published(this: Run) -> None:
+    """Where the run's model is, how good it is, and a line to copy that asks it."""
+    card = Registry(this.store).card(this.existing().version)
+    if card is None or card.run != this.name:
+        return
+    default = this.store.url == Settings.read(os.environ).store
+    store = "" if default else f" --store {shlex.quote(this.store.url)}"
+    out.print(f"published  version {card.version}, accuracy {card.accuracy:.4f}", soft_wrap=True)
+    out.print(f"model      {this.store.shown(path_of(card.version))}", soft_wrap=True)
+    question = "How do I center a div with css?"
+    out.print(f"ask it     {_command()} predict{store} --version {card.version} '{question}'", soft_wrap=True)
+
+
+def _command() -> str:
+    """What to type for this program: its name where the shell finds it, else the path it was called by."""
+    found = shutil.which("tagger")
+    return "tagger" if found and Path(found).samefile(sys.argv[0]) else sys.argv[0]
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="The run's name, as `tagger runs` lists it.")],
+    name: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run's name; the newest by default.")] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one run: its verdict, accuracy, version, and what each stage took."""
-    this = Run(_store(store), name)
-    report = _show(this)
+    there = _store(store)
+    report = _show(Run(there, name)) if name else next(iter(_newest_first(there)), None)
+    if report is None:
+        raise BadInput(f"{there.url} holds no run yet: start one with `tagger run` or in Airflow")
     if as_json:
         print_json(report)
         return
-    verdict = f"{report['verdict'] or 'not evaluated yet'}"
+    verdict = report["verdict"] or "not evaluated yet"
     accuracy = f", accuracy {report['accuracy']:.4f}" if report["accuracy"] is not None else ""
     version = f", version {report['version']}" if report["version"] else ", nothing published"
-    out.print(f"run {name}: {verdict}{accuracy}{version}", soft_wrap=True)
+    out.print(f"run {report['run']}: {verdict}{accuracy}{version}", soft_wrap=True)
     out.print(f"source {report['source']}", soft_wrap=True)
     for reason in report["reasons"]:
         out.print(f"because {reason}", soft_wrap=True)
@@ -177,6 +195,12 @@ def show(
         for stage, s in report["stages"].items()
     ]
     _print_table(columns, rows)
+    _print_published(Run(there, report["run"]))
+
+
+def _newest_first(store: Store) -> list[dict[str, Any]]:
+    found = [Run(store, name) for name in store.names(RUNS)]
+    return sorted((_show(this) for this in found if this.record()), key=lambda report: report["created"], reverse=True)
 
 
 def _show(this: Run) -> dict[str, Any]:
@@ -210,11 +234,7 @@ def _show(this: Run) -> dict[str, Any]:
 @app.command()
 def runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List the runs of the store, newest first."""
-    there = _store(store)
-    found = [Run(there, name) for name in there.names(RUNS)]
-    reports = sorted(
-        (_show(this) for this in found if this.record()), key=lambda report: report["created"], reverse=True
-    )
+    reports = _newest_first(_store(store))
     if as_json:
         print_json([{key: value for key, value in report.items() if key != "settings"} for report in reports])
         return

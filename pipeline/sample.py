@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import numpy as np
 import numpy.typing as npt
@@ -215,9 +215,9 @@ def is_sample(source: str) -> bool:
 
 def parse(source: str) -> tuple[int, int]:
     """Rows and seed of sample://posts?rows=N&seed=N; BadInput names what is not understood."""
-    parts = urlsplit(source)
-    asked = parse_qsl(parts.query, keep_blank_values=True)
-    if parts.netloc != "posts" or parts.path or parts.fragment or len(dict(asked)) < len(asked):
+    place, _, query = source.removeprefix(SCHEME).partition("?")
+    asked = parse_qsl(query, keep_blank_values=True)
+    if place != "posts" or len(dict(asked)) < len(asked):
         raise _misread(source)
     for name, value in asked:
         if name not in DEFAULTS or not re.fullmatch("[0-9]{1,15}", value):
@@ -274,7 +274,7 @@ def _sentences(dice: _Dice) -> Ints:
     count = FEWEST + dice.below(MOST - FEWEST + 1, ROWS_PER_BLOCK, 1)
     body[np.arange(MOST) >= count] = -1  # the last of the bodies is blank
     opening = lexicon.openings[dice.below(len(lexicon.openings) - 1, ROWS_PER_BLOCK)]
-    closing = lexicon.closings[dice.below(len(lexicon.closings), ROWS_PER_BLOCK)]
+    closing = lexicon.closings[dice.below(len(lexicon.closings) - 1, ROWS_PER_BLOCK)]
     return np.hstack([opening, lexicon.bodies[body].reshape(ROWS_PER_BLOCK, -1), closing])
 
 

@@ -7,11 +7,10 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryFile
-from typing import IO, NamedTuple
-from urllib.parse import unquote, urlsplit
+from typing import IO, Any, NamedTuple
 
 import fsspec
 import httpx
@@ -41,6 +40,9 @@ LONGEST_FIELD = 64 * 2**20
 """Characters. A longer CSV field is taken for a quote that was never closed, so that memory stays bounded."""
 
 BUFFER = 2**20
+PIECEWISE = {"buffer_size": BUFFER, "pre_buffer": False}
+"""How pyarrow is kept from reading a whole row group, which may be the whole file, at once."""
+
 TIMEOUT = httpx.Timeout(60, connect=15)
 
 GZIP_MAGIC, PARQUET_MAGIC, UTF8_BOM = b"\x1f\x8b", b"PAR1", b"\xef\xbb\xbf"
@@ -95,8 +97,9 @@ def shown(source: str) -> str:
 
 
 def _invented(source: str, columns: Columns) -> Iterator[Block]:
+    none = pa.RecordBatch.from_pylist([], schema=posts.REJECTED)
     for batch in sample.blocks(*sample.parse(source)):
-        yield Block(batch if columns.tag else _untagged(batch), pa.RecordBatch.from_pylist([], schema=posts.REJECTED))
+        yield Block(_untagged(batch) if columns.tag is None else batch, none)
 
 
 def _untagged(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -105,7 +108,7 @@ def _untagged(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _blocks(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[Block]:
     """By content, not by name; but a name that promises what the content is not is a damaged file."""
-    head, path = file.peek(4), _path(name)
+    head, path = file.peek(4), name.partition("::")[0].lower()
     for suffix, magic in ((".gz", GZIP_MAGIC), (".parquet", PARQUET_MAGIC)):
         if path.endswith(suffix) and not head.startswith(magic):
             raise _corrupt(name, f"its name ends in {suffix} but its content does not begin as such a file does")
@@ -116,18 +119,15 @@ def _blocks(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[Bl
     return _csv(file, name, columns)
 
 
-def _path(name: str) -> str:
-    return unquote(urlsplit(name).path if "://" in name else name).lower()
-
-
 # Opening
 
 
 @contextmanager
 def _opened(source: str) -> Iterator[io.BufferedReader]:
-    with _download(source) if re.match("https?://", source, re.IGNORECASE) else _file(source) as file:
-        with io.BufferedReader(file, BUFFER) as buffered:  # type: ignore[arg-type]
-            yield buffered
+    remote = re.match("https?://", source, re.IGNORECASE)
+    opened: AbstractContextManager[Any] = _download(source) if remote else _file(source)
+    with opened as file, io.BufferedReader(file, BUFFER) as buffered:
+        yield buffered
 
 
 def _file(source: str) -> IO[bytes]:
@@ -391,7 +391,7 @@ def _raw(lines: list[str]) -> str:
 def _parquet(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[Block]:
     row = 1
     try:
-        with pq.ParquetFile(file, buffer_size=BUFFER, page_checksum_verification=True) as parquet:
+        with pq.ParquetFile(file, **PIECEWISE, page_checksum_verification=True) as parquet:
             needed = _checked(parquet.schema_arrow, name, columns)
             for batch in parquet.iter_batches(_rows_per_batch(parquet, needed), columns=needed):
                 for part in _parts(_plain(batch, columns)):
@@ -409,7 +409,7 @@ def _first_line(error: BaseException) -> str:
 
 def _checked(schema: pa.Schema, name: str, columns: Columns) -> list[str]:
     """The columns needed, each there once and of text; BadInput otherwise."""
-    needed = {columns.text: "text_column"} | ({columns.tag: "tag_column"} if columns.tag else {})
+    needed = {columns.text: "text_column"} | ({} if columns.tag is None else {columns.tag: "tag_column"})
     for column, setting in needed.items():
         kind = schema.field(_position(schema.names, column, name, setting)).type
         if not _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
@@ -448,7 +448,7 @@ def _plain(batch: pa.RecordBatch, columns: Columns) -> pa.RecordBatch:
     post, undecodable = _strings(batch.column(columns.text))
     tag = pa.nulls(batch.num_rows, pa.string())
     faults = [(_empty(post), EMPTY_POST)]
-    if columns.tag:
+    if columns.tag is not None:
         tag, bad = _strings(batch.column(columns.tag))
         undecodable = pc.or_(undecodable, bad)
         faults += [(_empty(tag), EMPTY_TAG), (pc.match_substring_regex(tag, "[\r\n]"), LINE_BREAK_IN_TAG)]

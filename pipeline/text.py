@@ -26,6 +26,7 @@ from scipy import sparse
 
 FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 EXPANDS = {"\u0130": "i\u0307"}  # the one code point that is two in lower case
+VOCABULARY_FILE = "vocabulary.txt"
 MODES = ("binary", "count", "freq", "tfidf")
 
 _CASED = 0x20000  # no code point from here on has a lower case
@@ -135,7 +136,7 @@ def _lowered(posts: pa.Array) -> tuple[pa.Array, NDArray[np.uint8]]:
     characters = text[foreign].tobytes().decode()
     resized = _resized().keys() & set(characters) if characters else set()
     if resized:
-        for character in sorted(resized):
+        for character in resized:
             posts = pc.replace_substring(posts, character, _resized()[character])
         return _lowered(posts)
     lowered = characters.replace("\u03a3", "\u03c3").lower()
@@ -169,7 +170,7 @@ class Vocabulary:
         In `vocabulary.txt` only ``\n`` ends a line: a word may hold ``\r``, U+2028 and the like.
         """
         lines = "".join(f"{word}\n" for word in self.words.to_pylist())
-        (folder / "vocabulary.txt").write_bytes(lines.encode())
+        (folder / VOCABULARY_FILE).write_bytes(lines.encode())
         table = pa.table({"word": self.words, "count": self.counts, "document_count": self.document_counts})
         pq.write_table(table.replace_schema_metadata({"documents": str(self.documents)}), folder / "counts.parquet")
 

@@ -49,4 +49,6 @@ def test_what_the_dag_and_the_command_line_import_is_light(module):
 
 
 def test_no_module_is_longer_than_one_sitting():
-    assert {path.name: len(path.read_text().splitlines()) for path in MODULES if len(path.read_text().splitlines()) > 400} == {}
+    assert {
+        path.name: len(path.read_text().splitlines()) for path in MODULES if len(path.read_text().splitlines()) > 400
+    } == {}

@@ -32,7 +32,9 @@ def test_shards_are_cut_and_read_in_order(tmp_path, monkeypatch):
     folder = write_posts(tmp_path / "ingest", TINY)
     assert [path.name for path in posts.shards(folder, "posts")] == [f"part-{n:05d}.parquet" for n in range(3)]
     assert posts.rows(folder, "posts") == 8
-    assert [row for batch in posts.batches(folder, "posts", ["row"]) for row in batch[0].to_pylist()] == list(range(1, 9))
+    assert [row for batch in posts.batches(folder, "posts", ["row"]) for row in batch[0].to_pylist()] == list(
+        range(1, 9)
+    )
 
 
 def test_nothing_written_still_leaves_the_schema(tmp_path):

@@ -20,9 +20,7 @@ def model(tmp_path):
 
 
 def publish(registry, model, version, checkpoint="c", run="a"):
-    return registry.publish(
-        model, version=version, run=run, checkpoint=checkpoint, accuracy=0.9, macro_f1=0.8, tags=2
-    )
+    return registry.publish(model, version=version, run=run, checkpoint=checkpoint, accuracy=0.9, macro_f1=0.8, tags=2)
 
 
 def test_a_version_is_published_where_a_server_looks(registry, model, tmp_path):

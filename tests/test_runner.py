@@ -39,7 +39,11 @@ def test_a_retry_of_a_stage_leaves_the_same_artifacts(copied_run, stage):
 
     def told(manifest):
         named = {name: entry.sha256 for name, entry in manifest.files.items()}
-        return {name: digest for name, digest in named.items() if not name.endswith((".vm", ".pb", ".meta", ".pbtxt")) and "tfevents" not in name}
+        return {
+            name: digest
+            for name, digest in named.items()
+            if not name.endswith((".vm", ".pb", ".meta", ".pbtxt")) and "tfevents" not in name
+        }
 
     assert told(after) == told(before)
     timed = {"examples_per_second"}
@@ -105,7 +109,7 @@ def test_a_changed_input_is_found_before_the_stage_runs(new_run):
     run_stage("ingest", run)
     (part,) = Path(run.store.url).glob("runs/a/ingest/*/posts/part-00000.parquet")
     part.write_bytes(part.read_bytes()[:-1] + b"?")
-    with pytest.raises(CorruptArtifact, match="part-00000.parquet is not the file"):
+    with pytest.raises(CorruptArtifact, match=r"part-00000\.parquet is not the file"):
         run_stage("fit_vocabulary", run)
 
 

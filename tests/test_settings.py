@@ -7,7 +7,12 @@ from pipeline.settings import Settings
 
 def test_defaults_are_the_articles():
     settings = Settings()
-    assert (settings.vocabulary_size, settings.hidden_units, settings.epochs, settings.batch_size) == (1000, 512, 2, 128)
+    assert (settings.vocabulary_size, settings.hidden_units, settings.epochs, settings.batch_size) == (
+        1000,
+        512,
+        2,
+        128,
+    )
     assert (settings.vector_mode, settings.train_fraction, settings.min_accuracy) == ("binary", 0.8, 0.8)
 
 

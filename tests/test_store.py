@@ -56,7 +56,9 @@ def test_a_lost_file_is_unavailable(store, folder, tmp_path):
 def test_the_last_file_is_uploaded_last(store, folder, monkeypatch):
     order = []
     put = store.fs.put_file
-    monkeypatch.setattr(store.fs, "put_file", lambda here, there: (order.append(here.rsplit("/", 1)[-1]), put(here, there)))
+    monkeypatch.setattr(
+        store.fs, "put_file", lambda here, there: (order.append(here.rsplit("/", 1)[-1]), put(here, there))
+    )
     store.upload(folder, "x", last="first")
     assert order == ["second", "first"]
 

@@ -73,7 +73,8 @@ def counted(vocabulary: Vocabulary) -> list[tuple[str, int, int]]:
 def dense(batch: pa.RecordBatch, size: int) -> NDArray[np.float32]:
     """Matrix of the vectors; checks on the way that indices ascend, without repeats."""
     indices, values = batch["indices"], batch["values"]
-    assert indices.type == pa.list_(pa.int32()) and values.type == pa.list_(pa.float32())
+    assert indices.type == pa.list_(pa.int32())
+    assert values.type == pa.list_(pa.float32())
     assert indices.value_lengths() == values.value_lengths()
     columns = indices.flatten().to_numpy()
     rows = np.repeat(np.arange(len(batch)), indices.value_lengths().to_numpy())
@@ -100,8 +101,9 @@ def assert_as_keras(keras: Any, posts: pa.Array, size: int, batch: int) -> None:
 
     for mode in MODES:
         expected = tokenizer.texts_to_matrix(texts, mode).astype(np.float32)
-        for vocabulary in (most, every):
-            np.testing.assert_array_equal(dense(vectorize(posts, vocabulary, size=size, mode=mode), size), expected)
+        vectors = vectorize(posts, most, size=size, mode=mode)
+        np.testing.assert_array_equal(dense(vectors, size), expected)
+        assert vectorize(posts, every, size=size, mode=mode) == vectors
 
 
 @relaxed

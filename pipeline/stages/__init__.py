@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-VOCABULARY = "vocabulary.txt"
-"""fit_vocabulary: one word a line, most frequent first; a word's index is its line's number."""
-
 LABELS = "labels.txt"
 """fit_vocabulary: one tag a line, sorted; a tag's label is its line's number less one."""
 

@@ -19,7 +19,8 @@ from pipeline.errors import ExportRefused, GateNotPassed
 from pipeline.estimator import network, proof, serving
 from pipeline.files import read_lines
 from pipeline.settings import Settings
-from pipeline.stages import CHECKPOINT, EVALUATION, LABELS, VOCABULARY
+from pipeline.stages import CHECKPOINT, EVALUATION, LABELS
+from pipeline.text import VOCABULARY_FILE
 
 POSTS_PROVED = 10_000
 
@@ -45,7 +46,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Exported:
         with network.trained(inputs["train"] / CHECKPOINT, settings, len(labels)) as estimator:
             model = serving.export(
                 estimator,
-                vocabulary_file=inputs["fit_vocabulary"] / VOCABULARY,
+                vocabulary_file=inputs["fit_vocabulary"] / VOCABULARY_FILE,
                 labels_file=inputs["fit_vocabulary"] / LABELS,
                 settings=settings,
                 folder=Path(scratch, "models"),

@@ -47,9 +47,7 @@ def read(dataset):
 
 
 def training(folder, epochs=1, seed=0, batch_size=300):
-    return read(
-        input_fn.training(folder, columns=6, tags=3, batch_size=batch_size, epochs=epochs, seed=seed)()
-    )
+    return read(input_fn.training(folder, columns=6, tags=3, batch_size=batch_size, epochs=epochs, seed=seed)())
 
 
 def test_every_post_comes_once_an_epoch_in_batches_of_the_size_asked(folder):

@@ -27,9 +27,7 @@ TEXTS = [
 
 TAGS = ["c++", "naïve tag\r", "java"]
 
-alphabet = st.one_of(
-    st.characters(exclude_categories=["Cs"]), st.sampled_from("İΣσςßẞǅ \r\x0b\x00\xa0aAéÉ.,\t\n🙂Ⰰ")
-)
+alphabet = st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("İΣσςßẞǅ \r\x0b\x00\xa0aAéÉ.,\t\n🙂Ⰰ"))
 
 
 @pytest.fixture(scope="module", params=["binary", "count", "freq", "tfidf"])
@@ -40,9 +38,7 @@ def served(request, tmp_path_factory):
     vocabulary = count_words([pa.array(TEXTS)], size=chosen.vocabulary_size)
     vocabulary.save(folder)
     write_lines(folder / "labels.txt", TAGS)
-    network.to_estimator(chosen, len(TAGS), folder / "model").train(
-        lambda: _one_batch(chosen.vocabulary_size), steps=1
-    )
+    network.to_estimator(chosen, len(TAGS), folder / "model").train(lambda: _one_batch(chosen.vocabulary_size), steps=1)
     with network.trained(folder / "model", chosen, len(TAGS)) as estimator:
         model = serving.export(
             estimator,

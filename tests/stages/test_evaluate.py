@@ -58,9 +58,7 @@ def test_an_accuracy_that_its_predictions_do_not_bear_out_is_refused(finished_ru
         finished_run.fetch(finished_run.manifest(name), tmp_path / name)
         inputs[name] = tmp_path / name
     measure = evaluate._measure
-    monkeypatch.setattr(
-        evaluate, "_measure", lambda *arguments: measure(*arguments) | {"accuracy": 0.99}
-    )
+    monkeypatch.setattr(evaluate, "_measure", lambda *arguments: measure(*arguments) | {"accuracy": 0.99})
     (tmp_path / "out").mkdir()
-    with pytest.raises(TaggerError, match="the Estimator evaluates to accuracy 0.990000, its predictions to"):
+    with pytest.raises(TaggerError, match=r"the Estimator evaluates to accuracy 0\.990000, its predictions to"):
         evaluate.run(inputs, tmp_path / "out", finished_run.existing().settings)

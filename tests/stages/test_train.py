@@ -43,5 +43,7 @@ def test_a_step_that_does_not_advance_is_refused(vectorized_run, tmp_path):
 
 
 def test_seeds_make_models(vectorized_run):
-    checkpoints = [run_stage("train", vectorized_run(name=str(n), seed=n // 2, epochs=2))["checkpoint"] for n in range(3)]
+    checkpoints = [
+        run_stage("train", vectorized_run(name=str(n), seed=n // 2, epochs=2))["checkpoint"] for n in range(3)
+    ]
     assert checkpoints[0] == checkpoints[1] != checkpoints[2]

@@ -1,0 +1,189 @@
+"""An Airflow of its own for the tests: home, database and store in a temporary folder, secrets made at random."""
+
+import base64
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGINT, SIGKILL, SIGTERM
+from typing import TypeVar
+
+import httpx
+import pytest
+
+from pipeline.store import Store
+
+ROOT = Path(__file__).parents[2]
+DAG_ID = "stackoverflow_tagger"
+SMALL = "sample://posts?rows=2000&seed=1"
+
+Found = TypeVar("Found")
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what would steer Airflow or the settings, and with `airflow` on the path."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "TAGGER_"))}
+    ours.pop("PYTHONDONTWRITEBYTECODE", None)  # packages left uncompiled make each task import TensorFlow for 17 s
+    return ours | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """A home folder, and the environment in which `airflow` uses nothing else."""
+
+    home: Path
+    environment: dict[str, str]
+
+    @property
+    def store(self) -> Store:
+        return Store(self.environment["TAGGER_STORE"])
+
+    def __call__(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run `airflow` to its end; output and errors both in `stdout`."""
+        return subprocess.run(
+            ["airflow", *arguments],
+            env=self.environment | variables,
+            cwd=self.home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def new_airflow(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Airflow]:
+    """Makes homes as this checkout's: its airflow.cfg, its dags, and a database of the present schema."""
+
+    def make(**variables: str) -> Airflow:
+        home = tmp_path_factory.mktemp("airflow")
+        shutil.copy(ROOT / "airflow.cfg", home)
+        (home / "dags").symlink_to(ROOT / "dags")
+        own = {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
+            "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+            "TAGGER_STORE": str(home / "store"),
+            "TAGGER_SOURCE": SMALL,
+        }
+        airflow = Airflow(home, clean_environment() | own | variables)
+        migrated = airflow("db", "migrate")
+        assert migrated.returncode == 0, migrated.stdout
+        return airflow
+
+    return make
+
+
+def wait_for(what: str, look: Callable[[], Found | None], *, seconds: float, otherwise: Callable[[], str]) -> Found:
+    """What `look` finds, once it finds something; where it never does, fail with what `otherwise` tells."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.5)
+    pytest.fail(f"{what}: not within {seconds:.0f} s\n{otherwise()}")
+
+
+def tail(path: Path, lines: int = 40) -> str:
+    text = path.read_text(errors="replace") if path.exists() else "(no such file)"
+    return "\n".join([f"--- {path.name}", *text.splitlines()[-lines:]])
+
+
+def free_ports(count: int) -> list[str]:
+    """Ports that were free a moment ago, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [str(each.getsockname()[1]) for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `airflow standalone`, and its REST API as the administrator sees it."""
+
+    airflow: Airflow
+    url: str
+    log: Path
+    user: str
+    password: str
+    api: httpx.Client
+
+    def get(self, path: str, **query: str) -> dict:
+        return self.api.get(path, params=query).raise_for_status().json()
+
+    def logs(self) -> str:
+        """The ends of every task's log and of the servers', for whoever reads a failure."""
+        tasks = sorted(self.airflow.home.glob("logs/dag_id=*/**/*.log"), key=lambda path: path.stat().st_mtime)
+        return "\n".join([tail(self.log), *(f"{path.parent.name}: {tail(path, 12)}" for path in tasks[-6:])])
+
+
+@contextmanager
+def standalone(airflow: Airflow) -> Iterator[Server]:
+    """`airflow standalone`, ended with all it started."""
+    url, log = airflow.environment["AIRFLOW__API__BASE_URL"], airflow.home / "standalone.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            ["airflow", "standalone"],
+            env=airflow.environment,
+            cwd=airflow.home,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield _ready(airflow, url, log, process)
+    finally:
+        _end_group(process)
+
+
+def _ready(airflow: Airflow, url: str, log: Path, process: subprocess.Popen[bytes]) -> Server:
+    def healthy() -> bool:
+        assert process.poll() is None, f"airflow standalone ended by itself\n{tail(log)}"
+        try:
+            health = httpx.get(f"{url}/api/v2/monitor/health").json()
+        except httpx.TransportError:
+            return False
+        return all(part["status"] == "healthy" for part in health.values())
+
+    wait_for("airflow is healthy", healthy, seconds=120, otherwise=lambda: tail(log))
+    passwords = airflow.home / "simple_auth_manager_passwords.json.generated"
+    [(user, password)] = httpx.Response(200, content=passwords.read_bytes()).json().items()
+    token = httpx.post(f"{url}/auth/token", json={"username": user, "password": password}).json()["access_token"]
+    api = httpx.Client(base_url=f"{url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    return Server(airflow, url, log, user, password, api)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ask the leader to stop its parts, then the group, then kill what is left of the group."""
+    for signal, seconds in ((SIGINT, 20), (SIGTERM, 10), (SIGKILL, 10)):
+        if not _group_lives(process):
+            return
+        if signal is SIGINT:
+            process.send_signal(signal)
+        else:
+            os.killpg(process.pid, signal)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and _group_lives(process):
+            time.sleep(0.2)
+
+
+def _group_lives(process: subprocess.Popen[bytes]) -> bool:
+    process.poll()
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

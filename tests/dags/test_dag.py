@@ -1,0 +1,142 @@
+"""The DAG as Airflow reads it: parsed in a fresh process, so that what the parse imports can be seen."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.settings import Settings
+from pipeline.stages import STAGES
+
+from .conftest import DAG_ID, ROOT, clean_environment
+
+READ = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+
+bag = DagBag(sys.argv[1])
+report = {"errors": list(bag.import_errors.values()), "dags": list(bag.dags), "imported": list(sys.modules)}
+for dag in bag.dags.values():
+    report |= {name: getattr(dag, name) for name in ("schedule", "catchup", "max_active_runs", "doc_md", "description")}
+    report["tags"] = sorted(dag.tags)
+    report["params"] = {
+        name: {"default": param.value, "description": param.description, **param.schema}
+        for name, param in dag.params.items()
+    }
+    report["tasks"] = {
+        task.task_id: {
+            "downstream": sorted(task.downstream_task_ids),
+            "doc": task.doc_md,
+            "retries": task.retries,
+            "outlets": [asset.name for asset in task.outlets],
+        }
+        for task in dag.tasks
+    }
+print(json.dumps(report))
+"""
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    home = tmp_path_factory.mktemp("parse")
+
+    def report(**variables: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-c", READ, str(ROOT / "dags")],
+            env=clean_environment() | {"AIRFLOW_HOME": str(home), "TAGGER_STORE": str(home / "store")} | variables,
+            cwd=home,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return report
+
+
+@pytest.fixture(scope="module")
+def dag(read: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    return read()
+
+
+def test_there_is_one_dag_and_it_has_no_errors(dag):
+    assert (dag["errors"], dag["dags"]) == ([], [DAG_ID])
+
+
+def test_the_tasks_are_the_stages_in_a_chain(dag):
+    order = list(STAGES)
+    chain = {earlier: [later] for earlier, later in pairwise(order)} | {order[-1]: []}
+    assert {name: task["downstream"] for name, task in dag["tasks"].items()} == chain
+
+
+def test_the_trigger_form_is_made_of_the_settings(dag):
+    assert dag["params"] == Settings.of({}).params()
+    assert list(dag["params"]) == list(Settings.per_run())
+
+
+def test_a_variable_changes_the_form_s_default(read):
+    assert read(TAGGER_EPOCHS="7")["params"]["epochs"]["default"] == 7
+
+
+@pytest.mark.parametrize(
+    ("variable", "schedule"),
+    [({}, "@weekly"), ({"TAGGER_SCHEDULE": "30 4 * * 1"}, "30 4 * * 1"), ({"TAGGER_SCHEDULE": "none"}, None)],
+)
+def test_the_schedule_is_a_setting_of_the_installation(read, variable, schedule):
+    assert read(**variable)["schedule"] == schedule
+
+
+def test_runs_are_neither_caught_up_nor_side_by_side(dag):
+    assert (dag["catchup"], dag["max_active_runs"]) == (False, 1)
+
+
+def test_everything_is_explained(dag):
+    assert dag["description"]
+    assert {"Trigger", "red", "tagger show RUN", "tagger models", "tagger predict"} <= _phrases(dag["doc_md"])
+    assert {name: task["doc"] for name, task in dag["tasks"].items()} == {s.name: s.does for s in STAGES.values()}
+
+
+def _phrases(text: str) -> set[str]:
+    known = ("Trigger", "red", "tagger show RUN", "tagger models", "tagger predict")
+    return {phrase for phrase in known if phrase in text}
+
+
+def test_it_is_found_by_its_tags(dag):
+    assert dag["tags"] == ["retraining", "stackoverflow", "tensorflow"]
+
+
+def test_only_export_announces_a_model(dag):
+    announced = {name: task["outlets"] for name, task in dag["tasks"].items() if task["outlets"]}
+    assert announced == {"export": ["stackoverflow_tagger_model"]}
+
+
+def test_every_task_is_tried_four_times(dag):
+    assert {task["retries"] for task in dag["tasks"].values()} == {3}
+
+
+def test_the_parse_is_light(dag):
+    heavy = {"tensorflow", "pandas", "pyarrow", "sklearn", "matplotlib", "scipy", "numpy"}
+    assert heavy & set(dag["imported"]) == set()
+
+
+@pytest.mark.parametrize(
+    ("variable", "sentence"),
+    [
+        ({"TAGGER_EPOCHS": "0"}, "epochs='0': input should be greater than or equal to 1"),
+        ({"TAGGER_EPOCS": "3"}, "no setting is named 'epocs': did you mean epochs?"),
+    ],
+)
+def test_a_bad_variable_is_an_import_error_that_names_the_setting(read, variable, sentence):
+    report = read(**variable)
+    assert report["dags"] == []
+    assert [error for error in report["errors"] if sentence in error] == report["errors"] != []
+
+
+def test_the_dag_file_holds_wiring_only():
+    assert "import tensorflow" not in Path(ROOT, "dags", f"{DAG_ID}.py").read_text()

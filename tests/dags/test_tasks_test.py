@@ -1,0 +1,73 @@
+"""`airflow tasks test`, task by task, as a person does who looks for a fault."""
+
+from collections.abc import Callable
+from subprocess import CompletedProcess
+
+import pytest
+
+from pipeline.registry import Registry
+from pipeline.runs import RUNS, Run
+from pipeline.stages import STAGES
+
+from .conftest import DAG_ID, Airflow
+
+DATE = "2026-01-05"
+RUN = "test__2026-01-05T00_00_00_00_00"
+VERSION = 20260105000000
+
+
+@pytest.fixture(scope="module")
+def airflow(new_airflow: Callable[..., Airflow]) -> Airflow:
+    return new_airflow()
+
+
+@pytest.fixture(scope="module")
+def called(airflow: Airflow) -> dict[str, CompletedProcess[str]]:
+    """What each of the six calls printed, in order, with one date."""
+    return {stage: task_test(airflow, stage, DATE) for stage in STAGES}
+
+
+def task_test(airflow: Airflow, *arguments: str, **variables: str) -> CompletedProcess[str]:
+    return airflow("tasks", "test", DAG_ID, *arguments, **variables)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_task_succeeds(called, stage):
+    assert called[stage].returncode == 0, called[stage].stdout
+    assert "new_state=success" in called[stage].stdout  # its exit status is 0 for a failed task too
+
+
+def test_six_calls_with_one_date_are_one_run(called, airflow):
+    assert airflow.store.names(RUNS) == [RUN]
+    assert list(Run(airflow.store, RUN).manifests()) == list(STAGES)
+
+
+def test_the_date_is_the_published_version(called, airflow):
+    registry = Registry(airflow.store)
+    assert ([card.version for card in registry.cards()], registry.live()) == ([VERSION], VERSION)
+
+
+def test_export_twice_leaves_the_same_version(called, airflow):
+    cards = Registry(airflow.store).cards()
+    again = task_test(airflow, "export", DATE)
+    assert "new_state=success" in again.stdout, again.stdout
+    assert Registry(airflow.store).cards() == cards
+
+
+def test_a_source_without_its_tag_column_is_refused_in_one_sentence(airflow, tmp_path):
+    source = tmp_path / "posts.csv"
+    source.write_text("post,label\nhow do I center a div,css\n")
+    done = task_test(airflow, "ingest", "2026-02-02", TAGGER_SOURCE=str(source))
+    assert f"{source} has no column 'tags' (it has: post, label)" in done.stdout
+    assert_refused(done)
+
+
+def test_a_date_is_asked_for(airflow):
+    done = task_test(airflow, "ingest")
+    assert "`airflow tasks test` needs a date here, the same for all six tasks" in done.stdout
+    assert_refused(done)
+
+
+def assert_refused(done: CompletedProcess[str]) -> None:
+    assert "new_state=failed" in done.stdout, done.stdout
+    assert "Traceback" not in done.stdout

@@ -1,0 +1,140 @@
+"""Ingest keeps the posts, sets faulty rows aside, and refuses what nothing can be learnt from."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from pipeline import posts, progress
+from pipeline.errors import BadInput
+from pipeline.settings import Settings
+from pipeline.stages import ingest
+
+HEADER = "post,tags\n"
+
+
+def run(tmp_path: Path, content: str, **settings: object) -> ingest.Ingested:
+    source = tmp_path / "posts.csv"
+    source.write_text(content)
+    return ingest.run({}, tmp_path / "out", Settings(source=str(source), **settings))
+
+
+def refusal(tmp_path: Path, content: str, **settings: object) -> str:
+    with pytest.raises(BadInput) as caught:
+        run(tmp_path, content, **settings)
+    return str(caught.value).replace(f"{tmp_path}/", "")
+
+
+def rows_of(tmp_path: Path, kind: str) -> list[tuple[object, ...]]:
+    batches = posts.batches(tmp_path / "out", kind)
+    return [tuple(row.values()) for batch in batches for row in batch.to_pylist()]
+
+
+def test_posts_and_rejected_rows(tmp_path: Path) -> None:
+    content = HEADER + "how,c#\nwhy,java\n,java\nwhere,java\nwhen,\nwho,\nso,php\n"
+    ingested = run(tmp_path, content, max_rejected_fraction=0.5)
+    assert ingested == ingest.Ingested(
+        posts=4,
+        rejected=3,
+        rejected_by_reason={"empty tag": 2, "empty post": 1},
+        posts_by_tag={"java": 2, "c#": 1, "php": 1},
+        rows=7,
+        invented=False,
+    )
+    assert list(ingested.rejected_by_reason) == ["empty tag", "empty post"]
+    assert list(ingested.posts_by_tag) == ["java", "c#", "php"]
+    assert json.loads(json.dumps(asdict(ingested))) == asdict(ingested)
+    assert rows_of(tmp_path, "posts") == [("how", "c#", 1), ("why", "java", 2), ("where", "java", 4), ("so", "php", 7)]
+    assert rows_of(tmp_path, "rejected") == [
+        (3, "empty post", ",java"),
+        (5, "empty tag", "when,"),
+        (6, "empty tag", "who,"),
+    ]
+
+
+def test_without_rejected_rows_their_file_is_empty(tmp_path: Path) -> None:
+    assert run(tmp_path, HEADER + "how,c#\nwhy,java\n").rejected == 0
+    assert posts.shards(tmp_path / "out", "rejected")
+    assert rows_of(tmp_path, "rejected") == []
+
+
+def test_many_blocks(tmp_path: Path) -> None:
+    ingested = run(tmp_path, HEADER + "how,c#\nwhy,java\n" * 5000)
+    assert (ingested.rows, ingested.posts_by_tag) == (10_000, {"c#": 5000, "java": 5000})
+    assert posts.rows(tmp_path / "out", "posts") == 10_000
+
+
+def test_columns_are_those_of_the_settings(tmp_path: Path) -> None:
+    run(tmp_path, "label,body\nc#,how\njava,why\n", text_column="body", tag_column="label")
+    assert rows_of(tmp_path, "posts") == [("how", "c#", 1), ("why", "java", 2)]
+
+
+def test_invented_posts_are_said_to_be(tmp_path: Path) -> None:
+    ingested = ingest.run({}, tmp_path / "out", Settings(source="sample://posts?rows=1500&seed=2"))
+    assert (ingested.invented, ingested.rows, ingested.posts, ingested.rejected) == (True, 1500, 1500, 0)
+    assert len(ingested.posts_by_tag) == 20
+
+
+def test_progress_counts_posts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracked, counts = [], []
+
+    class Display:
+        def __init__(self, *task: object) -> None:
+            tracked.append(task)
+
+        def __enter__(self) -> progress.Advance:
+            return counts.append
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(progress, "_display", Display)
+    ingest.run({}, tmp_path / "out", Settings(source="sample://posts?rows=1500"))
+    assert (tracked, counts) == ([("ingest", "posts", 1500)], [1024, 476])
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    assert refusal(tmp_path, HEADER) == "posts.csv holds no rows at all; name a source that holds posts"
+
+
+def test_all_rows_set_aside(tmp_path: Path) -> None:
+    sentence = refusal(tmp_path, HEADER + ",c#\nhow,\nwhy,\n", max_rejected_fraction=1)
+    assert sentence == (
+        "all 3 rows of posts.csv were set aside (2 empty tag, 1 empty post), the first being row 1 (empty post); mend "
+        "the source, or set text_column and tag_column to the right ones"
+    )
+
+
+def test_one_tag(tmp_path: Path) -> None:
+    assert "all 2 posts of posts.csv bear the one tag 'c#'" in refusal(tmp_path, HEADER + "how,c#\nwhy,c#\n")
+
+
+def test_too_many_rejected(tmp_path: Path) -> None:
+    content = HEADER + "how,c#\n,x\n" + "how,c#\nwhy,java\n" * 3000 + "x,\n" * 69
+    sentence = refusal(tmp_path, content)
+    assert sentence == (
+        "70 of 6,071 rows of posts.csv were set aside (69 empty tag, 1 empty post), the first being row 2 (empty "
+        "post): 0.0115 is more than max_rejected_fraction=0.01; mend the source or raise max_rejected_fraction"
+    )
+
+
+@pytest.mark.parametrize(("good", "fraction", "refused"), [(99, 0.01, False), (98, 0.01, True), (98, 0.02, False)])
+def test_just_as_many_rejected_as_may_be(tmp_path: Path, good: int, fraction: float, refused: bool) -> None:
+    content = HEADER + "how,c#\n" * (good - 1) + "why,java\n,java\n"
+    if refused:
+        assert "1 of 99 rows" in refusal(tmp_path, content, max_rejected_fraction=fraction)
+    else:
+        assert run(tmp_path, content, max_rejected_fraction=fraction).rejected == 1
+
+
+def test_no_rejected_may_mean_none(tmp_path: Path) -> None:
+    good = HEADER + "how,c#\nwhy,java\n"
+    assert run(tmp_path, good, max_rejected_fraction=0).posts == 2
+
+
+def test_a_refusal_shows_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest.sources, "read", lambda *_, **__: iter(()))
+    with pytest.raises(BadInput) as caught:
+        ingest.run({}, tmp_path / "out", Settings(source="https://user:secret@h/posts.csv?sig=secret"))
+    assert "https://h/posts.csv holds no rows" in str(caught.value)

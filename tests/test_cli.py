@@ -1,0 +1,190 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import cli
+from pipeline.registry import Registry
+from pipeline.runs import Run
+from pipeline.store import Store
+from tests.conftest import TINY, files_of, write_csv
+
+
+@pytest.fixture
+def tagger(monkeypatch, capsys):
+    """Call the command line in this process: exit status, standard output, standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tagger", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_csv(tmp_path / "posts.csv", TINY)
+
+
+QUICK = (
+    "--set",
+    "train_fraction=0.75",
+    "--set",
+    "vocabulary_size=20",
+    "--set",
+    "hidden_units=8",
+    "--set",
+    "batch_size=2",
+)
+
+
+def test_a_run_from_posts_to_model(tagger, source, tmp_path):
+    store = tmp_path / "store"
+    options = ("--source", source, "--store", store, *QUICK, "--set", "epochs=60", "--set", "min_accuracy=0.5")
+    status, out, err = tagger("run", "--run", "a", *options)
+    assert (status, err.splitlines()[0]) == (0, "run a")
+    version = Registry(Store(str(store))).live()
+    assert f"published  version {version}, accuracy" in out
+    assert str(store / "models" / "stackoverflow_tagger" / str(version)) in out
+
+    status, out, _ = tagger("show", "a", "--store", store, "--json")
+    report = json.loads(out)
+    assert (report["verdict"], report["version"], list(report["stages"])[-1]) == ("passed", version, "export")
+    assert all(stage["bytes"] > 0 and stage["seconds"] >= 0 for stage in report["stages"].values())
+    assert report["stages"]["ingest"]["rows"] == 8
+
+    status, out, _ = tagger("predict", "--store", store, "a python dict", "java class")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [(answer["post"], answer["tag"]) for answer in answers] == [
+        ("a python dict", "python"),
+        ("java class", "java"),
+    ]
+    assert all(0.5 < answer["probability"] <= 1 for answer in answers)
+
+
+def test_a_run_goes_on_where_it_was_left(tagger, source, tmp_path):
+    store = tmp_path / "store"
+    status, out, _ = tagger(
+        "run", "--source", source, "--store", store, "--run", "a", *QUICK, "--until", "fit_vocabulary"
+    )
+    assert (status, "--from" in out) == (0, True)
+    assert list(Run(Store(str(store)), "a").manifests()) == ["ingest", "fit_vocabulary"]
+    status, *_ = tagger("run", "--store", store, "--run", "a", "--from", "vectorize", "--until", "vectorize")
+    assert status == 0
+    assert list(Run(Store(str(store)), "a").manifests()) == ["ingest", "fit_vocabulary", "vectorize"]
+
+
+def test_a_relative_source_is_kept_as_a_whole_path(tagger, source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tagger("run", "--source", "posts.csv", "--store", "store", "--run", "a", "--until", "ingest")[0] == 0
+    assert json.loads((tmp_path / "store/runs/a/run.json").read_text())["settings"]["source"] == str(source)
+
+
+def test_a_gate_that_is_not_passed_is_status_3_and_publishes_nothing(tagger, source, tmp_path):
+    options = (*QUICK, "--set", "epochs=1", "--set", "learning_rate=1e-9", "--set", "min_accuracy=1")
+    status, _, err = tagger("run", "--source", source, "--store", tmp_path / "store", "--run", "a", *options)
+    assert status == 3
+    assert "below min_accuracy 1.0: nothing is published" in err.splitlines()[-1]
+    assert not (tmp_path / "store" / "models").exists()
+    _, out, _ = tagger("show", "a", "--store", tmp_path / "store")
+    assert out.startswith("run a: failed, accuracy ")
+    assert "nothing published" in out.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (("run", "--source", "/nowhere/posts.csv"), 2, "/nowhere/posts.csv"),
+        (("run", "--set", "epochs"), 2, "has no '=': write --set name=value"),
+        (("run", "--set", "epoch=2"), 2, "did you mean epochs?"),
+        (("run", "--set", "epochs=0"), 2, "epochs='0': input should be greater than or equal to 1"),
+        (("run", "--from", "trane"), 2, "no stage is named 'trane': the stages are ingest"),
+        (("run", "--from", "train", "--until", "ingest"), 2, "--from train comes after --until ingest"),
+        (("run", "--from", "train"), 2, "--from needs --run NAME"),
+        (("run", "--from", "train", "--run", "none"), 2, "holds no run 'none'"),
+        (("run", "--from", "train", "--run", "a", "--set", "epochs=3"), 2, "keeps the settings it began with"),
+        (("run", "--run", "a/b"), 2, "'a/b' cannot name a run"),
+        (("show", "none"), 2, "holds no run 'none'"),
+        (("predict", "x"), 2, "does not hold a live version (published: none yet)"),
+        (("predict",), 2, "give either texts, or --input FILE and --output FILE"),
+        (("predict", "--input", "x.csv"), 2, "give either texts, or --input FILE and --output FILE"),
+        (("nothing",), 2, "No such command 'nothing'"),
+    ],
+)
+def test_every_error_is_one_sentence_and_a_status(tagger, tmp_path, monkeypatch, arguments, status, sentence):
+    monkeypatch.setenv("TAGGER_STORE", str(tmp_path / "store"))
+    ended, out, err = tagger(*arguments)
+    assert (ended, out) == (status, "")
+    assert sentence in err
+    assert "Traceback" not in err
+    if sentence != "No such command 'nothing'":
+        assert err.splitlines()[-1].startswith("tagger: ")
+
+
+def test_what_nobody_foresaw_is_status_1_and_a_traceback_only_with_debug(tagger, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr(cli, "Registry", broken)
+    status, _, err = tagger("models")
+    assert status == 1
+    assert err == "tagger: unforeseen: ZeroDivisionError: by nothing (run again with --debug for where it happened)\n"
+    status, _, err = tagger("models", "--debug")
+    assert status == 1
+    assert "Traceback" in err
+
+
+def test_runs_and_models_are_listed(tagger, finished_run):
+    store = finished_run.store.url
+    _, out, _ = tagger("runs", "--store", store)
+    assert out.splitlines()[1].split()[:3] == ["finished", "6/6", "passed"]
+    _, out, _ = tagger("models", "--store", store)
+    assert out.splitlines()[1].split()[:2] == ["20260105060708", "live"]
+    _, out, _ = tagger("models", "--store", store, "--json")
+    assert json.loads(out)[0]["run"] == "finished"
+    _, out, _ = tagger("runs", "--store", store, "--json")
+    assert json.loads(out)[0]["version"] == 20260105060708
+
+
+def test_a_file_is_tagged_as_its_texts_are(tagger, finished_run, tmp_path):
+    texts = [
+        "how to center a div",
+        "",
+        "segfault in pointer arithmetic",
+        *(f"post {n} about jquery" for n in range(1200)),
+    ]
+    source = write_csv(tmp_path / "in.csv", [(text, "unused") for text in texts], header=("body", "x"))
+    options = ("--input", source, "--output", tmp_path / "out.parquet", "--text-column", "body")
+    status, out, err = tagger("predict", "--store", finished_run.store.url, *options)
+    assert (status, out) == (0, "")
+    assert "1,202 posts tagged" in err
+    assert "1 rows set aside" in err
+    tagged = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["row"] for row in tagged[:3]] == [1, 3, 4]
+    _, out, _ = tagger("predict", "--store", finished_run.store.url, texts[0], texts[2])
+    for line, row in zip(out.splitlines(), tagged, strict=False):
+        answer = json.loads(line)
+        assert (answer["post"], answer["tag"]) == (row["post"], row["tag"])
+        assert answer["probability"] == pytest.approx(row["probability"], abs=1e-5)
+
+
+def test_a_file_that_cannot_be_tagged_leaves_no_output(tagger, finished_run, tmp_path):
+    (tmp_path / "bad.csv").write_text('post\n"never closed\n')
+    before = files_of(tmp_path)
+    options = ("--input", tmp_path / "bad.csv", "--output", tmp_path / "out.parquet")
+    status, _, err = tagger("predict", "--store", finished_run.store.url, *options)
+    assert (status, "truncated or corrupt" in err) == (2, True)
+    assert files_of(tmp_path) == before
+
+
+def test_the_installed_command_answers():
+    done = subprocess.run(
+        [Path(sys.executable).with_name("tagger"), "--help"], capture_output=True, text=True, check=True
+    )
+    assert all(command in done.stdout for command in ("run", "show", "runs", "models", "predict"))
