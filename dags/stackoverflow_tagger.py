@@ -18,18 +18,21 @@ DOC = """\
 Turns Stack Overflow posts into a published tag classifier: a Keras bag-of-words network, converted to a TensorFlow
 Estimator, trained, measured, and exported as a SavedModel that reads raw text.
 
-**To start a run** press *Trigger*. The form's fields are the run's settings; each says what it is. The default source
-is `sample://`: *invented* posts, to try the pipeline without data.
+- **To start a run**, press Trigger. The form's fields are the run's settings; each says what it is. The default source,
+  `sample://`, is **invented** posts, to try the pipeline without data.
+- **When a task is red**, its log ends in one sentence that says what is wrong and what to do. A refused input and a gate
+  that was not passed are not retried; a disk, network or store that fails is, three times. The live model stays live
+  until a run has earned its place.
+- **Afterwards**, ask for the run's figures, the published versions, or a tag:
 
-**When a task is red**, its log ends in one sentence that says what is wrong and what to do. A refused input and a gate
-that was not passed are not retried; a disk, network or store that fails is, three times. The live model stays live
-until a run has earned its place.
-
-**Afterwards** `tagger show RUN` prints the run's figures, `tagger models` the published versions, and
-`tagger predict 'How do I center a div with css?'` asks the live one.
+```
+tagger show RUN
+tagger models
+tagger predict 'How do I center a div?'
+```
 """
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("stackoverflow_tagger")
 
 settings = Settings.read(os.environ)
 

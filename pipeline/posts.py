@@ -40,6 +40,9 @@ ROWS_PER_GROUP = 1024
 ROWS_PER_SHARD = 131_072
 ROWS_PER_BATCH = 4096
 
+PIECEWISE = {"buffer_size": 2**20, "pre_buffer": False}
+"""How pyarrow is kept from reading a whole row group, which may be the whole file, at once."""
+
 Side = Literal["train", "test"]
 SIDES: tuple[Side, Side] = ("train", "test")
 
@@ -99,7 +102,7 @@ def rows(folder: Path, kind: str) -> int:
 def batches(folder: Path, kind: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The kind's rows in order, ROWS_PER_BATCH at most at a time."""
     for path in shards(folder, kind):
-        with pq.ParquetFile(path) as shard:
+        with pq.ParquetFile(path, **PIECEWISE) as shard:
             yield from shard.iter_batches(ROWS_PER_BATCH, columns=columns)
 
 

@@ -17,7 +17,8 @@ def test_the_sequential_split_is_the_articles(tiny_posts):
     assert split(tiny_posts, train_fraction=0.7) == {"train": [1, 2, 3, 4, 5], "test": [6, 7, 8]}
 
 
-def test_the_hash_split_puts_every_post_on_one_side_by_its_content_alone(tmp_path):
+def test_the_hash_split_puts_every_post_on_one_side_by_its_content_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(posts, "ROWS_PER_BATCH", 100)
     rows = [(f"post {n}", "a") for n in range(1000)]
     before = split(write_posts(tmp_path / "before", rows), split="hash")
     assert sorted(before["train"] + before["test"]) == list(range(1, 1001))

@@ -21,7 +21,7 @@ from fsspec.registry import known_implementations
 
 from pipeline import posts, sources
 from pipeline.errors import BadInput, TaggerError, Unavailable
-from pipeline.sources import shown
+from pipeline.sources import csv_file, opening, parquet_file, shown
 
 CSV = b"post,tags\nhow to,java\nwhy not,c#\n"
 CSV_POSTS = [("how to", "java", 1), ("why not", "c#", 2)]
@@ -167,7 +167,7 @@ class TestCsv:
     def test_a_quote_that_swallows_the_file_is_refused_before_memory_is_full(
         self, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sources, "LONGEST_FIELD", 1000)
+        monkeypatch.setattr(csv_file, "LONGEST_FIELD", 1000)
         path = saved(b'post,tags\na,b\nc,"d' + b"\ne,f" * 1000)
         assert "the quote opened in line 3 is not closed within 1,000 characters" in refusal(path)
         csv.field_size_limit(2**17)
@@ -189,7 +189,7 @@ class TestBlocks:
         assert self.sizes(saved(b"post,tags\n" + b"how,java\n,c#\n" * 5000)) == [4096, 4096, 1808]
 
     def test_of_long_rows_are_small(self, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sources, "TEXT_PER_BLOCK", 1000)
+        monkeypatch.setattr(csv_file, "TEXT_PER_BLOCK", 1000)
         assert self.sizes(saved(b"post,tags\n" + (b"x" * 400 + b",java\n") * 7)) == [3, 3, 1]
         assert self.sizes(saved(b"post,tags\n" + (b"x" * 400 + b"\n") * 7)) == [3, 3, 1]
 
@@ -197,7 +197,7 @@ class TestBlocks:
     def test_of_parquet_are_small_where_rows_are_long(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: pa.DataType
     ) -> None:
-        monkeypatch.setattr(sources, "TEXT_PER_BLOCK", 1000)
+        monkeypatch.setattr(parquet_file, "TEXT_PER_BLOCK", 1000)
         long = pa.array([f"{i}" * 400 for i in range(7)]).cast(kind)
         pq.write_table(pa.table({"post": long, "tags": ["java"] * 7}), tmp_path / "p", compression="none")
         assert all(size <= 3 for size in self.sizes(tmp_path / "p"))
@@ -206,7 +206,7 @@ class TestBlocks:
     def test_one_long_row_among_short_ones_makes_a_small_block(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sources, "TEXT_PER_BLOCK", 4000)
+        monkeypatch.setattr(parquet_file, "TEXT_PER_BLOCK", 4000)
         table = pa.table({"post": ["a"] * 63 + ["b" * 5000] + ["c"] * 64, "tags": ["java"] * 128})
         pq.write_table(table, tmp_path / "p", compression="none")
         for block in sources.read(str(tmp_path / "p"), text_column="post", tag_column="tags"):
@@ -218,7 +218,7 @@ class TestBlocks:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         megabyte = 2**20
-        monkeypatch.setattr(sources, "TEXT_PER_BLOCK", 2 * megabyte)
+        monkeypatch.setattr(parquet_file, "TEXT_PER_BLOCK", 2 * megabyte)
         table = pa.table({"post": [f"{i:03d}" + "x" * megabyte for i in range(48)], "tags": ["java"] * 48})
         pq.write_table(table, tmp_path / "p", compression="none", use_dictionary=False, write_batch_size=1)
         del table
@@ -475,7 +475,7 @@ class TestFiles:
             opened.append(Path(source).open("rb"))  # noqa: SIM115
             return opened[-1]
 
-        monkeypatch.setattr(sources, "_file", remember)
+        monkeypatch.setattr(opening, "_file", remember)
         blocks = sources.read(str(saved(b"post,tags\n" + b"how,c\n" * 9000)), text_column="post", tag_column="tags")
         next(blocks)
         assert not opened[0].closed
@@ -595,7 +595,7 @@ class TestHttp:
         assert refusal(source, kind).startswith(f"{server}/{path} {sentence}")
 
     def test_timeout(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sources, "TIMEOUT", httpx.Timeout(0.2))
+        monkeypatch.setattr(opening, "TIMEOUT", httpx.Timeout(0.2))
         assert "/silent could not be fetched (ReadTimeout)" in refusal(f"{server}/silent", Unavailable)
 
     def test_nobody_listens(self, monkeypatch: pytest.MonkeyPatch) -> None:

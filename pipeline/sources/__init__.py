@@ -1,0 +1,53 @@
+"""Posts from a file, a URL or an invented sample, block by block; rows that cannot be used are set aside."""
+
+import gzip
+import io
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from pipeline import posts, sample
+from pipeline.sources.blocks import BUFFER, REASONS, Block, Columns, corrupt, shown
+from pipeline.sources.csv_file import csv_blocks
+from pipeline.sources.opening import explained, opened
+from pipeline.sources.parquet_file import parquet_blocks
+
+__all__ = ["REASONS", "Block", "read", "shown"]
+
+GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
+
+
+def read(source: str, *, text_column: str, tag_column: str | None) -> Iterator[Block]:
+    """All rows in order, numbered from 1, in blocks of at most posts.ROWS_PER_BATCH rows and about 32 MB of text.
+
+    Raises BadInput for a source that cannot be read as it is, Unavailable where trying again can help.
+    """
+    columns, name = Columns(text_column, tag_column), shown(source)
+    if sample.is_sample(source):
+        yield from _invented(source, columns)
+        return
+    with explained(name), opened(source) as file:
+        yield from _blocks(file, name, columns)
+
+
+def _invented(source: str, columns: Columns) -> Iterator[Block]:
+    none = pa.RecordBatch.from_pylist([], schema=posts.REJECTED)
+    for batch in sample.blocks(*sample.parse(source)):
+        yield Block(_untagged(batch) if columns.tag is None else batch, none)
+
+
+def _untagged(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch.set_column(1, posts.POSTS.field("tag"), pa.nulls(batch.num_rows, pa.string()))
+
+
+def _blocks(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[Block]:
+    """By content, not by name; but a name that promises what the content is not is a damaged file."""
+    head, path = file.peek(4), name.partition("::")[0].lower()
+    for suffix, magic in ((".gz", GZIP_MAGIC), (".parquet", PARQUET_MAGIC)):
+        if path.endswith(suffix) and not head.startswith(magic):
+            raise corrupt(name, f"its name ends in {suffix} but its content does not begin as such a file does")
+    if head.startswith(PARQUET_MAGIC):
+        return parquet_blocks(file, name, columns)
+    if head.startswith(GZIP_MAGIC):
+        file = io.BufferedReader(gzip.GzipFile(fileobj=file), BUFFER)
+    return csv_blocks(file, name, columns)

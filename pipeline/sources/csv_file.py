@@ -1,0 +1,195 @@
+"""Posts of a CSV file, row by row, so that one bad row costs no other."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+
+from pipeline import posts
+from pipeline.errors import BadInput
+from pipeline.sources.blocks import (
+    BAD_UTF8,
+    EMPTY_POST,
+    EMPTY_TAG,
+    LINE_BREAK_IN_TAG,
+    MALFORMED_QUOTES,
+    REJECTED_TEXT,
+    TEXT_PER_BLOCK,
+    WRONG_FIELD_COUNT,
+    Block,
+    Columns,
+    corrupt,
+    position,
+)
+
+LONGEST_FIELD = 64 * 2**20
+"""Characters. A longer CSV field is taken for a quote that was never closed, so that memory stays bounded."""
+
+UTF8_BOM = b"\xef\xbb\xbf"
+FOREIGN = {
+    b"PAR1": "Parquet within gzip: unpack it",  # reached only inside gzip, where seeking back is not affordable
+    b"PK\x03\x04": "a zip archive or an Excel workbook: unpack it, or save it as CSV",
+    b"BZh": "a bzip2 file: unpack it",
+    b"\xfd7zXZ": "an xz file: unpack it",
+    b"\x28\xb5\x2f\xfd": "a zstd file: unpack it",
+    b"\xff\xfe": "UTF-16 text: save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text: save it as UTF-8",
+}
+"""First bytes of what a person may well pass, and the cure."""
+
+Record = tuple[list[str] | None, list[str]]
+"""A record's fields, None where its quotes are malformed, and its lines."""
+
+
+class _Rows:
+    """Rows of a CSV gathered until they make a block."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self.posts: list[str] = []
+        self.tags: list[str | None] = []
+        self.rows: list[int] = []
+        self.rejected: list[dict[str, int | str]] = []
+        self.characters = 0
+
+    def accept(self, row: int, post: str, tag: str | None) -> None:
+        self.posts.append(post)
+        self.tags.append(tag)
+        self.rows.append(row)
+        self.characters += len(post)
+
+    def reject(self, row: int, reason: str, text: str) -> None:
+        self.rejected.append({"row": row, "reason": reason, "text": text})
+        self.characters += len(text)
+
+    @property
+    def count(self) -> int:
+        return len(self.rows) + len(self.rejected)
+
+    @property
+    def full(self) -> bool:
+        return self.count >= posts.ROWS_PER_BATCH or self.characters >= TEXT_PER_BLOCK
+
+    def block(self) -> Block:
+        """All that was gathered; the next block begins empty."""
+        accepted = pa.record_batch([self.posts, self.tags, self.rows], schema=posts.POSTS)
+        rejected = pa.RecordBatch.from_pylist(self.rejected, schema=posts.REJECTED)
+        self._clear()
+        return Block(accepted, rejected)
+
+
+def csv_blocks(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[Block]:
+    """All records, numbered from 1; the header decides the columns. BadInput where it has not the needed ones."""
+    with _text(file, name) as content:
+        records = _records(content, name)
+        header, _ = next(records, ([], []))
+        if header is None:
+            raise BadInput(f"{name} has malformed quotes in its header; mend its first line")
+        if not header:
+            raise BadInput(f"{name} is empty, without even a header; name a source that holds posts")
+        text = position(header, columns.text, name, "text_column")
+        tag = None if columns.tag is None else position(header, columns.tag, name, "tag_column")
+        yield from _gathered(records, len(header), text, tag)
+
+
+def _gathered(records: Iterator[Record], width: int, text: int, tag: int | None) -> Iterator[Block]:
+    rows = _Rows()
+    for row, (fields, lines) in enumerate(records, 1):
+        if reason := _fault(fields, width, text, tag):
+            rows.reject(row, reason, _raw(lines))
+        else:
+            rows.accept(row, fields[text], None if tag is None else fields[tag])  # type: ignore[index]
+        if rows.full:
+            yield rows.block()
+    if rows.count:
+        yield rows.block()
+
+
+def _text(file: io.BufferedReader, name: str) -> io.TextIOWrapper:
+    """The content as text whose undecodable bytes are lone surrogates, line breaks left as they are."""
+    head = file.peek(8)
+    for magic, what in FOREIGN.items():
+        if head.startswith(magic):
+            raise BadInput(f"{name} is {what}, and name that as the source")
+    if head.startswith(UTF8_BOM):
+        file.read(len(UTF8_BOM))
+    return io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def _records(text: Iterable[str], name: str) -> Iterator[Record]:
+    """Each record; its list of lines is valid until the next.
+
+    A blank line is no record, as in pandas: files end in them, and csv writes a lone empty field as "".
+    """
+    lines: list[str] = []
+    ended = False
+
+    def consumed() -> Iterator[str]:
+        nonlocal ended
+        for line in text:
+            lines.append(line)
+            yield line
+        ended = True
+
+    csv.field_size_limit(LONGEST_FIELD)
+    reader = csv.reader(consumed(), strict=True)
+    while True:
+        lines.clear()
+        try:
+            if fields := next(reader):
+                yield fields, lines
+        except StopIteration:
+            return
+        except csv.Error:
+            _check_closed(lines, reader.line_num, ended, name)
+            yield None, lines
+
+
+def _check_closed(lines: list[str], last: int, ended: bool, name: str) -> None:
+    """BadInput if the record ran to the end of the file, or past all measure, in search of a closing quote."""
+    if not ended and sum(map(len, lines)) <= LONGEST_FIELD:
+        return
+    text = "".join(lines)
+    closed = re.match(r'(?:(?:"[^"]*+(?:""[^"]*+)*+"|[^",\r\n][^,\r\n]*+)?,)*+', text)
+    opened = last - len(lines) + 1 + len(re.findall(r"\r\n?|\n", text[: closed.end()]))  # type: ignore[union-attr]
+    limit = "never closed" if ended else f"not closed within {LONGEST_FIELD:,} characters"
+    raise corrupt(name, f"the quote opened in line {opened} is {limit}")
+
+
+def _fault(fields: list[str] | None, width: int, text: int, tag: int | None) -> str | None:
+    """The first of REASONS that applies, or None."""
+    if fields is None:
+        return MALFORMED_QUOTES
+    if len(fields) != width:
+        return WRONG_FIELD_COUNT
+    if not all(map(str.isascii, fields)) and not _decoded(fields):
+        return BAD_UTF8
+    if _blank(fields[text]):
+        return EMPTY_POST
+    if tag is None:
+        return None
+    if _blank(fields[tag]):
+        return EMPTY_TAG
+    return LINE_BREAK_IN_TAG if "\n" in fields[tag] or "\r" in fields[tag] else None
+
+
+def _decoded(fields: list[str]) -> bool:
+    try:
+        "".join(fields).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _blank(field: str) -> bool:
+    return not field or field.isspace()
+
+
+def _raw(lines: list[str]) -> str:
+    r"""The record as it stands in the file, undecodable bytes as \xff, cut to REJECTED_TEXT characters."""
+    text = "".join(lines).rstrip("\r\n")[:REJECTED_TEXT]
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")[:REJECTED_TEXT]
