@@ -168,5 +168,8 @@ def _draw(matrix: np.ndarray, labels: list[str], path: Path) -> None:
     display.plot(
         ax=axes, xticks_rotation="vertical", values_format=".2f", cmap="Blues", colorbar=False, text_kw={"fontsize": 6}
     )
+    for cell in display.text_.flat:
+        cell.set_visible(cell.get_text() != "0.00")
+    axes.set(xlabel="Predicted tag", ylabel="True tag")
     axes.set_title(f"Share of each tag's test posts, by predicted tag ({matrix.sum():,} posts)", fontsize=9)
     figure.savefig(path, dpi=120)
