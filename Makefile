@@ -42,7 +42,7 @@ demo: install
 	@echo 'Airflow runs the six tasks of stackoverflow_tagger on 4,000 invented posts (its log: logs/demo.log)'
 	@$(BIN)/airflow db migrate > logs/demo.log 2>&1
 	@$(BIN)/airflow dags test stackoverflow_tagger 2>&1 | tee -a logs/demo.log \
-	  | sed -un 's/^[^[]*\[[a-z ]*\] \(.*[^ ]\) *\[[^]]*\(pipeline\.[a-z]*\|dags\)\].*/  \1/p' \
+	  | sed -un 's/^[^[]*\[[a-z ]*\] \(.*[^ ]\) *\[\(pipeline\.[a-z]*\|stackoverflow_tagger\)\].*/  \1/p' \
 	  || { echo 'the run failed: the end of logs/demo.log says why'; exit 1; }
 	@echo
 	@$(BIN)/tagger show

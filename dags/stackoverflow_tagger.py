@@ -20,16 +20,11 @@ Estimator, trained, measured, and exported as a SavedModel that reads raw text.
 
 - **To start a run**, press Trigger. The form's fields are the run's settings; each says what it is. The default source,
   `sample://`, is **invented** posts, to try the pipeline without data.
-- **When a task is red**, its log ends in one sentence that says what is wrong and what to do. A refused input and a gate
-  that was not passed are not retried; a disk, network or store that fails is, three times. The live model stays live
-  until a run has earned its place.
-- **Afterwards**, ask for the run's figures, the published versions, or a tag:
-
-```
-tagger show RUN
-tagger models
-tagger predict 'How do I center a div?'
-```
+- **When a task is red**, its log ends in one sentence that says what is wrong and what to do. A refused input and a
+  gate that was not passed are not retried; a disk, network or store that fails is, three times. The live model stays
+  live until a run has earned its place.
+- **Afterwards**, `tagger show RUN` prints its figures, `tagger models` the published versions, and
+  `tagger predict TEXT` asks the live one.
 """
 
 log = logging.getLogger("stackoverflow_tagger")
@@ -44,8 +39,9 @@ class Refused(SystemExit):
 
 
 def work(
-    stage: Stage, params: dict[str, Any], dag_run: Any, outlet_events: Any, logical_date: Any = None
+    stage: Stage, params: Any = None, dag_run: Any = None, outlet_events: Any = None, logical_date: Any = None
 ) -> dict[str, Any]:
+    """Do one stage, and begin its run if it is the first; Airflow fills in the arguments that default to None."""
     try:
         identifier = identifier_of(dag_run.run_id, logical_date)
         run = Run(Store(settings.store), name_of(identifier))
@@ -59,6 +55,12 @@ def work(
     if stage.name == "export":
         outlet_events[published].extra = {name: summary[name] for name in ("version", "accuracy")}
     return summary
+
+
+def as_task(stage: Stage) -> Any:
+    """The stage's task; that of export also announces the published model."""
+    outlets = [published] if stage.name == "export" else []
+    return task(task_id=stage.name, doc_md=stage.does, outlets=outlets)(work)(stage)
 
 
 with DAG(
@@ -77,11 +79,4 @@ with DAG(
         "retry_policy": ExceptionRetryPolicy([RetryRule(Refused, RetryAction.FAIL, reason="trying again cannot help")]),
     },
 ):
-    chain(
-        *(
-            task(task_id=stage.name, doc_md=stage.does, outlets=[published] if stage.name == "export" else [])(work)(
-                stage
-            )
-            for stage in STAGES.values()
-        )
-    )
+    chain(*map(as_task, STAGES.values()))

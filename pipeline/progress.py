@@ -39,7 +39,8 @@ def log_lines(task: str, unit: str, total: int | None) -> Iterator[Advance]:
     finally:
         over.set()
         thread.join()
-        line()
+        if done:
+            line()
 
 
 _display: Display = log_lines

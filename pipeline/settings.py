@@ -12,7 +12,8 @@ from pydantic.fields import FieldInfo
 from pipeline.errors import BadInput
 
 PREFIX = "TAGGER_"
-ARTICLE_SOURCE = "https://storage.googleapis.com/tensorflow-workshop-examples/stack-overflow-data.csv"
+FIRST = "Run Parameters"
+"""The one section of Airflow's trigger form that is open from the start."""
 
 
 def root() -> Path:
@@ -36,24 +37,24 @@ class Settings(BaseModel):
 
     source: str = _field(
         "sample://posts?rows=4000&seed=0",
-        "Data",
+        FIRST,
         "Where the posts are: a path, http(s)://, any fsspec URL (CSV, CSV.gz or Parquet), or "
         "sample://posts?rows=N&seed=N for invented posts.",
         min_length=1,
     )
-    text_column: str = _field("post", "Data", "Column that holds the post's text.", min_length=1)
-    tag_column: str = _field("tags", "Data", "Column that holds the post's one tag.", min_length=1)
+    text_column: str = _field("post", FIRST, "Column that holds the post's text.", min_length=1)
+    tag_column: str = _field("tags", FIRST, "Column that holds the post's one tag.", min_length=1)
     max_rejected_fraction: float = _field(
-        0.01, "Data", "Share of rows, 0 to 1, that may be set aside before the run is refused.", ge=0, le=1
+        0.01, FIRST, "Share of rows, 0 to 1, that may be set aside before the run is refused.", ge=0, le=1
     )
     split: Literal["sequential", "hash"] = _field(
         "sequential",
-        "Data",
+        FIRST,
         "sequential: the first posts train, the rest test. hash: by the post's content, so that a post never "
         "changes sides as the data grows.",
     )
     train_fraction: float = _field(
-        0.8, "Data", "Share of posts, between 0 and 1, that train; the rest test.", gt=0, lt=1
+        0.8, FIRST, "Share of posts, between 0 and 1, that train; the rest test.", gt=0, lt=1
     )
     vocabulary_size: int = _field(
         1000,
@@ -74,8 +75,8 @@ class Settings(BaseModel):
     min_accuracy: float | None = _field(
         0.80,
         "Gate",
-        "Accuracy on the test posts, 0 to 1, below which nothing is published. None is no threshold, and no "
-        "threshold is not a pass.",
+        "Accuracy on the test posts, 0 to 1, below which nothing is published. Empty (or none) is no threshold, and "
+        "no threshold is not a pass.",
         ge=0,
         le=1,
     )

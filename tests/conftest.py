@@ -1,6 +1,7 @@
 """Small runs to look at: made once, and copied by the tests that change them."""
 
 import csv
+import os
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +51,12 @@ def write_csv(path: Path, rows: Iterable[tuple[str, str]], header: tuple[str, st
 def files_of(folder: Path) -> dict[str, bytes]:
     """Every file under a folder, by name."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("TAGGER_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

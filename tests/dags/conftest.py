@@ -1,6 +1,7 @@
 """An Airflow of its own for the tests: home, database and store in a temporary folder, secrets made at random."""
 
 import base64
+import json
 import os
 import secrets
 import shutil
@@ -9,10 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from signal import SIGINT, SIGKILL, SIGTERM
+from signal import SIGKILL, SIGTERM
 from typing import TypeVar
 
 import httpx
@@ -39,7 +40,7 @@ class Airflow:
     """A home folder, and the environment in which `airflow` uses nothing else."""
 
     home: Path
-    environment: dict[str, str]
+    environment: dict[str, str] = field(repr=False)
 
     @property
     def store(self) -> Store:
@@ -118,8 +119,8 @@ class Server:
     url: str
     log: Path
     user: str
-    password: str
-    api: httpx.Client
+    password: str = field(repr=False)
+    api: httpx.Client = field(repr=False)
 
     def get(self, path: str, **query: str) -> dict:
         return self.api.get(path, params=query).raise_for_status().json()
@@ -146,44 +147,46 @@ def standalone(airflow: Airflow) -> Iterator[Server]:
     try:
         yield _ready(airflow, url, log, process)
     finally:
-        _end_group(process)
+        _end(process)
 
 
 def _ready(airflow: Airflow, url: str, log: Path, process: subprocess.Popen[bytes]) -> Server:
+    client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+
     def healthy() -> bool:
         assert process.poll() is None, f"airflow standalone ended by itself\n{tail(log)}"
         try:
-            health = httpx.get(f"{url}/api/v2/monitor/health").json()
+            health = client.get("/api/v2/monitor/health").json()
         except httpx.TransportError:
             return False
         return all(part["status"] == "healthy" for part in health.values())
 
     wait_for("airflow is healthy", healthy, seconds=120, otherwise=lambda: tail(log))
     passwords = airflow.home / "simple_auth_manager_passwords.json.generated"
-    [(user, password)] = httpx.Response(200, content=passwords.read_bytes()).json().items()
-    token = httpx.post(f"{url}/auth/token", json={"username": user, "password": password}).json()["access_token"]
-    api = httpx.Client(base_url=f"{url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=30)
-    return Server(airflow, url, log, user, password, api)
+    [(user, password)] = json.loads(passwords.read_text()).items()
+    token = client.post("/auth/token", json={"username": user, "password": password}).json()["access_token"]
+    client.base_url = f"{url}/api/v2"
+    client.headers["Authorization"] = f"Bearer {token}"
+    return Server(airflow, url, log, user, password, client)
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask the leader to stop its parts, then the group, then kill what is left of the group."""
-    for signal, seconds in ((SIGINT, 20), (SIGTERM, 10), (SIGKILL, 10)):
-        if not _group_lives(process):
-            return
-        if signal is SIGINT:
-            process.send_signal(signal)
-        else:
-            os.killpg(process.pid, signal)
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and _group_lives(process):
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask every process of the session to end, and kill those that do not."""
+    for signal in (SIGTERM, SIGKILL):
+        for pid in _session(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal)
+        end = time.monotonic() + 10
+        while time.monotonic() < end and (process.poll() is None or _session(process.pid)):
             time.sleep(0.2)
 
 
-def _group_lives(process: subprocess.Popen[bytes]) -> bool:
-    process.poll()
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def _session(leader: int) -> list[int]:
+    """The living processes of a session; a group would not do, as Airflow gives each task a group of its own."""
+    found = list[int]()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state != "Z":
+                found.append(int(stat.parent.name))
+    return found

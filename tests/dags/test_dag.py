@@ -11,8 +11,7 @@ import pytest
 
 from pipeline.settings import Settings
 from pipeline.stages import STAGES
-
-from .conftest import DAG_ID, ROOT, clean_environment
+from tests.dags.conftest import DAG_ID, ROOT, clean_environment
 
 READ = """
 import json, sys

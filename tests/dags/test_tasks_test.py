@@ -8,8 +8,7 @@ import pytest
 from pipeline.registry import Registry
 from pipeline.runs import RUNS, Run
 from pipeline.stages import STAGES
-
-from .conftest import DAG_ID, Airflow
+from tests.dags.conftest import DAG_ID, Airflow
 
 DATE = "2026-01-05"
 RUN = "test__2026-01-05T00_00_00_00_00"

@@ -1,0 +1,255 @@
+"""A person at the browser, the clock, and the REST API, each starting runs of one `airflow standalone`."""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pytest
+
+from pipeline.registry import Card, Registry
+from pipeline.runs import Run, name_of
+from pipeline.settings import Settings
+from pipeline.stages import STAGES
+from tests.dags.conftest import DAG_ID, SMALL, Airflow, Server, free_ports, standalone, wait_for
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: `make install` installs it")
+expect, Locator, Page = playwright.expect, playwright.Locator, playwright.Page
+expect.set_options(timeout=30_000)
+
+CHROMIUM = shutil.which("chromium")
+if not CHROMIUM:
+    pytest.skip("needs the browser chromium on the path: `apt-get install chromium`", allow_module_level=True)
+
+FLAGS = "--no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --no-proxy-server".split()
+PARAMS = Settings.of({}).params()
+TYPED = {"source": "sample://posts?rows=2000&seed=3", "epochs": 3}
+DAG = f"/dags/{DAG_ID}"
+RUNS = f"{DAG}/dagRuns"
+
+
+@pytest.fixture(scope="module")
+def server(new_airflow: Callable[..., Airflow]) -> Iterator[Server]:
+    port, worker_logs, trigger_logs = free_ports(3)
+    url = f"http://127.0.0.1:{port}"
+    airflow = new_airflow(
+        TAGGER_SCHEDULE="* * * * *",
+        AIRFLOW__API__HOST="127.0.0.1",
+        AIRFLOW__API__PORT=port,
+        AIRFLOW__API__BASE_URL=url,
+        AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"{url}/execution/",
+        AIRFLOW__CORE__PARALLELISM="4",
+        AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=worker_logs,
+        AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=trigger_logs,
+    )
+    with standalone(airflow) as server:
+        wait_for("the DAG is listed", lambda: server.api.get(DAG).is_success, seconds=60, otherwise=server.logs)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def page(server: Server) -> Iterator[Page]:
+    """A browser window in which the administrator has logged in."""
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000}, timezone_id="UTC")
+        page.set_default_timeout(30_000)
+        page.goto(server.url)
+        page.locator("[name=username]").fill(server.user)
+        page.locator("[name=password]").fill(server.password)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{server.url}/")
+        yield page
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def picture(page: Page, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
+    """Keeps what the window shows; in SCREENSHOTS, where that is set."""
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return lambda name: page.screenshot(path=folder / f"{name}.png", animations="disabled") and None
+
+
+@dataclass(frozen=True)
+class Started:
+    """Run ids: the one typed into the form, and two started over REST right after, whose posts cannot be had."""
+
+    typed: str
+    refused: str
+    unreachable: str
+    missing_file: Path
+
+
+@pytest.fixture(scope="module")
+def started(
+    server: Server, page: Page, picture: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
+) -> Started:
+    missing = tmp_path_factory.mktemp("sources") / "posts.csv"
+    [closed_port] = free_ports(1)
+    return Started(
+        typed=trigger_by_hand(server, page, picture),
+        refused=trigger_by_rest(server, source=str(missing)),
+        unreachable=trigger_by_rest(server, source=f"http://127.0.0.1:{closed_port}/posts.csv"),
+        missing_file=missing,
+    )
+
+
+def trigger_by_hand(server: Server, page: Page, picture: Callable[[str], None]) -> str:
+    avoid_the_full_minute()
+    form = open_form(server, page)
+    open_section(form, "source")
+    form.locator("[name=element_source]").fill(str(TYPED["source"]))
+    picture("form-source")
+    open_section(form, "epochs")
+    form.locator("[name=element_epochs]").fill(str(TYPED["epochs"]))
+    expect(form.get_by_role("checkbox", name=f"Unpause {DAG_ID} on trigger")).to_be_checked()
+    picture("form-epochs")
+    form.get_by_role("button", name="Trigger", exact=True).click()
+    page.wait_for_url("**/runs/manual__*")
+    return unquote(page.url.rsplit("/", 1)[-1])
+
+
+def avoid_the_full_minute() -> None:
+    """The form proposes the present second as logical date, and the schedule takes every full minute's."""
+    second = time.time() % 60
+    if second > 45 or second < 1:
+        time.sleep((62 - second) % 60)
+
+
+def open_form(server: Server, page: Page) -> Locator:
+    page.goto(server.url + DAG)
+    page.get_by_role("button", name="Trigger Dag").click()
+    return page.get_by_role("dialog")
+
+
+def open_section(form: Locator, setting: str) -> None:
+    """Airflow calls the section of settings that name none Run Parameters."""
+    section = form.get_by_role("button", name=PARAMS[setting].get("section", "Run Parameters"), exact=True)
+    section.wait_for()
+    if section.get_attribute("aria-expanded") != "true":
+        section.click()
+
+
+def trigger_by_rest(server: Server, **conf: str) -> str:
+    answer = server.api.post(RUNS, json={"logical_date": None, "conf": conf})
+    assert answer.is_success, answer.text
+    return answer.json()["dag_run_id"]
+
+
+@pytest.fixture(scope="module")
+def typed(server: Server, page: Page, started: Started) -> str:
+    """The run typed into the form, once the browser shows that it has succeeded."""
+    page.goto(f"{server.url}{DAG}/runs/{quote(started.typed)}")
+    badge = page.get_by_test_id("state-badge").first
+
+    def look() -> str | None:
+        shown = badge.inner_text()
+        return shown if shown in {"Success", "Failed"} else None
+
+    assert wait_for("the run has ended", look, seconds=300, otherwise=server.logs) == "Success", server.logs()
+    return started.typed
+
+
+@pytest.fixture(scope="module")
+def scheduled(server: Server, started: Started) -> str:
+    """The first run that the clock started, once it has succeeded."""
+
+    def look() -> str | None:
+        ended = server.get(RUNS, run_type="scheduled", state="success", order_by="run_after")["dag_runs"]
+        return ended[0]["dag_run_id"] if ended else None
+
+    return wait_for("a scheduled run succeeds", look, seconds=300, otherwise=server.logs)
+
+
+@pytest.fixture(scope="module")
+def tried(server: Server, started: Started, scheduled: str) -> dict[str, dict[str, Any]]:
+    """The task instances `ingest` of the two runs that cannot get posts; after that the DAG is paused."""
+
+    def look() -> dict[str, dict[str, Any]] | None:
+        runs = (started.refused, started.unreachable)
+        ingests = {run: server.get(f"{RUNS}/{quote(run)}/taskInstances/ingest") for run in runs}
+        return ingests if all(each["state"] in {"failed", "up_for_retry"} for each in ingests.values()) else None
+
+    found = wait_for("both ingests without posts have failed", look, seconds=240, otherwise=server.logs)
+    server.api.patch(DAG, json={"is_paused": True}).raise_for_status()
+    return found
+
+
+def card_of(server: Server, run: str) -> Card:
+    """The one version that the run published."""
+    [card] = [card for card in Registry(server.airflow.store).cards() if card.run == name_of(run)]
+    return card
+
+
+def test_the_documentation_is_shown(server, page, picture):
+    page.goto(server.url + DAG)
+    page.get_by_role("button", name="Dag Docs").click()
+    expect(page.get_by_role("dialog").get_by_role("listitem")).to_have_count(3)
+    picture("documentation")
+
+
+def test_the_form_shows_and_explains_every_setting(server, page):
+    form = open_form(server, page)
+    for name, param in PARAMS.items():
+        open_section(form, name)
+        expect(form.get_by_text(param["description"])).to_be_visible()
+        expect(form.get_by_text(re.compile(rf"^{name}\b")).first).to_be_visible()
+
+
+def test_a_run_typed_into_the_form_turns_green_in_the_browser(server, page, picture, typed):
+    page.goto(f"{server.url}{DAG}/runs/{quote(typed)}")
+    expect(page.get_by_test_id("table-cell-state")).to_have_text(["Success"] * len(STAGES))
+    assert sorted(page.get_by_test_id("table-list").get_by_role("link").all_inner_texts()) == sorted(STAGES)
+    picture("run")
+
+
+def test_its_settings_are_those_typed(server, typed):
+    settings = Run(server.airflow.store, name_of(typed)).existing().settings
+    assert settings == Settings.of(TYPED | {"store": settings.store, "schedule": settings.schedule})
+
+
+def test_its_log_tells_the_published_version(server, page, picture, typed):
+    page.goto(f"{server.url}{DAG}/runs/{quote(typed)}/tasks/export")
+    expect(page.get_by_text(f"version {card_of(server, typed).version} is published")).to_be_visible()
+    picture("log")
+
+
+def test_its_logs_hold_no_warnings_and_nothing_that_a_library_printed(server, typed):
+    logs = [path.read_text() for path in server.airflow.home.glob(f"logs/*/run_id={typed}/*/*.log")]
+    assert len(logs) == len(STAGES)
+    events = [json.loads(line) for log in logs for line in log.splitlines()]
+    assert [each for each in events if each["level"] != "info" or each["logger"].startswith("task.std")] == []
+
+
+def test_a_scheduled_run_leaves_artifacts_of_its_own(server, typed, scheduled):
+    run = Run(server.airflow.store, name_of(scheduled))
+    assert run.existing().settings.source == SMALL
+    assert list(run.manifests()) == list(STAGES)
+    assert card_of(server, scheduled).version == run.existing().version != card_of(server, typed).version
+
+
+def test_both_publications_are_asset_events(server, typed, scheduled):
+    events = server.get("/assets/events", source_dag_id=DAG_ID)["asset_events"]
+    told = {event["source_run_id"]: (event["extra"]["version"], event["extra"]["accuracy"]) for event in events}
+    for run in (typed, scheduled):
+        card = card_of(server, run)
+        assert told[run] == (card.version, card.accuracy)
+
+
+def test_a_refused_source_fails_at_once_with_one_sentence(server, page, picture, started, tried):
+    assert (tried[started.refused]["state"], tried[started.refused]["try_number"]) == ("failed", 1)
+    page.goto(f"{server.url}{DAG}/runs/{quote(started.refused)}/tasks/ingest")
+    expect(page.get_by_text(f"there is no {started.missing_file}")).to_be_visible()
+    expect(page.get_by_text("Traceback")).to_have_count(0)
+    picture("refused")
+
+
+def test_a_source_that_does_not_answer_is_tried_again(started, tried):
+    assert (tried[started.unreachable]["state"], tried[started.unreachable]["try_number"]) == ("up_for_retry", 1)
