@@ -4,7 +4,11 @@ import tensorflow as tf
 
 from pipeline import posts
 from pipeline.estimator import network, training
+from pipeline.runner import run_stage
+from pipeline.runs import Run
 from pipeline.settings import Settings
+from pipeline.store import Store
+from tests.conftest import CREATED
 
 
 def test_the_network_is_the_articles():
@@ -35,21 +39,33 @@ def test_the_estimator_is_a_converted_one_and_takes_posts_input(tmp_path):
     assert answer["labels"].sum(axis=1) == pytest.approx(1)
 
 
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    """Vectors of 4,000 train and 4,000 test posts: so many that chance moves an accuracy by half a point at most."""
+    folder = tmp_path_factory.mktemp("parity")
+    run = Run(Store(str(folder / "store")), "parity")
+    run.begin(Settings.of({"source": "sample://posts?rows=8000&seed=7", "train_fraction": 0.5}), CREATED)
+    for stage in ("ingest", "fit_vocabulary", "vectorize"):
+        run_stage(stage, run)
+    run.fetch(run.manifest("vectorize"), folder / "vectors")
+    return folder / "vectors"
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_the_estimator_is_as_accurate_as_keras_fit_on_the_same_vectors(finished_run, tmp_path, dropout):
-    finished_run.fetch(finished_run.manifest("vectorize"), tmp_path / "vectors")
-    settings = finished_run.existing().settings.model_copy(update={"dropout": dropout, "epochs": 6})
-    (train, labels), (test, truth) = (_dense(tmp_path / "vectors", side) for side in posts.SIDES)
+def test_the_estimator_is_as_accurate_as_keras_fit_on_the_same_vectors(vectors, tmp_path, dropout):
+    settings = Settings.of({"dropout": dropout, "epochs": 4})
+    (train, labels), (test, truth) = (_dense(vectors, side) for side in posts.SIDES)
 
     model = network.keras_model(settings, 20)
     model.fit(train, tf.one_hot(labels, 20), settings.batch_size, settings.epochs, verbose=0)
     keras = (model.predict(test, verbose=0).argmax(axis=1) == truth).mean()
 
-    training.train(tmp_path / "vectors", tmp_path / "model", settings, 20)
+    training.train(vectors, tmp_path / "model", settings, 20)
     with network.trained(tmp_path / "model", settings, 20) as estimator:
         feed = lambda: tf.data.Dataset.from_tensors({network.FEATURE: test})  # noqa: E731 - built in the Estimator's graph
         (answer,) = estimator.predict(feed, yield_single_examples=False)
     ours = (answer["labels"].argmax(axis=1) == truth).mean()
+    print(f"keras fit {keras:.4f}, the Estimator {ours:.4f}")  # noqa: T201 - shown where it fails
     assert abs(ours - keras) <= 0.015
     assert ours > 0.75
 
