@@ -46,8 +46,7 @@ def work(
         identifier = identifier_of(dag_run.run_id, logical_date)
         run = Run(Store(settings.store), name_of(identifier))
         if not stage.needs:
-            chosen = Settings.of({**params, "store": settings.store, "schedule": settings.schedule})
-            run.begin(chosen, logical_date or dag_run.run_after, identifier)
+            run.begin(settings.triggered(params), logical_date or dag_run.run_after, identifier)
         summary = run_stage(stage.name, run)
     except TaggerError as error:
         log.error("%s", error)

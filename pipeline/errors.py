@@ -7,6 +7,7 @@ TaggerError                exit 1, trying again cannot help
 ├── TrainingFailed         exit 1: the loss is no number, or training did not advance
 ├── ExportRefused          exit 1: the exported model does not answer as the trained one
 ├── VersionTaken           exit 1: the version is published already from another checkpoint
+├── Forbidden              exit 1: the store may not be read or written by this user
 ├── CorruptArtifact        exit 1: a stored file is not the one its manifest describes
 └── Unavailable            exit 1, trying again can help: a disk, a network, a store
 """
@@ -52,6 +53,10 @@ class ExportRefused(TaggerError):
 
 class VersionTaken(TaggerError):
     """A version is published once, from one checkpoint."""
+
+
+class Forbidden(TaggerError):
+    """The store refuses this user; trying again cannot help, a permission can."""
 
 
 class CorruptArtifact(TaggerError):

@@ -1,25 +1,37 @@
-"""Published versions: the SavedModels that a server watches, a card for each, and which one is live."""
+"""Published versions: a card for each, a log of what was live when and why, and the folder that a server watches."""
 
+import getpass
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from pipeline.errors import BadInput, VersionTaken
-from pipeline.files import FileEntry, entries
+from pipeline.files import FileEntry
 from pipeline.store import Store
 
 MODEL = "stackoverflow_tagger"
+MODELS = f"models/{MODEL}"
 CARDS = f"registry/{MODEL}/versions"
-LIVE = f"registry/{MODEL}/live.json"
+LOG = f"registry/{MODEL}/log"
+SAVED_MODEL = "saved_model.pb"
+"""A server takes this file as the sign that the rest of a version is there: it comes last and goes first."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """A published version: the run and the checkpoint (sha256) it comes from, and what it scored."""
+    """A version: where its files are kept (`path`), the run and checkpoint (sha256) it comes from, what it scored.
+
+    `data` is the time of the run, and so of the posts it was trained on.
+    """
 
     version: int
     run: str
+    data: str
+    path: str
     checkpoint: str
     accuracy: float
     macro_f1: float
@@ -33,55 +45,138 @@ class Card:
         return cls(**document | {"files": {name: FileEntry(**entry) for name, entry in document["files"].items()}})
 
 
+@dataclass(frozen=True)
+class Event:
+    """An entry of the log: what was done to `version`, and which version is `live` since."""
+
+    number: int
+    at: str
+    action: str
+    version: int
+    live: int
+    by: str
+    reason: str
+
+
 def path_of(version: int) -> str:
     """The version's folder in the store, as TensorFlow Serving expects it: <model>/<integer>."""
-    return f"models/{MODEL}/{version}"
+    return f"{MODELS}/{version}"
 
 
 class Registry:
-    """The published versions of one store. A version is published when its card is there."""
+    """The published versions of one store. What the log says is so; the watched folder is made to agree with it."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     def card(self, version: int) -> Card | None:
-        """The version's card, or None where it is not published."""
+        """The version's card, or None where there is none."""
         document = self.store.read(f"{CARDS}/{version}.json")
         return Card.of(document) if document else None
 
     def cards(self) -> list[Card]:
-        """Every published version's card, newest version first."""
-        names = [name.removesuffix(".json") for name in self.store.names(CARDS) if name.endswith(".json")]
-        cards = [self.card(int(name)) for name in sorted(names, key=int, reverse=True)]
+        """The card of every published version, newest version first."""
+        cards = [self.card(version) for version in sorted({e.version for e in self.events()}, reverse=True)]
         return [card for card in cards if card]
 
-    def live(self) -> int | None:
-        """The version that is live, or None where nothing was published."""
-        document = self.store.read(LIVE)
-        return int(document["version"]) if document else None
+    def events(self) -> list[Event]:
+        """The whole log, oldest first."""
+        documents = [self.store.read(f"{LOG}/{name}") for name in self.store.names(LOG) if name.endswith(".json")]
+        return [Event(**document) for document in documents if document]
 
-    def publish(
-        self, folder: Path, *, version: int, run: str, checkpoint: str, accuracy: float, macro_f1: float, tags: int
-    ) -> Card:
-        """Publish the SavedModel in the local folder, and make it live unless a newer version is.
+    def live(self, at: datetime | None = None) -> int | None:
+        """The version that is live, or was at a time; None where none was."""
+        events = [event for event in self.events() if at is None or datetime.fromisoformat(event.at) <= at]
+        return events[-1].live if events else None
 
-        Done twice it is the same. Raises VersionTaken where the version was published from another checkpoint.
+    def live_before(self, version: int) -> int | None:
+        """The version that was live until this one was published, or is where it was not: what it is measured by."""
+        before = list(takewhile(lambda event: event.version != version, self.events()))
+        return before[-1].live if before else None
+
+    def publish(self, card: Card, folder: Path, *, forced: str = "") -> Card:
+        """Publish the SavedModel in the local folder; it goes live unless the live model's data is newer.
+
+        Done twice it is the same. Raises VersionTaken where the version is that of another checkpoint. `forced`, a
+        reason, makes older data go live all the same.
         """
-        card = self.card(version)
-        if card and card.checkpoint != checkpoint:
-            raise VersionTaken(
-                f"version {version} is published already, by run {card.run} from another checkpoint "
-                f"({card.checkpoint[:12]}, this one is {checkpoint[:12]}): train under a new run to publish this model"
-            )
-        if card is None:
-            # A server takes saved_model.pb as the sign that the rest is there.
-            self.store.upload(folder, path_of(version), last="saved_model.pb")
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            card = Card(version, run, checkpoint, accuracy, macro_f1, tags, now, entries(folder))
-            self.store.write(f"{CARDS}/{version}.json", asdict(card))
-        if version >= (self.live() or 0):
-            self.store.write(LIVE, {"version": version, "since": card.published, "run": run})
+        created = self.store.create(f"{CARDS}/{card.version}.json", asdict(card))
+        if not created:
+            there = self.card(card.version)
+            if there and there.checkpoint != card.checkpoint:
+                raise VersionTaken(
+                    f"version {card.version} is published already, by run {there.run} from another checkpoint "
+                    f"({there.checkpoint[:12]}, this one is {card.checkpoint[:12]}): train under a new run to publish "
+                    "this model"
+                )
+            card = there or card
+        if not any(event.version == card.version for event in self.events()):
+            if created:
+                self.store.upload(folder, path_of(card.version), sorted(card.files.keys() - {SAVED_MODEL}))
+            self._log("publish", card, by=f"run {card.run}", reason=forced, only_newer=not forced)
+        self.reconcile()
         return card
+
+    def promote(self, version: int, reason: str) -> Event:
+        """Make a published version live, by hand; BadInput where there is no such version or no reason."""
+        card = self._published(version)
+        event = self._log("promote", card, by=_user(), reason=_given(reason))
+        self.reconcile()
+        return event
+
+    def rollback(self, reason: str) -> Event:
+        """Make the version live that was live before the present one; BadInput where there is none."""
+        history = lives(self.events())
+        if len(history) < 2:
+            raise BadInput(f"{self.store.shown(LOG)} knows no version to go back to: promote one with `tagger promote`")
+        event = self._log("rollback", self._published(history[-2]), by=_user(), reason=_given(reason))
+        self.reconcile()
+        return event
+
+    def reconcile(self) -> None:
+        """Make the watched folder agree with the log: the live version whole, and none above it that was withdrawn.
+
+        So TensorFlow Serving's default policy, the latest version, serves the live one, also after a rollback.
+        """
+        live = self.live()
+        if live is None:
+            return
+        card = self._published(live)
+        if not self._whole(card):
+            with TemporaryDirectory(prefix="tagger-serve-") as scratch:
+                self.store.download(card.path, card.files, Path(scratch))
+                self.store.upload(Path(scratch), path_of(live), _last(card.files, SAVED_MODEL))
+        for version in self._astray(live):
+            self.withdraw(version)
+
+    def disagreement(self) -> str | None:
+        """Where the watched folder is not as the log has it, in a sentence; None where it is."""
+        live = self.live()
+        cure = f"`tagger promote {live}` puts it right"
+        if live is None:
+            return None
+        if not self._whole(self._published(live)):
+            return f"live version {live} is not whole in {self.store.shown(path_of(live))}: {cure}"
+        astray = self._astray(live)
+        return f"version {astray[0]} does not belong in {self.store.shown(MODELS)}: {cure}" if astray else None
+
+    def _whole(self, card: Card) -> bool:
+        sizes = {name: entry.bytes for name, entry in card.files.items()}
+        return self.store.sizes(path_of(card.version)) == sizes
+
+    def _astray(self, live: int) -> list[int]:
+        """Versions in the watched folder that a server should not find: above the live one, or not whole.
+
+        Only such as the log knows: another may be being published just now.
+        """
+        known = {event.version for event in self.events()} - {live}
+        there = [int(name) for name in self.store.names(MODELS) if name.isdecimal() and int(name) in known]
+        return [version for version in there if version > live or not self._whole(self._published(version))]
+
+    def withdraw(self, version: int) -> None:
+        """Take a version out of the watched folder; its card, and its files in its run, stay."""
+        self.store.remove(f"{path_of(version)}/{SAVED_MODEL}")
+        self.store.remove(path_of(version))
 
     def fetch(self, version: int | None, folder: Path) -> Card:
         """Copy a version's SavedModel (None: the live one) into the local folder, checked against its card.
@@ -96,5 +191,49 @@ class Registry:
             raise BadInput(
                 f"{self.store.url} does not hold {what} (published: {there}): name one of these or run `tagger run`"
             )
-        self.store.download(path_of(card.version), card.files, folder)
+        self.store.download(card.path, card.files, folder)
         return card
+
+    def _published(self, version: int) -> Card:
+        card = self.card(version)
+        if card is None or version not in {event.version for event in self.events()}:
+            there = ", ".join(str(card.version) for card in self.cards()) or "none yet"
+            raise BadInput(f"version {version} is not published (published: {there}): name one of these")
+        return card
+
+    def _log(self, action: str, card: Card, *, by: str, reason: str, only_newer: bool = False) -> Event:
+        """Append an event. Two at once take two numbers: whoever comes second looks at the log again."""
+        while True:
+            events = self.events()
+            live = card.version
+            if only_newer and events and (champion := self.card(events[-1].live)) and champion.data > card.data:
+                live = champion.version
+            number = events[-1].number + 1 if events else 1
+            event = Event(number, datetime.now(UTC).isoformat(), action, card.version, live, by, reason)
+            if self.store.create(f"{LOG}/{number:08d}.json", asdict(event)):
+                return event
+
+
+def lives(events: Iterable[Event]) -> list[int]:
+    """The versions that were live and were not rolled back, oldest first; the last is live now."""
+    history: list[int] = []
+    for event in events:
+        if event.action == "rollback":
+            history.pop()
+        elif not history or history[-1] != event.live:
+            history.append(event.live)
+    return history
+
+
+def _last(names: Iterable[str], last: str) -> list[str]:
+    return sorted(names, key=lambda name: (name == last, name))
+
+
+def _given(reason: str) -> str:
+    if not reason.strip():
+        raise BadInput("a change of the live version is kept for ever with its reason: give one with --reason")
+    return reason.strip()
+
+
+def _user() -> str:
+    return getpass.getuser()

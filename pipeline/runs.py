@@ -12,9 +12,10 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline.allowed import checked, refuse_secrets
 from pipeline.errors import BadInput, StageOutOfOrder
 from pipeline.files import FileEntry, digest, entries
-from pipeline.settings import Settings
+from pipeline.settings import Restricted, Settings
 from pipeline.stages import STAGES, Stage
 from pipeline.store import Store
 
@@ -22,6 +23,15 @@ PACKAGES = ("tensorflow", "apache-airflow", "pyarrow", "numpy", "pandas", "sciki
 
 
 RUNS = "runs"
+
+
+_TIME = "%Y%m%dT%H%M%S"
+_ATTEMPT = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
+
+
+def attempt_time(attempt: str) -> datetime:
+    """When the attempt was committed, which its name begins with."""
+    return datetime.strptime(attempt.partition("-")[0], _TIME).replace(tzinfo=UTC)
 
 
 def name_of(identifier: str) -> str:
@@ -43,12 +53,13 @@ def identifier_of(airflow_run_id: str, logical_date: datetime | None) -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """What run.json says. `created` is the run's own time, from which its version is made."""
+    """What run.json says. `created` is the run's own time, from which its version is made; `started` the clock's."""
 
     run: str
     created: datetime
     settings: Settings
     airflow_run_id: str | None
+    started: datetime
 
     @property
     def version(self) -> int:
@@ -99,8 +110,12 @@ class Run:
 
         Settings belong to a run for good from its first manifest on; until then they may still be corrected.
 
-        Raises BadInput where the run has other settings already, or its name belongs to another Airflow run.
+        Raises BadInput where the run has other settings already, its name belongs to another Airflow run, or its source
+        may not be read or holds a secret, which is then stored nowhere.
         """
+        refuse_secrets(settings.source)
+        if settings.may_read is not None:
+            checked(settings.source, settings.may_read)
         known = self.record()
         if known and self.manifest(next(iter(STAGES))):
             changed = _differences(known.settings, settings)
@@ -116,6 +131,7 @@ class Run:
             known.created if known else created,
             settings,
             known.airflow_run_id if known and known.airflow_run_id else airflow_run_id,
+            datetime.now(UTC),
         )
         self.store.write(f"{self.path}/run.json", _document(record))
         return record
@@ -125,8 +141,10 @@ class Run:
         document = self.store.read(f"{self.path}/run.json")
         if document is None:
             return None
-        settings = Settings.of(document["settings"] | {"store": self.store.url})
-        return Record(self.name, datetime.fromisoformat(document["created"]), settings, document["airflow_run_id"])
+        kind = Restricted if document.get("restricted") else Settings
+        settings = kind.of(document["settings"] | {"store": self.store.url})
+        created, started = (datetime.fromisoformat(document[name]) for name in ("created", "started"))
+        return Record(self.name, created, settings, document["airflow_run_id"], started)
 
     def existing(self) -> Record:
         """What run.json says; StageOutOfOrder where the run does not exist."""
@@ -164,10 +182,47 @@ class Run:
                     )
         return {need: complete[need] for need in stage.needs}
 
+    def attempt(self, manifest: Manifest) -> str:
+        """The folder in the store that holds the manifest's files."""
+        return f"{self.path}/{manifest.stage}/{manifest.attempt}"
+
+    def attempts(self, stage: str) -> list[str]:
+        """Every attempt of the stage that left a folder, complete or not."""
+        return [name for name in self.store.names(f"{self.path}/{stage}") if _ATTEMPT.fullmatch(name)]
+
     def fetch(self, manifest: Manifest, folder: Path) -> None:
         """Copy a stage's files into the local folder, each checked against its manifest."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.store.download(f"{self.path}/{manifest.stage}/{manifest.attempt}", manifest.files, folder)
+        self.store.download(self.attempt(manifest), manifest.files, folder)
+
+    def keep(self, stage: str, folder: Path, step: int, inputs: Mapping[str, Manifest]) -> None:
+        """Keep a stage's work so far, for a later try: files first, partial.json last; then what it replaces goes."""
+        top = f"{self.path}/{stage}/partial"
+        path, old = f"{top}/{step}-{uuid.uuid4().hex[:8]}", self.store.names(top)
+        kept = {
+            "path": path,
+            "step": step,
+            "files": {name: asdict(entry) for name, entry in entries(folder).items()},
+            "inputs": {name: manifest.digest for name, manifest in inputs.items()},
+        }
+        self.store.upload(folder, path)
+        self.store.write(f"{self.path}/{stage}/partial.json", kept)
+        for name in old:
+            self.store.remove(f"{top}/{name}")
+
+    def resume(self, stage: str, inputs: Mapping[str, Manifest], folder: Path) -> bool:
+        """Fetch what an earlier try of the stage kept, if it was made from these inputs: whether there was such."""
+        kept = self.store.read(f"{self.path}/{stage}/partial.json")
+        if not kept or kept["inputs"] != {name: manifest.digest for name, manifest in inputs.items()}:
+            return False
+        folder.mkdir(parents=True)
+        self.store.download(kept["path"], {name: FileEntry(**e) for name, e in kept["files"].items()}, folder)
+        return True
+
+    def forget(self, stage: str) -> None:
+        """Remove what keep has kept."""
+        self.store.remove(f"{self.path}/{stage}/partial.json")
+        self.store.remove(f"{self.path}/{stage}/partial")
 
     def commit(
         self,
@@ -183,7 +238,7 @@ class Run:
         now = datetime.now(UTC)
         manifest = Manifest(
             stage=stage,
-            attempt=f"{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
+            attempt=f"{now:{_TIME}}-{uuid.uuid4().hex[:8]}",
             files=entries(folder),
             inputs={name: made_from.digest for name, made_from in inputs.items()},
             summary=summary,
@@ -200,9 +255,11 @@ def _document(record: Record) -> dict[str, Any]:
     return {
         "run": record.run,
         "created": record.created.isoformat(),
+        "started": record.started.isoformat(),
         "version": record.version,
         "airflow_run_id": record.airflow_run_id,
         "source": record.settings.source,
+        "restricted": isinstance(record.settings, Restricted),
         "settings": record.settings.model_dump(mode="json", exclude={"store"}),
         "code": {"version": package_version("stackoverflow-tagger"), "sha256": _code_digest()},
         "packages": {"python": sys.version.split()[0]} | {name: package_version(name) for name in PACKAGES},

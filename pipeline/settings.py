@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from pipeline.allowed import refuse_secrets
 from pipeline.errors import BadInput
 
 PREFIX = "TAGGER_"
@@ -25,9 +26,9 @@ def _field(default: Any, section: str, description: str, **limits: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"section": section}, **limits)
 
 
-def _deployment(description: str, **default: Any) -> Any:
+def _deployment(description: str, **rest: Any) -> Any:
     """A setting of the installation, not of one run: absent from the trigger form."""
-    return Field(description=description, json_schema_extra={"section": "Deployment"}, **default)
+    return Field(description=description, json_schema_extra={"section": "Deployment"}, **rest)
 
 
 class Settings(BaseModel):
@@ -71,6 +72,12 @@ class Settings(BaseModel):
     epochs: int = _field(2, "Training", "Passes over the train posts, 1 to 1,000.", ge=1, le=1000)
     batch_size: int = _field(128, "Training", "Posts in a step, 1 to 65,536.", ge=1, le=65_536)
     learning_rate: float = _field(0.001, "Training", "Adam's step size, above 0.", gt=0, allow_inf_nan=False)
+    checkpoint_steps: int = _field(
+        500,
+        "Training",
+        "Steps between the checkpoints that reach the store; a retry of train goes on from the last, 1 or more.",
+        ge=1,
+    )
     seed: int = _field(0, "Training", "Seed of initial weights and shuffling, 0 to 2^31 - 1.", ge=0, lt=2**31)
     min_accuracy: float | None = _field(
         0.80,
@@ -80,6 +87,24 @@ class Settings(BaseModel):
         ge=0,
         le=1,
     )
+    min_tag_recall: float = _field(
+        0.0, "Gate", "Recall of the worst tag, 0 to 1, below which nothing is published; 0 asks nothing.", ge=0, le=1
+    )
+    max_regression: float = _field(
+        0.01,
+        "Gate",
+        "How far accuracy, 0 to 1, may be below the live model's on the same test posts.",
+        ge=0,
+        le=1,
+    )
+    force_reason: str | None = _field(
+        None,
+        "Gate",
+        "Why to publish though the live model is better, newer or not comparable; kept for ever. Empty: not forced. "
+        "The thresholds hold all the same.",
+    )
+    keep_versions: int = _deployment("Versions that retention keeps besides the live one, 0 or more.", default=5, ge=0)
+    keep_days: float = _deployment("Days for which retention keeps everything, 0 or more.", default=30.0, ge=0)
     store: str = _deployment(
         "Where artifacts and models are kept: a folder or any fsspec URL.",
         default_factory=lambda: str(root() / "store"),
@@ -88,7 +113,19 @@ class Settings(BaseModel):
         "When the DAG runs by itself: a cron expression, a preset such as @weekly, or none.", default="@weekly"
     )
 
-    @field_validator("min_accuracy", "schedule", mode="before")
+    allowed_sources: str = _deployment(
+        "Sources that may be named in Airflow's trigger form, separated by commas: folders (relative ones are in "
+        "AIRFLOW_HOME) and URLs, with all that is below them. TAGGER_SOURCE may be read in any case; the command line "
+        "is not limited.",
+        default="sample://, https://storage.googleapis.com/tensorflow-workshop-examples/stack-overflow-data.csv, data",
+    )
+
+    @property
+    def may_read(self) -> tuple[str, ...] | None:
+        """The folders and URLs that the source must be in, or None where it may be anything."""
+        return None
+
+    @field_validator("min_accuracy", "force_reason", "schedule", mode="before")
     @classmethod
     def _none_by_name(cls, value: Any) -> Any:
         """A variable or a command line can only say "none" in letters."""
@@ -110,9 +147,22 @@ class Settings(BaseModel):
 
     @classmethod
     def read(cls, environ: Mapping[str, str], **values: Any) -> Self:
-        """Defaults, then the environment's TAGGER_* variables, then the values given."""
+        """Defaults, then the environment's TAGGER_* variables, then the values given; BadInput for a secret in them."""
         named = {k[len(PREFIX) :].lower(): v for k, v in environ.items() if k.startswith(PREFIX)}
-        return cls.of(named | values)
+        settings = cls.of(named | values)
+        for source in (settings.source, *settings.allowed_sources.split(",")):
+            refuse_secrets(source)
+        return settings
+
+    def triggered(self, params: Mapping[str, Any]) -> "Settings":
+        """A run's settings from the trigger form, where this is the installation's.
+
+        The form decides nothing of the deployment, whatever fields were sent with it, and a source other than the
+        installation's own must be among allowed_sources.
+        """
+        own = self.model_dump(exclude=set(self.per_run()))
+        kind = Settings if params.get("source", self.source) == self.source else Restricted
+        return kind.of({"source": self.source, **params, **own})
 
     @classmethod
     def per_run(cls) -> dict[str, FieldInfo]:
@@ -123,6 +173,16 @@ class Settings(BaseModel):
         """For each setting of a run its value here and its JSON Schema, as Airflow's Param takes them."""
         properties = type(self).model_json_schema()["properties"]
         return {name: {"default": getattr(self, name), **_flat(properties[name])} for name in self.per_run()}
+
+
+class Restricted(Settings):
+    """Settings whose source was named by somebody who may start runs, but need not be let at every file and host."""
+
+    @property
+    def may_read(self) -> tuple[str, ...]:
+        """The entries of allowed_sources, folders as whole paths."""
+        entries = filter(None, map(str.strip, self.allowed_sources.split(",")))
+        return tuple(entry if "://" in entry else str(root() / Path(entry).expanduser()) for entry in entries)
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:

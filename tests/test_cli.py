@@ -1,6 +1,8 @@
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -131,7 +133,7 @@ def test_what_nobody_foresaw_is_status_1_and_a_traceback_only_with_debug(tagger,
     def broken(*_):
         raise ZeroDivisionError("by nothing")
 
-    monkeypatch.setattr(cli, "Registry", broken)
+    monkeypatch.setattr(cli.models, "Registry", broken)
     status, _, err = tagger("models")
     assert status == 1
     assert err == "tagger: unforeseen: ZeroDivisionError: by nothing (run again with --debug for where it happened)\n"
@@ -150,6 +152,74 @@ def test_runs_and_models_are_listed(tagger, finished_run):
     assert json.loads(out)[0]["run"] == "finished"
     _, out, _ = tagger("runs", "--store", store, "--json")
     assert json.loads(out)[0]["version"] == 20260105060708
+
+
+@pytest.fixture
+def two_versions(finished_run, tmp_path):
+    """A store in which the finished run's model was published twice, under two versions."""
+    shutil.copytree(finished_run.store.url, tmp_path / "store")
+    registry = Registry(Store(str(tmp_path / "store")))
+    card = registry.card(20260105060708)
+    registry.fetch(None, tmp_path / "model")
+    registry.publish(replace(card, version=20260112060708, data="2026-01-12T06:07:08+00:00"), tmp_path / "model")
+    return registry
+
+
+def test_a_hand_changes_what_is_live_and_says_why(tagger, two_versions):
+    store = two_versions.store.url
+    first, second = 20260105060708, 20260112060708
+    assert tagger("rollback", "--store", store, "--reason", "too slow")[:2] == (0, f"version {first} is live again\n")
+    assert tagger("promote", second, "--store", store, "--reason", "it was not")[:2] == (
+        0,
+        f"version {second} is live\n",
+    )
+    _, out, _ = tagger("models", "--log", "--store", store, "--json")
+    assert [(event["action"], event["live"], event["reason"]) for event in json.loads(out)] == [
+        ("publish", first, ""),
+        ("publish", second, ""),
+        ("rollback", first, "too slow"),
+        ("promote", second, "it was not"),
+    ]
+    _, out, _ = tagger("models", "--log", "--store", store)
+    assert "too slow" in out
+
+
+def test_which_model_was_live_when(tagger, two_versions):
+    store, (before, after) = two_versions.store.url, two_versions.events()
+    for event in (before, after):
+        status, out, _ = tagger("models", "--at", event.at, "--store", store)
+        assert status == 0
+        assert out.splitlines()[1].split()[:2] == [str(event.live), "live"]
+        assert len(out.splitlines()) == 2
+    status, _, err = tagger("models", "--at", "2020-01-01T12:00Z", "--store", store)
+    assert (status, "no version was live at 2020-01-01T12:00Z" in err) == (2, True)
+    status, _, err = tagger("models", "--at", "monday", "--store", store)
+    assert (status, "is no time: write it as 2026-11-01T12:00Z" in err) == (2, True)
+
+
+def test_verify_names_what_is_not_as_it_was(tagger, two_versions):
+    store = two_versions.store.url
+    status, out, _ = tagger("verify", "--store", store)
+    assert (status, out.endswith("files and documents are as they were written\n")) == (0, True)
+    (path,) = Path(store).glob("runs/*/train/*/model/checkpoint")
+    path.write_text("?")
+    status, out, err = tagger("verify", "finished", "--store", store)
+    assert (status, out) == (1, f"{path} has other bytes than were written\n")
+    assert "1 of " in err
+
+
+def test_gc_lists_and_then_removes(tagger, two_versions, monkeypatch):
+    monkeypatch.setenv("TAGGER_KEEP_DAYS", "0")
+    monkeypatch.setenv("TAGGER_KEEP_VERSIONS", "0")
+    store = two_versions.store.url
+    _, listed, _ = tagger("gc", "--dry-run", "--store", store)
+    assert listed.startswith("would remove models/stackoverflow_tagger/20260105060708 (a version that is not live")
+    assert Path(store, "models/stackoverflow_tagger/20260105060708").exists()
+    _, removed, _ = tagger("gc", "--store", store)
+    assert removed == listed.replace("would remove", "removed")
+    assert not Path(store, "models/stackoverflow_tagger/20260105060708").exists()
+    assert tagger("verify", "--store", store)[0] == 0
+    assert tagger("gc", "--store", store)[1].startswith("0 folders, 0 bytes")
 
 
 def test_a_file_is_tagged_as_its_texts_are(tagger, finished_run, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import CorruptArtifact, GateNotPassed, StageOutOfOrder, Unavailable, VersionTaken
-from pipeline.registry import LIVE, Registry
+from pipeline.registry import Registry
 from pipeline.runner import run_stage
 from pipeline.runs import Run
 from pipeline.stages import STAGES
@@ -65,7 +65,7 @@ def test_a_run_publishes_one_version_that_is_live(finished_run):
     card = Registry(finished_run.store).card(finished_run.existing().version)
     assert card.run == finished_run.name
     assert card.accuracy == finished_run.manifest("evaluate").summary["accuracy"]
-    assert finished_run.store.read(LIVE)["version"] == card.version
+    assert Registry(finished_run.store).live() == card.version
 
 
 def test_a_failed_gate_keeps_its_evidence_publishes_nothing_and_stops_export(new_run, tmp_path):

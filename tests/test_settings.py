@@ -52,7 +52,8 @@ def test_settings_cannot_be_changed():
 
 def test_every_setting_of_a_run_becomes_a_param_that_accepts_its_own_default():
     params = Settings().params()
-    assert set(params) == set(Settings.model_fields) - {"store", "schedule"}
+    deployment = {"store", "schedule", "keep_versions", "keep_days", "allowed_sources"}
+    assert set(params) == set(Settings.model_fields) - deployment
     for name, param in params.items():
         schema = {key: value for key, value in param.items() if key != "default"}
         assert schema["description"], name

@@ -46,20 +46,46 @@ def test_a_changed_file_is_found_and_named(store, folder, tmp_path):
         store.download("runs/a", entries(folder), tmp_path / "back")
 
 
-def test_a_lost_file_is_unavailable(store, folder, tmp_path):
+def test_a_lost_file_is_named(store, folder, tmp_path):
     store.upload(folder, "runs/a")
     store.fs.rm(store.path("runs/a/first"))
-    with pytest.raises(Unavailable, match="cannot be read or written"):
+    with pytest.raises(CorruptArtifact, match="first is gone"):
         store.download("runs/a", entries(folder), tmp_path / "back")
+    assert list(store.faults("runs/a", entries(folder))) == [None, f"{store.shown('runs/a')}/first is gone"]
 
 
-def test_the_last_file_is_uploaded_last(store, folder, monkeypatch):
+def test_a_document_is_created_once(store):
+    assert store.create("a/b.json", {"first": 1})
+    assert not store.create("a/b.json", {"second": 2})
+    assert store.read("a/b.json") == {"first": 1}
+    assert store.names("a") == ["b.json"]
+
+
+def test_every_flipped_byte_of_a_document_is_found(store):
+    store.write("a.json", {"version": 7, "tag": "c++", "files": {"x": [1, 2.5, None]}})
+    data = store.fs.cat_file(store.path("a.json"))
+    for at in range(len(data)):
+        for flip in (0x01, 0x20, 0xFF):
+            store.fs.pipe_file(store.path("a.json"), data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :])
+            with pytest.raises(CorruptArtifact, match=r"a\.json is not the document that was written there"):
+                store.read("a.json")
+
+
+def test_a_removed_folder_is_gone(store, folder):
+    store.upload(folder, "runs/a")
+    assert store.sizes("runs/a") == {"deep/second": 2, "first": 1}
+    store.remove("runs/a")
+    store.remove("runs/a")
+    assert store.sizes("runs/a") == {}
+
+
+def test_files_are_uploaded_in_the_order_named(store, folder, monkeypatch):
     order = []
     put = store.fs.put_file
     monkeypatch.setattr(
         store.fs, "put_file", lambda here, there: (order.append(here.rsplit("/", 1)[-1]), put(here, there))
     )
-    store.upload(folder, "x", last="first")
+    store.upload(folder, "x", ["deep/second", "first"])
     assert order == ["second", "first"]
 
 
@@ -80,7 +106,7 @@ def test_a_local_document_is_never_seen_half_written(tmp_path, monkeypatch):
 
 def test_a_store_in_a_file_is_unavailable(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(Unavailable, match="see that the store is there, writable and not full"):
+    with pytest.raises(Unavailable, match="see that the store is there and not full"):
         Store(str(tmp_path / "file")).write("a.json", {})
 
 

@@ -1,6 +1,7 @@
 """From Parquet vectors to the batches an Estimator is fed: shuffled in windows, dense one batch at a time."""
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,19 @@ Window = tuple[csr_matrix, np.ndarray]
 
 
 def training(
-    folder: Path, *, columns: int, tags: int, batch_size: int, epochs: int, seed: int
+    folder: Path, *, columns: int, tags: int, batch_size: int, epochs: int, seed: int, done: int = 0
 ) -> Callable[[], tf.data.Dataset]:
-    """An input_fn of the train vectors, shuffled anew in each epoch; the same seed gives the same batches."""
+    """An input_fn of the train vectors, shuffled anew in each epoch; the same seed gives the same batches.
+
+    The first `done` batches are left out: an earlier try has trained on them.
+    """
 
     def batches() -> Iterator[tuple[np.ndarray, ...]]:
         for epoch in range(epochs):
             random = np.random.default_rng([seed, epoch])
             yield from _batches(_shuffled(folder, columns, random), batch_size)
 
-    return lambda: _dataset(batches, columns, tags)
+    return lambda: _dataset(lambda: islice(batches(), done, None), columns, tags)
 
 
 def testing(folder: Path, *, columns: int, tags: int) -> Callable[[], tf.data.Dataset]:

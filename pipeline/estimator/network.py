@@ -42,7 +42,9 @@ def to_estimator(settings: Settings, tags: int, model_dir: Path) -> tf.estimator
     """
     tf.config.experimental.enable_op_determinism()
     model = keras_model(settings, tags)
-    config = tf.estimator.RunConfig(tf_random_seed=settings.seed, keep_checkpoint_max=1)
+    config = tf.estimator.RunConfig(
+        tf_random_seed=settings.seed, keep_checkpoint_max=1, save_checkpoints_steps=settings.checkpoint_steps
+    )
     estimator = tf.keras.estimator.model_to_estimator(keras_model=model, model_dir=str(model_dir), config=config)
     tf.keras.backend.clear_session()
     return estimator

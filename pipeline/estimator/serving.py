@@ -15,6 +15,9 @@ from pipeline.text import EXPANDS, Vocabulary, code_points, idf
 SERVING = "serving_default"
 VECTORS = "vectors"
 
+ERRORS = tf.errors.OpError
+"""What TensorFlow raises for a model that it cannot load or ask."""
+
 tf1 = tf.compat.v1
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from pipeline import posts, sample
+from pipeline.allowed import checked
 from pipeline.sources.blocks import BUFFER, REASONS, Block, Columns, corrupt, shown
 from pipeline.sources.csv_file import csv_blocks
 from pipeline.sources.opening import explained, opened
@@ -17,16 +18,20 @@ __all__ = ["REASONS", "Block", "read", "shown"]
 GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
 
 
-def read(source: str, *, text_column: str, tag_column: str | None) -> Iterator[Block]:
+def read(
+    source: str, *, text_column: str, tag_column: str | None, allowed: tuple[str, ...] | None = None
+) -> Iterator[Block]:
     """All rows in order, numbered from 1, in blocks of at most posts.ROWS_PER_BATCH rows and about 32 MB of text.
 
-    Raises BadInput for a source that cannot be read as it is, Unavailable where trying again can help.
+    Raises BadInput for a source that cannot be read as it is or is not among those `allowed` (None allows all),
+    Unavailable where trying again can help.
     """
     columns, name = Columns(text_column, tag_column), shown(source)
+    place = source if allowed is None else checked(source, allowed)
     if sample.is_sample(source):
         yield from _invented(source, columns)
         return
-    with explained(name), opened(source) as file:
+    with explained(name), opened(place, allowed) as file:
         yield from _blocks(file, name, columns)
 
 

@@ -15,6 +15,7 @@ import httpx
 
 from pipeline import progress
 from pipeline.errors import BadInput, Unavailable
+from pipeline.sources import guarded
 from pipeline.sources.blocks import BUFFER, corrupt, shown
 
 TIMEOUT = httpx.Timeout(60, connect=15)
@@ -24,10 +25,13 @@ MAY_RECOVER = {408, 425, 429}
 
 
 @contextmanager
-def opened(source: str) -> Iterator[io.BufferedReader]:
-    """The source's bytes; a URL of http(s) is downloaded whole first, into a temporary file."""
+def opened(source: str, allowed: tuple[str, ...] | None = None) -> Iterator[io.BufferedReader]:
+    """The source's bytes; a URL of http(s) is downloaded whole first, into a temporary file.
+
+    The source itself was found allowed before; where it leads to is checked on the way, if `allowed` is not None.
+    """
     remote = re.match("https?://", source, re.IGNORECASE)
-    found: AbstractContextManager[Any] = _download(source) if remote else _file(source)
+    found: AbstractContextManager[Any] = _download(source, allowed) if remote else _file(source)
     with found as file, io.BufferedReader(file, BUFFER) as buffered:
         yield buffered
 
@@ -51,12 +55,12 @@ def _file(source: str) -> IO[bytes]:
 
 
 @contextmanager
-def _download(url: str) -> Iterator[IO[bytes]]:
+def _download(url: str, allowed: tuple[str, ...] | None) -> Iterator[IO[bytes]]:
     """The body in a temporary file, which is gone afterwards in any case."""
-    with TemporaryFile() as file:
+    with TemporaryFile() as file, _client(allowed) as client:
         try:
             headers = {"Accept-Encoding": "identity"}
-            with httpx.stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True) as response:
+            with client.stream("GET", url, headers=headers) as response:
                 _check_status(response, shown(url))
                 _save(response, file, shown(url))
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
@@ -66,6 +70,12 @@ def _download(url: str) -> Iterator[IO[bytes]]:
             raise Unavailable(f"{shown(url)} could not be fetched ({fault}); try again later") from error
         file.seek(0)
         yield file
+
+
+def _client(allowed: tuple[str, ...] | None) -> httpx.Client:
+    if allowed is None:
+        return httpx.Client(timeout=TIMEOUT, follow_redirects=True)
+    return guarded.client(allowed, TIMEOUT)
 
 
 def _check_status(response: httpx.Response, name: str) -> None:

@@ -8,6 +8,13 @@ LABELS = "labels.txt"
 CHECKPOINT = "model"
 """train: the Estimator's model_dir."""
 
+CHAMPION = "champion"
+"""An input of evaluate that is no stage's: the live version, as card.json and the SavedModel in model/. Absent where no
+version is live."""
+
+RESUME = "resume"
+"""An input of train that is no stage's: the model_dir of a try that did not end. Absent where there is none."""
+
 EVALUATION = "evaluation.json"
 """evaluate: every figure, the thresholds and the verdict."""
 

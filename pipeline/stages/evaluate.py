@@ -1,6 +1,8 @@
-"""Measure the Estimator on the test posts, and hold the result against the threshold."""
+"""Measure the Estimator on the test posts, and hold the result against the thresholds and the live model."""
 
+import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,23 +10,35 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.figure import Figure
-from sklearn.metrics import ConfusionMatrixDisplay, classification_report, confusion_matrix
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix, precision_recall_fscore_support
 
-from pipeline import posts, progress
+from pipeline import gate, posts, progress
 from pipeline.errors import GateNotPassed, TaggerError
-from pipeline.estimator import input_fn, network
+from pipeline.estimator import input_fn, network, serving
 from pipeline.files import read_lines
 from pipeline.settings import Settings
-from pipeline.stages import CHECKPOINT, EVALUATION, LABELS
+from pipeline.stages import CHAMPION, CHECKPOINT, EVALUATION, LABELS
 
+THRESHOLDS = ("min_accuracy", "min_tag_recall", "max_regression", "force_reason")
+CURE = (
+    "nothing is published and the live model stays; read evaluation.json, then mend the data or the settings and start "
+    "a new run"
+)
 EXAMPLES = 5
 EXCERPT = 200
+BATCH = 500
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the candidate scored on `rows` test posts, and the gate's verdict: passed or failed."""
+    """What the candidate scored on `rows` test posts, and the gate's verdict: passed or failed.
+
+    `champion` is the version it was compared with, None where none was live.
+    """
 
     rows: int
     accuracy: float
@@ -33,6 +47,8 @@ class Evaluated:
     tags: int
     verdict: str
     reasons: list[str]
+    warnings: list[str]
+    champion: int | None
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Evaluated:
@@ -49,30 +65,102 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Evaluated:
             f"the Estimator evaluates to accuracy {measured['accuracy']:.6f}, its predictions to "
             f"{(true == predicted).mean():.6f}: the test vectors were not read alike; run vectorize again"
         )
-    report = classification_report(
-        true, predicted, labels=range(len(labels)), target_names=labels, output_dict=True, zero_division=0
-    )
-    reasons = _objections(measured["accuracy"], settings)
+    report = _per_tag(true, predicted, labels)
+    recall = {tag: float(report[tag]["recall"]) for tag in labels if report[tag]["support"]}
+    candidate = gate.Scores("the candidate", true == predicted, recall)
+    champion = _champion(inputs, labels, true, settings)
+    decision = gate.decide(candidate, champion, settings)
     summary = Evaluated(
         rows=len(true),
         accuracy=round(measured["accuracy"], 6),
         loss=round(measured["loss"], 6),
-        macro_f1=round(report["macro avg"]["f1-score"], 6),
+        macro_f1=round(float(np.mean([figures["f1-score"] for figures in report.values()])), 6),
         tags=len(labels),
-        verdict="failed" if reasons else "passed",
-        reasons=reasons,
+        verdict=decision.verdict,
+        reasons=decision.reasons,
+        warnings=decision.warnings,
+        champion=_version(inputs),
     )
     _draw(confusion_matrix(true, predicted, labels=range(len(labels))), labels, out / "confusion_matrix.png")
     evaluation = asdict(summary) | {
-        "thresholds": {"min_accuracy": settings.min_accuracy},
+        "thresholds": {name: getattr(settings, name) for name in THRESHOLDS},
+        "comparison": decision.comparison,
+        "test_posts_sha256": _test_digest(inputs["ingest"], labels, settings),
         "accuracy_of_the_commonest_tag": round(float(np.bincount(true).max() / len(true)), 6),
-        "per_tag": {tag: report[tag] for tag in labels},
+        "per_tag": report,
         "examples": list(_examples(inputs["ingest"], out, labels)),
     }
     (out / EVALUATION).write_text(json.dumps(evaluation, indent=2, ensure_ascii=False) + "\n")
-    if reasons:
-        raise GateNotPassed("; ".join(reasons), asdict(summary))
+    for warning in decision.warnings:
+        log.warning("with reservations: %s", warning)
+    if decision.reasons:
+        raise GateNotPassed(f"{'; '.join(decision.reasons)}: {CURE}", asdict(summary))
     return summary
+
+
+def _per_tag(true: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[str, dict[str, float]]:
+    """As scikit-learn's classification_report, whose dictionary has no room for a tag named `accuracy`."""
+    columns = precision_recall_fscore_support(true, predicted, labels=range(len(labels)), zero_division=0)
+    names = ("precision", "recall", "f1-score", "support")
+    return {
+        tag: dict(zip(names, map(float, figures), strict=True)) for tag, *figures in zip(labels, *columns, strict=True)
+    }
+
+
+def _version(inputs: Mapping[str, Path]) -> int | None:
+    if CHAMPION not in inputs:
+        return None
+    return int(json.loads((inputs[CHAMPION] / "card.json").read_text())["version"])
+
+
+def _champion(
+    inputs: Mapping[str, Path], labels: list[str], true: np.ndarray, settings: Settings
+) -> gate.Scores | gate.Incomparable | None:
+    """The live model on the same test posts, asked by its raw-text signature as anybody would."""
+    if CHAMPION not in inputs:
+        return None
+    name, model = f"version {_version(inputs)}", inputs[CHAMPION] / "model"
+    try:
+        known = read_lines(model / "assets" / LABELS)
+        if known != labels:
+            return gate.Incomparable(name, _other_tags(known, labels))
+        with serving.opened(model) as served:
+            tags = np.concatenate(
+                [served.tag(batch)["tag"] for batch in _test_texts(inputs["ingest"], labels, settings)]
+            )
+    except (OSError, ValueError, LookupError, serving.ERRORS) as error:
+        return gate.Incomparable(name, f"it cannot be asked: {str(error).splitlines()[0]}")
+    right = np.array([tag.decode() for tag in tags]) == np.array(labels)[true]
+    recall = {tag: float(right[true == at].mean()) for at, tag in enumerate(labels) if (true == at).any()}
+    return gate.Scores(name, right, recall)
+
+
+def _other_tags(known: list[str], labels: list[str]) -> str:
+    new, gone = sorted(set(labels) - set(known)), sorted(set(known) - set(labels))
+    parts = [f"{what} {', '.join(tags[:5])}" for what, tags in (("it lacks", new), ("only it has", gone)) if tags]
+    return f"it knows other tags: {'; '.join(parts)}"
+
+
+def _test_posts(source: Path, labels: list[str], settings: Settings) -> Iterator[pa.RecordBatch]:
+    """The test posts that vectorize kept, in its order."""
+    known = pa.array(labels, pa.string())
+    for batch in posts.split(source, "test", settings):
+        yield batch.filter(pc.is_in(batch.column("tag"), value_set=known))
+
+
+def _test_texts(source: Path, labels: list[str], settings: Settings) -> Iterator[np.ndarray]:
+    for batch in _test_posts(source, labels, settings):
+        texts = batch.column("post").cast(pa.binary()).to_numpy(zero_copy_only=False)
+        yield from (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
+
+
+def _test_digest(source: Path, labels: list[str], settings: Settings) -> str:
+    """sha256 over the test posts and their tags: two evaluations with the same were on the same posts."""
+    digest = hashlib.sha256()
+    for batch in _test_posts(source, labels, settings):
+        for post, tag in zip(batch.column("post").to_pylist(), batch.column("tag").to_pylist(), strict=True):
+            digest.update(f"{tag}\n{len(post)}\n{post}".encode())
+    return digest.hexdigest()
 
 
 def _measure(inputs: Mapping[str, Path], out: Path, settings: Settings, tags: int) -> dict[str, float]:
@@ -119,22 +207,6 @@ def _answers(out: Path) -> tuple[np.ndarray, np.ndarray]:
     return table.column("label").to_numpy(), table.column("predicted").to_numpy()
 
 
-def _objections(accuracy: float, settings: Settings) -> list[str]:
-    """Why the candidate may not be published; empty where it may."""
-    if settings.min_accuracy is None:
-        return [
-            f"accuracy {accuracy:.4f} is held against no threshold, which is not a pass: set min_accuracy and "
-            "start a new run"
-        ]
-    if accuracy < settings.min_accuracy:
-        return [
-            f"accuracy {accuracy:.4f} on the test posts is below min_accuracy {settings.min_accuracy}: nothing is "
-            "published and the live model stays; read evaluation.json, then mend the data or the settings and "
-            "start a new run"
-        ]
-    return []
-
-
 def _examples(source: Path, out: Path, labels: list[str]) -> Iterator[dict[str, Any]]:
     """The first test posts, cut short, with their tags and what the Estimator says of them."""
     first = next(posts.batches(out, "predictions")).slice(0, EXAMPLES).to_pylist()
@@ -164,7 +236,8 @@ def _draw(matrix: np.ndarray, labels: list[str], path: Path) -> None:
     figure = Figure(figsize=(inches, inches), layout="constrained")
     axes = figure.add_subplot()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    display = ConfusionMatrixDisplay(shares, display_labels=labels)
+    # Between two dollar signs matplotlib reads mathematics.
+    display = ConfusionMatrixDisplay(shares, display_labels=[label.replace("$", r"\$") for label in labels])
     display.plot(
         ax=axes, xticks_rotation="vertical", values_format=".2f", cmap="Blues", colorbar=False, text_kw={"fontsize": 6}
     )

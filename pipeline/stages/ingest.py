@@ -29,7 +29,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Ingested:
     tags, reasons, first = Counter[str](), Counter[str](), ""
     invented = sample.is_sample(settings.source)
     total = sample.parse(settings.source)[0] if invented else None
-    blocks = sources.read(settings.source, text_column=settings.text_column, tag_column=settings.tag_column)
+    text, tag = settings.text_column, settings.tag_column
+    blocks = sources.read(settings.source, text_column=text, tag_column=tag, allowed=settings.may_read)
     with (
         posts.Writer(out, "posts") as accepted,
         posts.Writer(out, "rejected") as rejected,

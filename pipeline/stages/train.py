@@ -1,5 +1,6 @@
 """Build the Keras network, convert it to an Estimator, and train that from the Parquet vectors."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from pipeline import posts
 from pipeline.estimator import training
 from pipeline.files import read_lines
 from pipeline.settings import Settings
-from pipeline.stages import CHECKPOINT, LABELS
+from pipeline.stages import CHECKPOINT, LABELS, RESUME
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Trained:
     steps: int
     final_loss: float
     examples_per_second: float
+    resumed_from_step: int
     checkpoint: str
 
 
@@ -29,6 +31,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Trained:
     """
     tags = len(read_lines(inputs["fit_vocabulary"] / LABELS))
     model_dir = out / CHECKPOINT
+    if RESUME in inputs:
+        shutil.copytree(inputs[RESUME], model_dir)
     result = training.train(inputs["vectorize"], model_dir, settings, tags)
     return Trained(
         rows=posts.rows(inputs["vectorize"], "train"),

@@ -23,6 +23,7 @@ from pipeline.store import Store
 
 ROOT = Path(__file__).parents[2]
 DAG_ID = "stackoverflow_tagger"
+GC_ID = "stackoverflow_tagger_gc"
 SMALL = "sample://posts?rows=2000&seed=1"
 
 Found = TypeVar("Found")

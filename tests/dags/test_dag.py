@@ -1,6 +1,7 @@
 """The DAG as Airflow reads it: parsed in a fresh process, so that what the parse imports can be seen."""
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,15 +12,15 @@ import pytest
 
 from pipeline.settings import Settings
 from pipeline.stages import STAGES
-from tests.dags.conftest import DAG_ID, ROOT, clean_environment
+from tests.dags.conftest import DAG_ID, GC_ID, ROOT, clean_environment
 
 READ = """
 import json, sys
 from airflow.dag_processing.dagbag import DagBag
 
 bag = DagBag(sys.argv[1])
-report = {"errors": list(bag.import_errors.values()), "dags": list(bag.dags), "imported": list(sys.modules)}
-for dag in bag.dags.values():
+report = {"errors": list(bag.import_errors.values()), "dags": sorted(bag.dags), "imported": list(sys.modules)}
+for dag in (dag for name, dag in bag.dags.items() if name == "stackoverflow_tagger"):
     report |= {name: getattr(dag, name) for name in ("schedule", "catchup", "max_active_runs", "doc_md", "description")}
     report["tags"] = sorted(dag.tags)
     report["params"] = {
@@ -36,6 +37,22 @@ for dag in bag.dags.values():
         for task in dag.tasks
     }
 print(json.dumps(report))
+"""
+
+
+WORK = """
+import json, logging, sys
+from datetime import UTC, datetime
+from importlib.util import module_from_spec, spec_from_file_location
+from types import SimpleNamespace
+from pipeline.stages import STAGES
+
+spec = spec_from_file_location("dag", sys.argv[1])
+dag = module_from_spec(spec)
+spec.loader.exec_module(dag)
+params = {name: param["default"] for name, param in dag.settings.params().items()} | json.loads(sys.argv[2])
+logging.basicConfig(format="%(message)s", force=True)
+print(dag.work(STAGES["ingest"], params, SimpleNamespace(run_id="by_hand", run_after=datetime.now(UTC)))["posts"])
 """
 
 
@@ -64,7 +81,7 @@ def dag(read: Callable[..., dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_there_is_one_dag_and_it_has_no_errors(dag):
-    assert (dag["errors"], dag["dags"]) == ([], [DAG_ID])
+    assert (dag["errors"], dag["dags"]) == ([], [DAG_ID, GC_ID])
 
 
 def test_the_tasks_are_the_stages_in_a_chain(dag):
@@ -128,5 +145,46 @@ def test_the_parse_is_light(dag):
 )
 def test_a_bad_variable_is_an_import_error_that_names_the_setting(read, variable, sentence):
     report = read(**variable)
-    assert report["dags"] == []
+    assert report["dags"] == [GC_ID]
     assert [error for error in report["errors"] if sentence in error] == report["errors"] != []
+
+
+@pytest.fixture
+def ingest(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The first task's work on what was sent with the trigger form."""
+
+    def work(**sent: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / "posts.csv").write_text("post,tags\nhow,c#\nwhy,java\n")
+        return subprocess.run(
+            [sys.executable, "-c", WORK, str(ROOT / "dags" / f"{DAG_ID}.py"), json.dumps(sent)],
+            env=clean_environment() | {"AIRFLOW_HOME": str(tmp_path)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return work
+
+
+def test_a_forbidden_source_is_refused_in_one_sentence_and_not_touched(ingest, tmp_path):
+    """Also where the list itself was sent along, which is no field of the form."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/posts.csv"
+        done = ingest(source=url, allowed_sources=url, store=str(tmp_path / "elsewhere"))
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"the source {url} is none that Airflow's runs may read; put the file in {tmp_path / 'data'}, or ask the "
+        "operator to add it to TAGGER_ALLOWED_SOURCES"
+    )
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("store*")) + list(tmp_path.glob("elsewhere*"))
+
+
+def test_a_file_in_the_data_folder_is_read(ingest, tmp_path):
+    done = ingest(source=str(tmp_path / "data" / "posts.csv"))
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["2"]), done.stderr

@@ -35,11 +35,22 @@ RUNS = f"{DAG}/dagRuns"
 
 
 @pytest.fixture(scope="module")
-def server(new_airflow: Callable[..., Airflow]) -> Iterator[Server]:
+def missing_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sources") / "posts.csv"
+
+
+@pytest.fixture(scope="module")
+def closed_port() -> str:
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope="module")
+def server(new_airflow: Callable[..., Airflow], missing_file: Path, closed_port: str) -> Iterator[Server]:
     port, worker_logs, trigger_logs = free_ports(3)
     url = f"http://127.0.0.1:{port}"
     airflow = new_airflow(
         TAGGER_SCHEDULE="* * * * *",
+        TAGGER_ALLOWED_SOURCES=f"sample://, {missing_file.parent}, http://127.0.0.1:{closed_port}",
         AIRFLOW__API__HOST="127.0.0.1",
         AIRFLOW__API__PORT=port,
         AIRFLOW__API__BASE_URL=url,
@@ -89,15 +100,13 @@ class Started:
 
 @pytest.fixture(scope="module")
 def started(
-    server: Server, page: Page, picture: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
+    server: Server, page: Page, picture: Callable[[str], None], missing_file: Path, closed_port: str
 ) -> Started:
-    missing = tmp_path_factory.mktemp("sources") / "posts.csv"
-    [closed_port] = free_ports(1)
     return Started(
         typed=trigger_by_hand(server, page, picture),
-        refused=trigger_by_rest(server, source=str(missing)),
+        refused=trigger_by_rest(server, source=str(missing_file)),
         unreachable=trigger_by_rest(server, source=f"http://127.0.0.1:{closed_port}/posts.csv"),
-        missing_file=missing,
+        missing_file=missing_file,
     )
 
 
@@ -212,7 +221,7 @@ def test_a_run_typed_into_the_form_turns_green_in_the_browser(server, page, pict
 
 def test_its_settings_are_those_typed(server, typed):
     settings = Run(server.airflow.store, name_of(typed)).existing().settings
-    assert settings == Settings.of(TYPED | {"store": settings.store, "schedule": settings.schedule})
+    assert settings.model_dump(include=set(PARAMS)) == Settings.of(TYPED).model_dump(include=set(PARAMS))
 
 
 def test_its_log_tells_the_published_version(server, page, picture, typed):

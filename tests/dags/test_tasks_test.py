@@ -1,14 +1,17 @@
 """`airflow tasks test`, task by task, as a person does who looks for a fault."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from subprocess import CompletedProcess
 
 import pytest
 
 from pipeline.registry import Registry
 from pipeline.runs import RUNS, Run
+from pipeline.settings import Settings
 from pipeline.stages import STAGES
-from tests.dags.conftest import DAG_ID, Airflow
+from pipeline.verify import verify
+from tests.dags.conftest import DAG_ID, GC_ID, Airflow
 
 DATE = "2026-01-05"
 RUN = "test__2026-01-05T00_00_00_00_00"
@@ -51,6 +54,16 @@ def test_export_twice_leaves_the_same_version(called, airflow):
     again = task_test(airflow, "export", DATE)
     assert "new_state=success" in again.stdout, again.stdout
     assert Registry(airflow.store).cards() == cards
+
+
+def test_retention_removes_by_its_own_dag(called, airflow):
+    keep = {"TAGGER_KEEP_DAYS": "0", "TAGGER_KEEP_VERSIONS": "0"}
+    Run(airflow.store, "unfinished").begin(Settings(), datetime(2026, 1, 1, tzinfo=UTC))
+    done = airflow("tasks", "test", GC_ID, "gc", DATE, **keep)
+    assert "new_state=success" in done.stdout, done.stdout
+    assert "removed runs/unfinished" in done.stdout
+    assert airflow.store.names(RUNS) == [RUN]
+    assert verify(airflow.store).faults == []
 
 
 def test_a_source_without_its_tag_column_is_refused_in_one_sentence(airflow, tmp_path):

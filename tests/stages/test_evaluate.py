@@ -1,12 +1,13 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline import posts
-from pipeline.errors import TaggerError
-from pipeline.settings import Settings
+from pipeline.errors import GateNotPassed, TaggerError
+from pipeline.registry import Registry
 from pipeline.stages import evaluate
 
 
@@ -24,7 +25,11 @@ def test_the_report_is_that_of_the_predictions(evaluation):
     assert report["accuracy"] == pytest.approx(accuracy_score(true, predicted), abs=1e-6)
     assert report["macro_f1"] == pytest.approx(f1_score(true, predicted, average="macro"), abs=1e-6)
     assert predicted == [int(np.argmax(row["probabilities"])) for row in rows]
-    assert (report["verdict"], report["thresholds"], report["reasons"]) == ("passed", {"min_accuracy": 0.8}, [])
+    assert (report["verdict"], report["thresholds"], report["reasons"]) == (
+        "passed",
+        {"min_accuracy": 0.8, "min_tag_recall": 0.0, "max_regression": 0.01, "force_reason": None},
+        [],
+    )
     assert sum(tag["support"] for tag in report["per_tag"].values()) == 400
     assert 0.05 <= report["accuracy_of_the_commonest_tag"] < report["accuracy"]
 
@@ -40,23 +45,73 @@ def test_the_confusion_matrix_is_a_picture(evaluation):
     assert (evaluation / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(
-    ("accuracy", "threshold", "refused"),
-    [(0.8, 0.8, False), (0.79999, 0.8, True), (1.0, None, True), (0.0, 0.0, False)],
-)
-def test_the_gate(accuracy, threshold, refused):
-    reasons = evaluate._objections(accuracy, Settings(min_accuracy=threshold))
-    assert bool(reasons) == refused
-    if refused and threshold:
-        assert f"{accuracy:.4f}" in reasons[0]
-        assert str(threshold) in reasons[0]
+def inputs_of(run, folder):
+    inputs = {}
+    for name in ("ingest", "fit_vocabulary", "vectorize", "train"):
+        run.fetch(run.manifest(name), folder / name)
+        inputs[name] = folder / name
+    return inputs
+
+
+@pytest.fixture
+def with_champion(finished_run, tmp_path):
+    """The inputs of an evaluation where the candidate itself is live already."""
+    inputs = inputs_of(finished_run, tmp_path)
+    inputs["champion"] = tmp_path / "champion"
+    card = Registry(finished_run.store).fetch(None, tmp_path / "champion" / "model")
+    (tmp_path / "champion" / "card.json").write_text(json.dumps({"version": card.version}))
+    (tmp_path / "out").mkdir()
+    return inputs
+
+
+def test_the_champion_is_asked_about_the_same_posts(with_champion, finished_run, tmp_path):
+    """Asked by raw text, the same model is right on the very same posts."""
+    summary = evaluate.run(with_champion, tmp_path / "out", finished_run.existing().settings)
+    comparison = json.loads((tmp_path / "out" / "evaluation.json").read_text())["comparison"]
+    assert (comparison["gained"], comparison["lost"], comparison["difference"]) == (0, 0, 0.0)
+    assert comparison["champion"]["accuracy"] == summary.accuracy
+    assert (summary.champion, summary.warnings) == (20260105060708, [])
+
+
+def test_a_champion_with_other_tags_cannot_be_compared(with_champion, finished_run, tmp_path):
+    assets = with_champion["champion"] / "model" / "assets" / "labels.txt"
+    assets.write_text(assets.read_text().replace("python", "perl"))
+    with pytest.raises(GateNotPassed, match=r"it knows other tags: it lacks python; only it has perl"):
+        evaluate.run(with_champion, tmp_path / "out", finished_run.existing().settings)
+
+
+@pytest.mark.parametrize("lost", ["saved_model.pb", "variables/variables.index", "assets/labels.txt"])
+def test_a_champion_that_cannot_be_asked_stops_the_gate_unless_forced(with_champion, finished_run, tmp_path, lost):
+    (with_champion["champion"] / "model" / lost).unlink()
+    settings = finished_run.existing().settings
+    with pytest.raises(GateNotPassed, match=r"version 20260105060708, cannot be compared \(it cannot be asked: "):
+        evaluate.run(with_champion, tmp_path / "out", settings)
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    forced = evaluate.run(with_champion, tmp_path / "out", settings.model_copy(update={"force_reason": "it is lost"}))
+    assert forced.verdict == "passed"
+    assert forced.warnings[0].endswith("forced: it is lost")
+
+
+def test_the_test_posts_have_a_digest(evaluation, finished_run, tmp_path):
+    report = json.loads((evaluation / "evaluation.json").read_text())
+    inputs, settings = inputs_of(finished_run, tmp_path / "again"), finished_run.existing().settings
+    labels = evaluate.read_lines(inputs["fit_vocabulary"] / "labels.txt")
+    assert evaluate._test_digest(inputs["ingest"], labels, settings) == report["test_posts_sha256"]
+    other = settings.model_copy(update={"train_fraction": 0.7})
+    assert evaluate._test_digest(inputs["ingest"], labels, other) != report["test_posts_sha256"]
+
+
+def test_a_tag_may_bear_any_name(tmp_path):
+    tags = ["$x^$", "accuracy", "macro avg", "weighted avg"]
+    report = evaluate._per_tag(np.array([0, 1, 2, 3, 3]), np.array([0, 1, 2, 3, 0]), tags)
+    assert {tag: figures["support"] for tag, figures in report.items()} == dict(zip(tags, [1, 1, 1, 2], strict=True))
+    assert report["weighted avg"]["recall"] == 0.5
+    evaluate._draw(np.eye(4, dtype=int), tags, tmp_path / "matrix.png")
 
 
 def test_an_accuracy_that_its_predictions_do_not_bear_out_is_refused(finished_run, tmp_path, monkeypatch):
-    inputs = {}
-    for name in ("ingest", "fit_vocabulary", "vectorize", "train"):
-        finished_run.fetch(finished_run.manifest(name), tmp_path / name)
-        inputs[name] = tmp_path / name
+    inputs = inputs_of(finished_run, tmp_path)
     measure = evaluate._measure
     monkeypatch.setattr(evaluate, "_measure", lambda *arguments: measure(*arguments) | {"accuracy": 0.99})
     (tmp_path / "out").mkdir()

@@ -1,0 +1,184 @@
+"""`tagger run`, `show` and `runs`."""
+
+import os
+import shlex
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.app import (
+    JsonOption,
+    StoreOption,
+    app,
+    command,
+    err,
+    number,
+    out,
+    print_json,
+    print_table,
+    settings_of,
+    store_of,
+)
+from pipeline.errors import BadInput
+from pipeline.registry import Registry, path_of
+from pipeline.runner import run_stage
+from pipeline.runs import RUNS, Run
+from pipeline.settings import Settings
+from pipeline.stages import STAGES
+from pipeline.store import Store
+
+
+@app.command()
+def run(
+    source: Annotated[str | None, typer.Option(help="Where the posts are; short for --set source=...")] = None,
+    store: StoreOption = None,
+    name: Annotated[str | None, typer.Option("--run", help="Name of the run; a new one by default.")] = None,
+    pairs: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting; repeatable.")
+    ] = None,
+    first: Annotated[str, typer.Option("--from", metavar="STAGE", help="First stage to run.")] = "ingest",
+    last: Annotated[str, typer.Option("--until", metavar="STAGE", help="Last stage to run.")] = "export",
+) -> None:
+    """Run the stages, from posts to a published model."""
+    chosen = _between(first, last)
+    settings = settings_of(store, source, pairs or [])
+    this = _run(settings, name, begins=chosen[0] == "ingest", changed=bool(source or pairs))
+    err.print(f"run {this.name}", soft_wrap=True)
+    for stage in chosen:
+        start = time.monotonic()
+        summary = run_stage(stage, this)
+        err.print(f"  {stage:<15}{summary['rows']:>10,} posts {time.monotonic() - start:7.1f} s", soft_wrap=True)
+    if chosen[-1] == "export":
+        _print_published(this)
+    else:
+        out.print(f"go on with  {command()} run --run {this.name} --from {_after(chosen[-1])}", soft_wrap=True)
+
+
+def _between(first: str, last: str) -> list[str]:
+    names = list(STAGES)
+    for name in (first, last):
+        if name not in names:
+            raise BadInput(f"no stage is named {name!r}: the stages are {', '.join(names)}")
+    chosen = names[names.index(first) : names.index(last) + 1]
+    if not chosen:
+        raise BadInput(f"--from {first} comes after --until {last}: the order is {', '.join(names)}")
+    return chosen
+
+
+def _run(settings: Settings, name: str | None, *, begins: bool, changed: bool) -> Run:
+    now = datetime.now(UTC)
+    this = Run(Store(settings.store), name or f"tagger__{now:%Y%m%dT%H%M%SZ}_{uuid.uuid4().hex[:4]}")
+    if begins:
+        this.begin(settings, now)
+    elif name is None:
+        raise BadInput("--from needs --run NAME, the run to go on with: `tagger runs` lists them")
+    elif changed:
+        raise BadInput(f"run {name} keeps the settings it began with: leave out --set and --source, or start a new run")
+    return this
+
+
+def _after(stage: str) -> str:
+    names = list(STAGES)
+    return names[names.index(stage) + 1]
+
+
+def _print_published(this: Run) -> None:
+    """Where the run's model is, how good it is, and a line to copy that asks it."""
+    card = Registry(this.store).card(this.existing().version)
+    if card is None or card.run != this.name:
+        return
+    default = this.store.url == Settings.read(os.environ).store
+    store = "" if default else f" --store {shlex.quote(this.store.url)}"
+    out.print(f"published  version {card.version}, accuracy {card.accuracy:.4f}", soft_wrap=True)
+    out.print(f"model      {this.store.shown(path_of(card.version))}", soft_wrap=True)
+    question = "How do I center a div with css?"
+    out.print(f"ask it     {command()} predict{store} --version {card.version} '{question}'", soft_wrap=True)
+
+
+@app.command()
+def show(
+    name: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run's name; the newest by default.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one run: its verdict, accuracy, version, and what each stage took."""
+    there = store_of(store)
+    report = _show(Run(there, name)) if name else next(iter(_newest_first(there)), None)
+    if report is None:
+        raise BadInput(f"{there.url} holds no run yet: start one with `tagger run` or in Airflow")
+    if as_json:
+        print_json(report)
+        return
+    verdict = report["verdict"] or "not evaluated yet"
+    accuracy = f", accuracy {report['accuracy']:.4f}" if report["accuracy"] is not None else ""
+    version = f", version {report['version']}" if report["version"] else ", nothing published"
+    out.print(f"run {report['run']}: {verdict}{accuracy}{version}", soft_wrap=True)
+    out.print(f"source {report['source']}", soft_wrap=True)
+    for reason in report["reasons"]:
+        out.print(f"because {reason}", soft_wrap=True)
+    for warning in report["warnings"]:
+        out.print(f"with reservations: {warning}", soft_wrap=True)
+    columns = ("stage", "rows", "seconds", "peak MiB", "bytes")
+    rows = [
+        (stage, f"{s['rows']:,}", f"{s['seconds']:.1f}", f"{s['peak_mib'] or 0:,.0f}", f"{s['bytes']:,}")
+        for stage, s in report["stages"].items()
+    ]
+    print_table(columns, rows)
+    _print_published(Run(there, report["run"]))
+
+
+def _newest_first(store: Store) -> list[dict[str, Any]]:
+    found = [Run(store, name) for name in store.names(RUNS)]
+    return sorted((_show(this) for this in found if this.record()), key=lambda report: report["created"], reverse=True)
+
+
+def _show(this: Run) -> dict[str, Any]:
+    record, manifests = this.existing(), this.manifests()
+    evaluated = manifests["evaluate"].summary if "evaluate" in manifests else {}
+    card = Registry(this.store).card(record.version)
+    published = card.version if card and card.run == this.name else None
+    return {
+        "run": this.name,
+        "created": record.created.isoformat(),
+        "source": record.settings.source,
+        "accuracy": evaluated.get("accuracy"),
+        "verdict": evaluated.get("verdict"),
+        "reasons": evaluated.get("reasons", []),
+        "warnings": evaluated.get("warnings", []),
+        "version": published,
+        "settings": record.settings.model_dump(mode="json", include=set(Settings.per_run())),
+        "stages": {
+            stage: {
+                "seconds": manifest.seconds,
+                "rows": manifest.summary["rows"],
+                "bytes": sum(entry.bytes for entry in manifest.files.values()),
+                "peak_mib": manifest.peak_mib,
+                "finished": manifest.finished,
+                "summary": manifest.summary,
+            }
+            for stage, manifest in manifests.items()
+        },
+    }
+
+
+@app.command()
+def runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """List the runs of the store, newest first."""
+    reports = _newest_first(store_of(store))
+    if as_json:
+        print_json([{key: value for key, value in report.items() if key != "settings"} for report in reports])
+        return
+    rows = [
+        (
+            r["run"],
+            f"{len(r['stages'])}/{len(STAGES)}",
+            r["verdict"] or "",
+            number(r["accuracy"]),
+            str(r["version"] or ""),
+        )
+        for r in reports
+    ]
+    print_table(("run", "stages", "verdict", "accuracy", "published version"), rows)

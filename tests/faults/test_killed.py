@@ -1,0 +1,105 @@
+"""A process killed at any write leaves a store in which no reader sees half an artifact, and the next try finishes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.registry import SAVED_MODEL, Registry, path_of
+from pipeline.runs import Run
+from pipeline.stages import STAGES
+from pipeline.store import Store
+from pipeline.verify import verify
+from tests.conftest import CREATED
+
+CHILD = Path(__file__).with_name("stage_that_dies.py")
+ROOT = Path(__file__).parents[2]
+NEVER = 10_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where stores are made: a URL that ends in a slash, and the environment that a process needs to reach it."""
+
+    url: str
+    environment: dict[str, str]
+    ways: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def artifacts(finished_run, tmp_path_factory):
+    """What each stage of a real run left, and its summary."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    for stage, manifest in finished_run.manifests().items():
+        finished_run.fetch(manifest, folder / stage)
+        (folder / f"{stage}.json").write_text(json.dumps(manifest.summary))
+    return folder
+
+
+@pytest.fixture(scope="module", params=["local", "s3"])
+def place(request, tmp_path_factory):
+    if request.param == "local":
+        return Place(f"{tmp_path_factory.mktemp('stores')}/", {}, ("before", "halfway"))
+    return Place("s3://stores/", request.getfixturevalue("s3"), ("before",))  # one put is whole or absent on S3
+
+
+def start(place, store, stage, artifacts, last, how):
+    command = [sys.executable, CHILD, store.url, "a", stage, artifacts, str(last), how]
+    done = subprocess.run(
+        list(map(str, command)),
+        env=os.environ | place.environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
+    return done.returncode == -signal.SIGKILL
+
+
+def prepared(place, name, finished_run, artifacts, stage):
+    """A new store in which every stage before this one is complete, and an older version is live."""
+    store = Store(place.url + name)
+    run = Run(store, "a")
+    run.begin(finished_run.existing().settings, CREATED)
+    for earlier in list(STAGES)[: list(STAGES).index(stage)]:
+        inputs = {need: run.manifest(need) for need in STAGES[earlier].needs}
+        summary = json.loads((artifacts / f"{earlier}.json").read_text())
+        run.commit(earlier, artifacts / earlier, inputs=inputs, summary=summary, seconds=1, peak_mib=None)
+    return store, run
+
+
+def assert_nothing_is_half(store):
+    """Whatever a reader can find is whole: each manifest's files, each version, and the live model in its folder."""
+    faults = [fault for fault in verify(store).faults if not fault.startswith("live version")]
+    assert [fault for fault in faults if "/models/" not in fault] == []
+    registry = Registry(store)
+    for card in registry.cards():
+        found = store.sizes(path_of(card.version))
+        assert SAVED_MODEL not in found or found == {name: entry.bytes for name, entry in card.files.items()}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_every_write(place, stage, finished_run, artifacts, record_property):
+    tried = 0
+    for how in place.ways:
+        for last in range(1, NEVER):
+            store, run = prepared(place, f"{stage}-{how}-{last}", finished_run, artifacts, stage)
+            if not start(place, store, stage, artifacts, last, how):
+                break
+            tried += 1
+            assert_nothing_is_half(store)
+            assert not start(place, store, stage, artifacts, NEVER, how), "the next try finishes"
+            assert run.manifest(stage).digest == finished_run.manifest(stage).digest
+            assert verify(store).faults == []
+            if stage == "export":
+                assert Registry(store).live() == run.existing().version
+                assert len(Registry(store).events()) == 1
+        assert last > 1
+    assert tried >= len(place.ways) * (len(finished_run.manifest(stage).files) + 1)
+    print(f"{place.url.split(':')[0] if '://' in place.url else 'local'} {stage}: {tried} kills")  # noqa: T201

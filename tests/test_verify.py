@@ -1,0 +1,63 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import BadInput
+from pipeline.runs import Run
+from pipeline.store import Store
+from pipeline.verify import verify
+
+
+@pytest.fixture
+def store(finished_run, tmp_path):
+    shutil.copytree(finished_run.store.url, tmp_path / "store")
+    return Store(str(tmp_path / "store"))
+
+
+def test_what_is_whole_has_no_faults(store):
+    whole = verify(store)
+    assert whole.faults == []
+    files = [path for path in Path(store.url).rglob("*") if path.is_file()]
+    assert whole.files >= len(files)
+
+
+def test_a_flipped_byte_in_any_file_is_found_and_named(store):
+    """Every file of the run and of the published version, at its first, its middle and its last byte."""
+    files = sorted(path for path in Path(store.url).rglob("*") if path.is_file() and path.stat().st_size)
+    assert len(files) > 30
+    for path in files:
+        whole = path.read_bytes()
+        for at in {0, len(whole) // 2, len(whole) - 1}:
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+            assert any(str(path) in fault for fault in verify(store).faults), (path, at)
+        path.write_bytes(whole)
+    assert verify(store).faults == []
+
+
+def test_one_run_or_one_version_alone(store, finished_run):
+    (path,) = Path(store.url).glob("models/*/*/saved_model.pb")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert verify(store, finished_run.name).faults == []
+    assert verify(store, "20260105060708").faults == [f"{path} has other bytes than were written"]
+    with pytest.raises(BadInput, match="neither a run nor a version named 'x'"):
+        verify(store, "x")
+
+
+def test_a_lost_live_version_is_named_with_its_cure(store):
+    shutil.rmtree(Path(store.url, "models"))
+    assert verify(store).faults == [
+        f"live version 20260105060708 is not whole in {store.shown('models/stackoverflow_tagger/20260105060708')}: "
+        "`tagger promote 20260105060708` puts it right"
+    ]
+
+
+def test_a_file_that_nobody_published_is_named(store):
+    (Path(store.url, "models/stackoverflow_tagger/20260105060708/extra.txt")).write_text("?")
+    assert any("extra.txt belongs to no published version" in fault for fault in verify(store).faults)
+
+
+def test_files_without_a_manifest_are_no_fault(store, finished_run):
+    Path(store.url, "runs", finished_run.name, "train", "20260101T000000-deadbeef").mkdir()
+    assert verify(store).faults == []
+    assert Run(store, finished_run.name).attempts("train")[0] == "20260101T000000-deadbeef"
