@@ -48,6 +48,13 @@ class Incomparable:
 
 
 @dataclass(frozen=True)
+class Absent:
+    """No champion to be measured by, and why not."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Decision:
     """The verdict, passed or failed, with what it rests on. `comparison` is None where there was no champion."""
 
@@ -63,13 +70,13 @@ class _Findings:
     reservations: list[str] = field(default_factory=list)
 
 
-def decide(candidate: Scores, champion: Scores | Incomparable | None, settings: Settings) -> Decision:
+def decide(candidate: Scores, champion: Scores | Incomparable | Absent, settings: Settings) -> Decision:
     """Hold the candidate against the thresholds and, on the same test posts, against the champion."""
     found = _Findings()
     _alone(candidate, settings, found)
     comparison = None
-    if champion is None:
-        found.reservations.append("no model was live to compare with: this is the first")
+    if isinstance(champion, Absent):
+        found.reservations.append(champion.why)
     elif isinstance(champion, Incomparable):
         comparison = {"champion": champion.name, "incomparable": champion.why}
         _object(found, settings, f"the live model, {champion.name}, cannot be compared ({champion.why})")

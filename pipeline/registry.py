@@ -25,7 +25,7 @@ SAVED_MODEL = "saved_model.pb"
 class Card:
     """A version: where its files are kept (`path`), the run and checkpoint (sha256) it comes from, what it scored.
 
-    `data` is the time of the run, and so of the posts it was trained on.
+    `data` is the time of the run, and so of the posts it was trained on; `invented` says that no person wrote them.
     """
 
     version: int
@@ -36,6 +36,7 @@ class Card:
     accuracy: float
     macro_f1: float
     tags: int
+    invented: bool
     published: str
     files: dict[str, FileEntry]
 

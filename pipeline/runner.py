@@ -103,6 +103,7 @@ def _published(run: Run, inputs: Mapping[str, Manifest], exported: Manifest, fol
         accuracy=evaluation["accuracy"],
         macro_f1=evaluation["macro_f1"],
         tags=evaluation["tags"],
+        invented=inputs["ingest"].summary["invented"],
         published=datetime.now(UTC).isoformat(timespec="seconds"),
         files=exported.files,
     )

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from pipeline.gate import Incomparable, Scores, decide
+from pipeline.gate import Absent, Incomparable, Scores, decide
 from pipeline.settings import Settings
 
 POSTS = 1000
+FIRST = Absent("this is the first")
 
 
 def scores(right, name="the candidate", recall=None):
@@ -22,9 +23,9 @@ CHAMPION = scores(900, "version 7")
 
 
 def test_the_first_has_no_champion_and_says_so():
-    decision = decide(scores(900), None, Settings())
+    decision = decide(scores(900), FIRST, Settings())
     assert (decision.verdict, decision.comparison) == ("passed", None)
-    assert decision.warnings == ["no model was live to compare with: this is the first"]
+    assert decision.warnings == ["this is the first"]
 
 
 def test_a_better_one_passes_without_a_word():
@@ -88,18 +89,18 @@ def test_force_overrules_the_champion_but_no_threshold():
 
 @pytest.mark.parametrize(("right", "threshold", "passes"), [(800, 0.8, True), (799, 0.8, False), (0, 0.0, True)])
 def test_the_threshold_itself_passes(right, threshold, passes):
-    assert (verdict(scores(right), None, min_accuracy=threshold)[0] == "passed") == passes
+    assert (verdict(scores(right), FIRST, min_accuracy=threshold)[0] == "passed") == passes
 
 
 def test_no_threshold_is_not_a_pass():
-    failed, reasons, _ = verdict(scores(1000), None, min_accuracy=None)
+    failed, reasons, _ = verdict(scores(1000), FIRST, min_accuracy=None)
     assert failed == "failed"
     assert "held against no threshold, which is not a pass: set min_accuracy" in reasons[0]
 
 
 def test_the_worst_tag_has_a_threshold_of_its_own():
-    assert verdict(scores(900), None, min_tag_recall=0.7)[0] == "passed"
-    failed, reasons, _ = verdict(scores(900), None, min_tag_recall=0.71)
+    assert verdict(scores(900), FIRST, min_tag_recall=0.7)[0] == "passed"
+    failed, reasons, _ = verdict(scores(900), FIRST, min_tag_recall=0.71)
     assert failed == "failed"
     assert reasons == ["recall 0.7000 of tag 'b' is below min_tag_recall 0.71"]
 

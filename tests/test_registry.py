@@ -36,6 +36,7 @@ def publish(registry, tmp_path):
             accuracy=0.9,
             macro_f1=0.8,
             tags=2,
+            invented=False,
             published="2026-01-01T00:00:00+00:00",
             files=entries(folder),
         )

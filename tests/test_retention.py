@@ -42,6 +42,7 @@ def published(store, tmp_path):
                 accuracy=0.9,
                 macro_f1=0.9,
                 tags=2,
+                invented=False,
                 published=NOW.isoformat(),
                 files=manifest.files,
             )

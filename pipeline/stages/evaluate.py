@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix, precision_recall_fscore_support
 
-from pipeline import gate, posts, progress
+from pipeline import gate, posts, progress, sample
 from pipeline.errors import GateNotPassed, TaggerError
 from pipeline.estimator import input_fn, network, serving
 from pipeline.files import read_lines
@@ -110,16 +110,29 @@ def _per_tag(true: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict
 def _version(inputs: Mapping[str, Path]) -> int | None:
     if CHAMPION not in inputs:
         return None
-    return int(json.loads((inputs[CHAMPION] / "card.json").read_text())["version"])
+    return int(_card(inputs)["version"])
+
+
+def _card(inputs: Mapping[str, Path]) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((inputs[CHAMPION] / "card.json").read_text())
+    return card
 
 
 def _champion(
     inputs: Mapping[str, Path], labels: list[str], true: np.ndarray, settings: Settings
-) -> gate.Scores | gate.Incomparable | None:
-    """The live model on the same test posts, asked by its raw-text signature as anybody would."""
+) -> gate.Scores | gate.Incomparable | gate.Absent:
+    """The live model on the same test posts, asked by its raw-text signature as anybody would.
+
+    A model of invented posts is no measure for one of real posts, and must not take its place unseen.
+    """
     if CHAMPION not in inputs:
-        return None
+        return gate.Absent("no model was live to compare with: this is the first")
     name, model = f"version {_version(inputs)}", inputs[CHAMPION] / "model"
+    invented, is_invented = sample.is_sample(settings.source), _card(inputs).get("invented", False)
+    if is_invented and not invented:
+        return gate.Absent(f"the live model, {name}, was trained on invented posts and is no measure for real ones")
+    if invented and not is_invented:
+        return gate.Incomparable(name, "it was trained on real posts, and this candidate on invented ones")
     try:
         known = read_lines(model / "assets" / LABELS)
         if known != labels:

@@ -59,7 +59,7 @@ def with_champion(finished_run, tmp_path):
     inputs = inputs_of(finished_run, tmp_path)
     inputs["champion"] = tmp_path / "champion"
     card = Registry(finished_run.store).fetch(None, tmp_path / "champion" / "model")
-    (tmp_path / "champion" / "card.json").write_text(json.dumps({"version": card.version}))
+    (tmp_path / "champion" / "card.json").write_text(json.dumps({"version": card.version, "invented": card.invented}))
     (tmp_path / "out").mkdir()
     return inputs
 
@@ -91,6 +91,26 @@ def test_a_champion_that_cannot_be_asked_stops_the_gate_unless_forced(with_champ
     forced = evaluate.run(with_champion, tmp_path / "out", settings.model_copy(update={"force_reason": "it is lost"}))
     assert forced.verdict == "passed"
     assert forced.warnings[0].endswith("forced: it is lost")
+
+
+def called_invented(inputs, invented):
+    card = inputs["champion"] / "card.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"invented": invented}))
+
+
+def test_a_model_of_invented_posts_does_not_take_a_real_ones_place(with_champion, finished_run, tmp_path):
+    called_invented(with_champion, False)
+    with pytest.raises(GateNotPassed, match="it was trained on real posts, and this candidate on invented ones"):
+        evaluate.run(with_champion, tmp_path / "out", finished_run.existing().settings)
+
+
+def test_a_model_of_invented_posts_is_no_measure_for_a_real_one(with_champion, finished_run, tmp_path):
+    real = finished_run.existing().settings.model_copy(update={"source": "posts.csv"})
+    summary = evaluate.run(with_champion, tmp_path / "out", real)
+    assert summary.verdict == "passed"
+    assert summary.warnings == [
+        "the live model, version 20260105060708, was trained on invented posts and is no measure for real ones"
+    ]
 
 
 def test_the_test_posts_have_a_digest(evaluation, finished_run, tmp_path):
