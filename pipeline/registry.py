@@ -206,13 +206,17 @@ class Registry:
         """Append an event. Two at once take two numbers: whoever comes second looks at the log again."""
         while True:
             events = self.events()
-            live = card.version
-            if only_newer and events and (champion := self.card(events[-1].live)) and champion.data > card.data:
-                live = champion.version
+            champion = self.card(events[-1].live) if events else None
+            live = champion.version if only_newer and champion and _newer(champion, card) else card.version
             number = events[-1].number + 1 if events else 1
             event = Event(number, datetime.now(UTC).isoformat(), action, card.version, live, by, reason)
             if self.store.create(f"{LOG}/{number:08d}.json", asdict(event)):
                 return event
+
+
+def _newer(champion: Card, candidate: Card) -> bool:
+    """Whether the live model's data is newer; invented posts are never newer than real ones."""
+    return champion.data > candidate.data and (candidate.invented or not champion.invented)
 
 
 def lives(events: Iterable[Event]) -> list[int]:

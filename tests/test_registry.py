@@ -19,7 +19,7 @@ def registry(tmp_path):
 def publish(registry, tmp_path):
     """Publish version n of a model made for it, as a run that left it in its export's folder does."""
 
-    def do(version, *, checkpoint=None, run=None, data=None, forced=""):
+    def do(version, *, checkpoint=None, run=None, data=None, forced="", invented=False):
         folder = tmp_path / f"model-{version}"
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "variables").mkdir(parents=True)
@@ -36,7 +36,7 @@ def publish(registry, tmp_path):
             accuracy=0.9,
             macro_f1=0.8,
             tags=2,
-            invented=False,
+            invented=invented,
             published="2026-01-01T00:00:00+00:00",
             files=entries(folder),
         )
@@ -90,6 +90,14 @@ def test_older_data_does_not_replace_newer_unless_forced(registry, publish):
     assert registry.live() == 6
     assert registry.events()[-1].reason == "the newer data is wrong"
     assert served(registry) == [6]
+
+
+def test_invented_posts_are_never_newer_than_real_ones(registry, publish):
+    publish(8, invented=True)
+    publish(7, invented=True)
+    assert registry.live() == 8
+    publish(6)
+    assert registry.live() == 6
 
 
 def test_saved_model_is_put_last_and_taken_first(registry, publish, monkeypatch):
