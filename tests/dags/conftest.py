@@ -74,6 +74,8 @@ def new_airflow(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Airfl
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
             "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+            # Scheduler, API server and tasks write to one SQLite file: the default waits five seconds for a turn.
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
             "TAGGER_STORE": str(home / "store"),
             "TAGGER_SOURCE": SMALL,
         }
