@@ -66,8 +66,9 @@ bench: install
 	print('AIRFLOW__API__SECRET_KEY=' + secrets.token_urlsafe(32)); \
 	print('AIRFLOW__CORE__FERNET_KEY=' + base64.urlsafe_b64encode(os.urandom(32)).decode())" > $@)
 
+# Standalone starts its parts as `airflow`, so that must be on the path; what it writes is for its owner only.
 airflow: install .secrets.env
-	@set -a; source ./.secrets.env; set +a; $(BIN)/airflow standalone
+	@umask 077; set -a; source ./.secrets.env; set +a; PATH="$(CURDIR)/$(BIN):$$PATH" airflow standalone
 
 lock: | $(UV)
 	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --upgrade --quiet \
