@@ -187,10 +187,10 @@ class Registry:
         wanted = version if version is not None else self.live()
         card = self.card(wanted) if wanted is not None else None
         if card is None:
-            there = ", ".join(str(card.version) for card in self.cards()) or "none yet"
             what = f"version {version}" if version is not None else "a live version"
             raise BadInput(
-                f"{self.store.url} does not hold {what} (published: {there}): name one of these or run `tagger run`"
+                f"{self.store.url} does not hold {what} (published: {self._listed()}): name one of these or run "
+                "`tagger run`"
             )
         self.store.download(card.path, card.files, folder)
         return card
@@ -198,9 +198,11 @@ class Registry:
     def _published(self, version: int) -> Card:
         card = self.card(version)
         if card is None or version not in {event.version for event in self.events()}:
-            there = ", ".join(str(card.version) for card in self.cards()) or "none yet"
-            raise BadInput(f"version {version} is not published (published: {there}): name one of these")
+            raise BadInput(f"version {version} is not published (published: {self._listed()}): name one of these")
         return card
+
+    def _listed(self) -> str:
+        return ", ".join(str(card.version) for card in self.cards()) or "none yet"
 
     def _log(self, action: str, card: Card, *, by: str, reason: str, only_newer: bool = False) -> Event:
         """Append an event. Two at once take two numbers: whoever comes second looks at the log again."""

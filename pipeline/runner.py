@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -141,4 +140,4 @@ def _peak_memory() -> float | None:
         found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     except OSError:
         return None
-    return round(int(found[1]) / 1024, 1) if found and os.name == "posix" else None
+    return round(int(found[1]) / 1024, 1) if found else None

@@ -51,11 +51,12 @@ def prove(model: Path, cases: Path) -> Proof:
             wanted = np.array(batch.column("probabilities").to_pylist(), dtype=np.float32)
             answer = served.tag(batch.column("post").to_pylist())
             vectors = served.vectors(batch.column("post").to_pylist())
-            by_vectors = served.from_vectors(_dense(batch, vectors.shape[1]))
+            made = _dense(batch, vectors.shape[1])
+            by_vectors = served.from_vectors(made)
             differences = np.maximum(
                 np.abs(answer["probabilities"] - wanted).max(axis=1), np.abs(by_vectors - wanted).max(axis=1)
             )
-            faults.extend(_faults(batch, vectors, answer, wanted, differences))
+            faults.extend(_faults(batch, vectors, made, answer, wanted, differences))
             count, largest = count + batch.num_rows, max(largest, float(differences.max()))
     return Proof(count, largest, faults[:5])
 
@@ -70,12 +71,13 @@ def _dense(batch: pa.RecordBatch, columns: int) -> np.ndarray:
 def _faults(
     batch: pa.RecordBatch,
     vectors: np.ndarray,
+    made: np.ndarray,
     answer: dict[str, np.ndarray],
     wanted: np.ndarray,
     differences: np.ndarray,
 ) -> Iterator[str]:
     rows, tags = batch.column("row").to_pylist(), batch.column("tag").to_pylist()
-    same = np.isclose(vectors, _dense(batch, vectors.shape[1]), rtol=VECTOR_TOLERANCE, atol=0).all(axis=1)
+    same = np.isclose(vectors, made, rtol=VECTOR_TOLERANCE, atol=0).all(axis=1)
     first, second = -np.sort(-wanted, axis=1)[:, :2].T
     for at, row in enumerate(rows):
         if not same[at]:

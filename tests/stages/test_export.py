@@ -71,7 +71,7 @@ def test_only_a_tie_may_be_broken_either_way(lead, faults):
     batch = pa.RecordBatch.from_pylist([case], schema=proof.CASES)
     vectors = np.array([[0, 1]], np.float32)
     answer = {"tag": np.array([b"java"], object)}
-    assert list(proof._faults(batch, vectors, answer, wanted, np.zeros(1))) == faults
+    assert list(proof._faults(batch, vectors, vectors, answer, wanted, np.zeros(1))) == faults
 
 
 def test_a_model_that_cannot_be_loaded_is_refused(exported, tmp_path):
