@@ -1,27 +1,36 @@
-"""`python -m benchmarks`: print every table, and write benchmarks/results.json."""
+"""`python -m benchmarks`: print the table, a part as soon as it is measured, and write benchmarks/results.json."""
 
 import json
 import os
 import platform
 from pathlib import Path
 
+from benchmarks.scheduled import scheduled_rows
+from benchmarks.table import head, lines
 from benchmarks.text import load, text_rows
+from benchmarks.training import training_rows
+from benchmarks.whole import parse_rows, whole_rows
 
 RESULTS = Path(__file__).with_name("results.json")
 
 
 def main() -> None:
-    """Print the tables."""
-    data, posts = load()
-    print(f"{len(posts):,} posts ({data}), {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
-    rows = text_rows(posts)
-    print(f"{'task':<24}{'threads':>8}{'posts/s':>12}   {'beside Keras':<18}{'posts/s':>10}{'ratio':>8}")
-    for row in rows:
-        print(
-            f"{row['task']:<24}{row['threads']:>8}{row['posts_per_second']:>12,}   {row['keras']:<18}"
-            f"{row['keras_posts_per_second']:>10,}{row['times_keras']:>7.1f}x"
-        )
-    RESULTS.write_text(json.dumps({"data": data, "machine": platform.machine(), "text": rows}, indent=2) + "\n")
+    """Measure everything; text and training last, because from then on TensorFlow's threads are in this process."""
+    data, source, posts = load()
+    print(f"{len(posts):,} posts ({data}), {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n\n{head()}")
+    parts = (
+        parse_rows,
+        lambda: whole_rows(source),
+        lambda: scheduled_rows(source),
+        lambda: text_rows(posts),
+        lambda: training_rows(source),
+    )
+    rows = []
+    for part in parts:
+        rows += (measured := part())
+        print(lines(measured), flush=True)
+    told = {"data": data, "machine": platform.machine(), "rows": [row.told() for row in rows]}
+    RESULTS.write_text(json.dumps(told, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Posts a second of counting words and making vectors, beside Keras's Tokenizer, in one process."""
+"""Posts a second of counting words and making vectors, beside Keras and scikit-learn, in one process."""
 
 import time
 from collections.abc import Callable
@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from sklearn.feature_extraction.text import CountVectorizer
 
 import pipeline.estimator  # noqa: F401 - before TensorFlow, to keep it from talking about CUDA
+from benchmarks.table import Row
 from pipeline import sources
 from pipeline.text import Vocabulary, count_words, vectorize_all
 
@@ -20,11 +22,10 @@ BATCH = 4000  # posts
 ROUNDS = 3
 
 
-def text_rows(posts: list[str]) -> list[dict[str, Any]]:
-    """Time both sides on the same posts, given to ours as Arrow arrays; a row for each task and number of threads.
+def text_rows(posts: list[str]) -> list[Row]:
+    """Time all sides on the same posts, given to ours as Arrow arrays, on one thread and on two; best of three rounds.
 
-    `posts_per_second` is of ours, `times_keras` its ratio to `keras_posts_per_second`; all are of the best of
-    three rounds. Raises AssertionError where the two sides do not agree on the vocabulary or on a single cell.
+    Raises AssertionError where Keras and ours do not agree on the vocabulary or on a single cell.
     """
     from tensorflow.keras.preprocessing.text import Tokenizer
 
@@ -35,22 +36,27 @@ def text_rows(posts: list[str]) -> list[dict[str, Any]]:
         tokenizer.fit_on_texts(posts)
         return tokenizer
 
-    fit_seconds, tokenizer = _timed(fitted)
-    matrix_seconds, matrix = _timed(lambda: tokenizer.texts_to_matrix(posts, "binary"))
-    rows = []
+    fit, tokenizer = _timed(fitted)
+    transform, matrix = _timed(lambda: tokenizer.texts_to_matrix(posts, "binary"))
+    sk_fit, counter = _timed(lambda: CountVectorizer(max_features=SIZE - 1, binary=True).fit(posts))
+    sk_transform, _ = _timed(lambda: counter.transform(posts))
+    rows = list[Row]()
     for threads in (1, 2):
+        on, paces = f"{threads} thread{'s' if threads > 1 else ''}", partial(_row, len(posts))
         seconds, vocabulary = _timed(partial(count_words, batches, size=SIZE, threads=threads))
         np.testing.assert_array_equal(vocabulary.words.to_pylist(), list(tokenizer.word_index)[: SIZE - 1])
-        rows.append(_row("count words", threads, len(posts), seconds, "fit_on_texts", fit_seconds))
-    for threads in (1, 2):
+        for peer, theirs in (("Keras fit_on_texts", fit), ("CountVectorizer.fit", sk_fit)):
+            rows.append(paces(f"count words, {on}", seconds, peer, theirs))
         seconds, vectors = _timed(partial(_vectors, batches, vocabulary, threads))
         np.testing.assert_array_equal(_dense(vectors), matrix)
-        rows.append(_row("make vectors (binary)", threads, len(posts), seconds, "texts_to_matrix", matrix_seconds))
+        for peer, theirs in (("Keras texts_to_matrix", transform), ("CountVectorizer.transform", sk_transform)):
+            rows.append(paces(f"make vectors, {on}", seconds, peer, theirs))
     return rows
 
 
 def _vectors(batches: list[pa.Array], vocabulary: Vocabulary, threads: int) -> list[pa.RecordBatch]:
-    return list(vectorize_all(batches, vocabulary, size=SIZE, mode="binary", threads=threads))
+    beside = (pa.record_batch({"post": batch}) for batch in batches)
+    return [vectors for _, vectors in vectorize_all(beside, vocabulary, size=SIZE, mode="binary", threads=threads)]
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -63,16 +69,8 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return min(seconds), result
 
 
-def _row(task: str, threads: int, posts: int, seconds: float, keras: str, keras_seconds: float) -> dict[str, Any]:
-    return {
-        "task": task,
-        "threads": threads,
-        "posts": posts,
-        "posts_per_second": round(posts / seconds),
-        "keras": keras,
-        "keras_posts_per_second": round(posts / keras_seconds),
-        "times_keras": round(keras_seconds / seconds, 1),
-    }
+def _row(posts: int, what: str, seconds: float, peer: str, theirs: float) -> Row:
+    return Row(what, "posts/s", posts / seconds, peer, posts / theirs)
 
 
 def _dense(vectors: list[pa.RecordBatch]) -> NDArray[np.float32]:
@@ -83,13 +81,10 @@ def _dense(vectors: list[pa.RecordBatch]) -> NDArray[np.float32]:
     return matrix
 
 
-def load() -> tuple[str, list[str]]:
-    """What the posts are, in words, and their texts."""
-    if not REAL_POSTS.exists():
-        return "invented, the real ones are not there", _texts("sample://posts?rows=16000&seed=0")
-    return REAL_POSTS.name, _texts(str(REAL_POSTS))
-
-
-def _texts(source: str) -> list[str]:
+def load() -> tuple[str, str, list[str]]:
+    """What the posts are, in words, the source to read them from, and their texts."""
+    name, source = "invented, the real ones are not there", "sample://posts?rows=16000&seed=0"
+    if REAL_POSTS.exists():
+        name, source = REAL_POSTS.name, str(REAL_POSTS)
     blocks = sources.read(source, text_column="post", tag_column="tags")
-    return [post for block in blocks for post in block.posts.column("post").to_pylist()]
+    return name, source, [post for block in blocks for post in block.posts.column("post").to_pylist()]

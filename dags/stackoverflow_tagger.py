@@ -5,14 +5,14 @@ import os
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Asset, ExceptionRetryPolicy, Param, RetryAction, RetryRule, chain, task
+from airflow.sdk import DAG, Asset, ExceptionRetryPolicy, Param, RetryAction, RetryRule, TaskGroup, chain, task
 
 from pipeline.errors import TaggerError, Unavailable
-from pipeline.runner import run_stage
+from pipeline.runner import run_part, run_stage
 from pipeline.runs import Run, identifier_of, name_of
 from pipeline.settings import Settings
 from pipeline.stages import STAGES, Stage
-from pipeline.store import Store
+from store_connection import store_of
 
 DOC = """\
 Turns Stack Overflow posts into a published tag classifier: a Keras bag-of-words network, converted to a TensorFlow
@@ -39,15 +39,23 @@ class Refused(SystemExit):
 
 
 def work(
-    stage: Stage, params: Any = None, dag_run: Any = None, outlet_events: Any = None, logical_date: Any = None
+    stage: Stage,
+    params: Any = None,
+    dag_run: Any = None,
+    outlet_events: Any = None,
+    logical_date: Any = None,
+    index: int | None = None,
 ) -> dict[str, Any]:
-    """Do one stage, and begin its run if it is the first; Airflow fills in the arguments that default to None."""
+    """Do one stage, or its part `index`, and begin its run if it is the first.
+
+    Airflow fills in the arguments that default to None.
+    """
     try:
         identifier = identifier_of(dag_run.run_id, logical_date)
-        run = Run(Store(settings.store), name_of(identifier))
+        run = Run(store_of(settings), name_of(identifier))
         if not stage.needs:
             run.begin(settings.triggered(params), logical_date or dag_run.run_after, identifier)
-        summary = run_stage(stage.name, run)
+        summary = run_stage(stage.name, run) if index is None else run_part(stage.name, run, index)
     except TaggerError as error:
         log.error("%s", error)
         raise (SystemExit if isinstance(error, Unavailable) else Refused)(error.exit_status) from None
@@ -58,8 +66,19 @@ def work(
 
 def as_task(stage: Stage) -> Any:
     """The stage's task; that of export also announces the published model."""
+    if stage.parts and settings.shards > 1:
+        return as_group(stage)
     outlets = [published] if stage.name == "export" else []
     return task(task_id=stage.name, doc_md=stage.does, outlets=outlets)(work)(stage)
+
+
+def as_group(stage: Stage) -> TaskGroup:
+    """The stage as a group: a part for each shard of the posts, and a task that gathers what they made."""
+    with TaskGroup(stage.name, tooltip=stage.does) as group:
+        part = task(task_id="part", doc_md=f"{stage.does} One shard of the posts.")(work)
+        gather = task(task_id="gather", doc_md=f"{stage.does} All shards together.")(work)
+        part.partial(stage=stage).expand(index=list(range(settings.shards))) >> gather(stage)
+    return group
 
 
 with DAG(

@@ -8,7 +8,7 @@ from airflow.sdk import DAG, task
 
 from pipeline.retention import removals, remove
 from pipeline.settings import Settings
-from pipeline.store import Store
+from store_connection import store_of
 
 DOC = """\
 Removes from the store what nothing kept refers to. **Kept** are the live version, the `keep_versions` live before it,
@@ -32,7 +32,7 @@ with DAG(
     def gc() -> dict[str, Any]:
         """Remove, and return how many folders and bytes went."""
         settings = Settings.read(os.environ)
-        store, size = Store(settings.store), 0
+        store, size = store_of(settings), 0
         found = removals(store, settings)
         for removal in found:
             remove(store, removal)

@@ -2,7 +2,8 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import progress, sources
+from pipeline import posts, progress, sources
 from pipeline.errors import BadInput
-from pipeline.estimator import serving
+from pipeline.estimator import input_fn, serving
+from pipeline.files import read_lines
+from pipeline.stages import LABELS
+from pipeline.text import vectorize_all
 
 BATCH = 500
 
@@ -39,7 +43,7 @@ def tag_texts(model: Path, texts: list[str]) -> Iterator[dict[str, Any]]:
                 yield {"post": text, "tag": tag.decode(), "probability": round(float(probability), 6)}
 
 
-def tag_file(model: Path, source: str, target: Path, text_column: str) -> Tagging:
+def tag_file(model: Path, source: str, target: Path, text_column: str, max_bytes: int) -> Tagging:
     """Write a TAGGED Parquet file, which appears at `target` when it is whole.
 
     Raises BadInput where the source cannot be read, holds no post, or `target`'s folder is not there.
@@ -54,13 +58,13 @@ def tag_file(model: Path, source: str, target: Path, text_column: str) -> Taggin
             pq.ParquetWriter(beside, TAGGED, compression="zstd") as writer,
             progress.track("predict", "posts") as advance,
         ):
-            for block in sources.read(source, text_column=text_column, tag_column=None):
-                rejected += block.rejected.num_rows
-                for start in range(0, block.posts.num_rows, BATCH):
-                    batch = _tagged(served, block.posts.slice(start, BATCH))
-                    writer.write_batch(batch)
-                    tagged += batch.num_rows
-                    advance(batch.num_rows)
+            aside = Counter[str]()
+            blocks = sources.read(source, text_column=text_column, tag_column=None, max_bytes=max_bytes)
+            for batch in _tagged(served, model, _posts(blocks, aside)):
+                writer.write_batch(batch)
+                tagged += batch.num_rows
+                advance(batch.num_rows)
+            rejected = aside.total()
         if not tagged:
             raise BadInput(f"{sources.shown(source)} holds no post to tag ({rejected:,} rows without text)")
         os.replace(beside, target)
@@ -69,9 +73,32 @@ def tag_file(model: Path, source: str, target: Path, text_column: str) -> Taggin
     return Tagging(tagged, rejected)
 
 
-def _tagged(served: serving.Served, batch: pa.RecordBatch) -> pa.RecordBatch:
-    posts = batch.column("post")
-    answer = served.tag(posts.cast(pa.binary()).to_numpy(zero_copy_only=False))
-    tags = pa.array(answer["tag"], pa.binary()).cast(pa.string())
-    columns = [batch.column("row"), posts, tags, pa.array(answer["probability"].astype(np.float32))]
+def _posts(blocks: Iterable[sources.Block], aside: Counter[str]) -> Iterator[pa.RecordBatch]:
+    """The posts of the blocks, a bounded number at a time; rows set aside are counted."""
+    size = posts.ROWS_PER_BATCH
+    for block in blocks:
+        aside["rejected"] += block.rejected.num_rows
+        yield from (block.posts.slice(start, size) for start in range(0, block.posts.num_rows, size))
+
+
+def _tagged(served: serving.Served, model: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The posts as TAGGED.
+
+    Their vectors are made here where the model says how, which takes a sixth of the time that its graph needs; that
+    both are the same was proved when it was exported.
+    """
+    words = serving.words(model)
+    if words is None:
+        for batch in batches:
+            answer = served.tag(batch.column("post").cast(pa.binary()).to_numpy(zero_copy_only=False))
+            yield _answered(batch, pa.array(answer["tag"], pa.binary()).cast(pa.string()), answer["probability"])
+        return
+    labels = pa.array(read_lines(model / "assets" / LABELS), pa.string())
+    for batch, sparse in vectorize_all(batches, words.vocabulary, size=words.size, mode=words.mode):
+        probabilities = served.from_cells(input_fn.vectors(sparse, words.size))
+        yield _answered(batch, labels.take(pa.array(probabilities.argmax(axis=1))), probabilities.max(axis=1))
+
+
+def _answered(batch: pa.RecordBatch, tags: pa.Array, probability: np.ndarray) -> pa.RecordBatch:
+    columns = [batch.column("row"), batch.column("post"), tags, pa.array(probability.astype(np.float32))]
     return pa.RecordBatch.from_arrays(columns, schema=TAGGED)

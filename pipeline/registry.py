@@ -2,7 +2,7 @@
 
 import getpass
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
@@ -25,7 +25,8 @@ SAVED_MODEL = "saved_model.pb"
 class Card:
     """A version: where its files are kept (`path`), the run and checkpoint (sha256) it comes from, what it scored.
 
-    `data` is the time of the run, and so of the posts it was trained on; `invented` says that no person wrote them.
+    `data` is the time of the run, and so of the posts it was trained on; `invented` says that no person wrote them;
+    `warnings` are the reservations with which it was published.
     """
 
     version: int
@@ -39,6 +40,7 @@ class Card:
     invented: bool
     published: str
     files: dict[str, FileEntry]
+    warnings: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> Self:
@@ -185,7 +187,9 @@ class Registry:
         Raises BadInput where there is no such version.
         """
         wanted = version if version is not None else self.live()
-        card = self.card(wanted) if wanted is not None else None
+        # A card without an entry in the log is of a publication that was cut off.
+        logged = {event.version for event in self.events()}
+        card = self.card(wanted) if wanted is not None and wanted in logged else None
         if card is None:
             what = f"version {version}" if version is not None else "a live version"
             raise BadInput(

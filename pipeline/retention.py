@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from pipeline import reuse
 from pipeline.registry import MODELS, Registry, lives, path_of
 from pipeline.runs import RUNS, Run, attempt_time
 from pipeline.settings import Settings
@@ -24,8 +25,8 @@ def removals(store: Store, settings: Settings, now: datetime | None = None) -> l
     """What may go, as of `now`.
 
     Kept are the live version, the keep_versions live before it, and what is younger than keep_days; every run a kept
-    version descends from; and of a kept run the attempts that a manifest or a card names. Cards and the log are kept
-    for ever: they are small, and say what was.
+    version descends from; and of any run the attempts that a kept run's manifest or a card names. Cards and the log are
+    kept for ever: they are small, and say what was.
     """
     before = (now or datetime.now(UTC)) - timedelta(days=settings.keep_days)
     versions = _kept_versions(Registry(store), settings, before)
@@ -38,6 +39,7 @@ def remove(store: Store, removal: Removal) -> None:
     if removal.path.startswith(f"{MODELS}/"):
         Registry(store).withdraw(int(removal.path.rsplit("/", 1)[-1]))
         return
+    reuse.forget(store, removal.path.removeprefix(f"{RUNS}/"))
     for stage in STAGES:
         store.remove(f"{removal.path}/{stage}/manifest.json")
     store.remove(removal.path)
@@ -60,12 +62,17 @@ def _versions(store: Store, kept: dict[int, str]) -> Iterator[tuple[str, str]]:
 
 
 def _runs(store: Store, kept: dict[int, str], before: datetime) -> Iterator[tuple[str, str]]:
-    for name in store.names(RUNS):
-        run = Run(store, name)
-        if _last_work(run) >= before:
+    every = [Run(store, name) for name in store.names(RUNS)]
+    young = {run.name for run in every if _last_work(run) >= before}
+    descended = {run.name for run in every if any(path.startswith(f"{run.path}/") for path in kept.values())}
+    named = set(kept.values()) | {
+        run.attempt(manifest) for run in every if run.name in young | descended for manifest in run.manifests().values()
+    }
+    for run in every:
+        if run.name in young:
             continue
-        if any(path.startswith(f"{run.path}/") for path in kept.values()):
-            yield from _attempts(run, set(kept.values()), before)
+        if any(path.startswith(f"{run.path}/") for path in named):
+            yield from _attempts(run, named, before)
         else:
             yield run.path, "a run that no kept version descends from, and old"
 

@@ -1,21 +1,21 @@
 """Run one stage of one run: fetch its inputs, give it an empty folder, commit what it left there."""
 
-import json
 import logging
+import os
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
-from pipeline import partial
-from pipeline.errors import BadInput, CorruptArtifact, GateNotPassed, StageOutOfOrder, Unavailable
-from pipeline.registry import Card, Registry
-from pipeline.runs import Manifest, Record, Run
+from pipeline import cluster, live, partial, replica, reuse
+from pipeline.errors import CorruptArtifact, GateNotPassed, StageOutOfOrder, Unavailable
+from pipeline.runs import PARTIAL, PARTS, Manifest, Run
+from pipeline.settings import Settings
 from pipeline.stages import CHAMPION, RESUME, STAGES
 
 log = logging.getLogger(__name__)
@@ -24,106 +24,160 @@ log = logging.getLogger(__name__)
 def run_stage(stage: str, run: Run) -> dict[str, Any]:
     """Run the stage, and return its summary; for export also the version that is published.
 
-    Raises StageOutOfOrder where an input is missing or stale, Unavailable where a disk or the store fails, and whatever
-    TaggerError the stage refuses with. Only a gate's refusal leaves files: they are the evidence.
+    Where an earlier run has done the very same work, its files become this run's. Where parts of the stage have been
+    done by run_part, they are put together. In a cluster's process that is not the chief, train only takes part, and
+    leaves nothing; the summary then says `replica`.
+
+    Raises BadInput where such a process is asked for another stage, StageOutOfOrder where an input is missing or stale,
+    Unavailable where a disk or the store fails, and whatever TaggerError the stage refuses with. Only a gate's refusal
+    leaves files: they are the evidence.
+    """
+    place = replica.place_in(stage)
+    settings = run.existing().settings
+    inputs = run.inputs(STAGES[stage])
+    beside = live.data_beside(run, inputs) if stage == "vectorize" else {}
+    under = reuse.keys(run, stage, inputs, settings) if settings.reuse else []
+    manifest = reuse.find(run.store, stage, under)
+    if place:
+        if not manifest:
+            with _disk(stage, gettempdir()):
+                replica.take_part(run, inputs, settings, place)
+        return {"rows": 0, "replica": str(place)}
+    if manifest:
+        manifest = replace(manifest, summary=manifest.summary | beside)
+        run.adopt(manifest)
+        log.info("%s of run %s is that of run %s: same data, settings and code", stage, run.name, manifest.run)
+    else:
+        manifest = _worked(run, stage, inputs, settings, beside)
+        reuse.remember(run.store, manifest, under)
+    run.forget(stage)
+    return manifest.summary | live.publish(run, inputs, manifest) if stage == "export" else manifest.summary
+
+
+def run_part(stage: str, run: Run, index: int) -> dict[str, Any]:
+    """Do the part of the stage that belongs to one shard of the posts, for run_stage to gather.
+
+    Raises as run_stage does.
     """
     settings = run.existing().settings
     inputs = run.inputs(STAGES[stage])
-    with TemporaryDirectory(prefix=f"tagger-{stage}-") as scratch:
-        folders = {name: Path(scratch, "inputs", name) for name in inputs}
-        for name, manifest in inputs.items():
-            run.fetch(manifest, folders[name])
-        if stage == "evaluate":
-            folders |= _champion(run, Path(scratch, "inputs", CHAMPION))
-        folders |= _left_over(run, stage, inputs, Path(scratch, "inputs", RESUME))
+    if settings.reuse and reuse.find(run.store, stage, reuse.keys(run, stage, inputs, settings)):
+        return {"part": index, "rows": 0}
+    with TemporaryDirectory(prefix=f"tagger-{stage}-") as scratch, _disk(stage, scratch):
+        folders = _inputs(run, inputs, Path(scratch, "inputs"), shard=index)
         out = Path(scratch, "out")
         out.mkdir()
+        summary = asdict(_module(stage).part(folders, out, settings))
+        run.keep(stage, f"{PARTS}/{index}", out, inputs)
+    return {"part": index} | summary
+
+
+def _module(stage: str) -> Any:
+    return import_module(f"pipeline.stages.{stage}")
+
+
+def _shard(ingested: Manifest, index: int) -> list[str]:
+    """The file of the shard; StageOutOfOrder where ingest made fewer."""
+    shards = sorted(name for name in ingested.files if name.startswith("posts/"))
+    if index >= len(shards):
+        raise StageOutOfOrder(
+            f"there is no shard {index}, the posts are in {len(shards)}: TAGGER_SHARDS was changed since the run "
+            "began; start a new run"
+        )
+    return [shards[index]]
+
+
+def _worked(
+    run: Run, stage: str, inputs: Mapping[str, Manifest], settings: Settings, beside: dict[str, Any]
+) -> Manifest:
+    """Do the stage's work in a scratch folder and commit it."""
+    with TemporaryDirectory(prefix=f"tagger-{stage}-") as scratch, _disk(stage, scratch):
+        top, out = Path(scratch, "inputs"), Path(scratch, "out")
+        out.mkdir()
+        parts = _parts(run, stage, inputs, settings, top / PARTS)
+        folders = {} if parts else _fetched(run, stage, inputs, top)
         refusal: GateNotPassed | None = None
         _forget_peak_memory()
-        start = time.monotonic()
+        start, cpu = time.monotonic(), _cpu_seconds()
         try:
-            with partial.kept_by(lambda folder, step: run.keep(stage, folder, step, inputs)):
-                summary = asdict(import_module(f"pipeline.stages.{stage}").run(folders, out, settings))
+            name = replica.KEPT if cluster.here() else PARTIAL
+            with partial.kept_by(lambda folder, step: run.keep(stage, name, folder, inputs)):
+                module = _module(stage)
+                done = module.gather(parts, out, settings) if parts else module.run(folders, out, settings)
+                summary = asdict(done) | beside
         except GateNotPassed as error:
             refusal, summary = error, error.evidence
-        except OSError as error:
-            raise Unavailable(
-                f"{stage}: the disk under {scratch} failed ({error.strerror or error}); "
-                "see that it is not full, or point TMPDIR at another, then run the stage again"
-            ) from error
-        seconds = time.monotonic() - start
+        seconds, cpu = time.monotonic() - start, _cpu_seconds() - cpu
         if summary:
-            manifest = run.commit(stage, out, inputs=inputs, summary=summary, seconds=seconds, peak_mib=_peak_memory())
-            run.forget(stage)
+            peak, cpu = _peak_memory(), round(cpu, 3)
+            manifest = run.commit(
+                stage, out, inputs=inputs, summary=summary, seconds=seconds, peak_mib=peak, cpu_seconds=cpu
+            )
         if refusal:
+            run.forget(stage)
             raise refusal
         log.info("%s of run %s is complete after %.1f s", stage, run.name, seconds)
-        return summary | _published(run, inputs, manifest, out) if stage == "export" else summary
+        return manifest
+
+
+@contextmanager
+def _disk(stage: str, scratch: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(
+            f"{stage}: the disk under {scratch} failed ({error.strerror or error}); "
+            "see that it is not full, or point TMPDIR at another, then run the stage again"
+        ) from error
+
+
+def _inputs(run: Run, inputs: Mapping[str, Manifest], top: Path, shard: int | None = None) -> dict[str, Path]:
+    """Local folders with the stages' files; of the posts all, or one shard."""
+    folders = {name: top / name for name in inputs}
+    for name, manifest in inputs.items():
+        names = _shard(manifest, shard) if shard is not None and name == "ingest" else None
+        run.fetch(manifest, folders[name], names)
+    return folders
+
+
+def _fetched(run: Run, stage: str, inputs: Mapping[str, Manifest], top: Path) -> dict[str, Path]:
+    """Local folders with the stage's inputs, and with the two that are no stage's where there are such."""
+    folders = _inputs(run, inputs, top)
+    if stage == "evaluate":
+        folders |= live.champion(run, top / CHAMPION)
+    return folders | _left_over(run, stage, inputs, top / RESUME)
+
+
+def _parts(run: Run, stage: str, inputs: Mapping[str, Manifest], settings: Settings, top: Path) -> list[Path]:
+    """What run_part has left for the stage, fetched: of every shard, or nothing where there is none.
+
+    Raises StageOutOfOrder where some are missing.
+    """
+    if not STAGES[stage].parts or settings.shards == 1:
+        return []
+    folders = [top / str(index) for index in range(settings.shards)]
+    there = [run.resume(stage, f"{PARTS}/{index}", inputs, folder) for index, folder in enumerate(folders)]
+    if any(there) and not all(there):
+        raise StageOutOfOrder(
+            f"part {there.index(False)} of {stage} of run {run.name} is not done, or its inputs were made anew since: "
+            "run it first"
+        )
+    return folders if any(there) else []
 
 
 def _left_over(run: Run, stage: str, inputs: Mapping[str, Manifest], folder: Path) -> dict[str, Path]:
     """What an earlier try of the stage kept before it was cut off, as one more input; nothing where that is damaged."""
     try:
-        return {RESUME: folder} if run.resume(stage, inputs, folder) else {}
+        return {RESUME: folder} if run.resume(stage, PARTIAL, inputs, folder) else {}
     except CorruptArtifact as error:
         log.warning("%s begins anew: %s", stage, error)
         return {}
 
 
-def _champion(run: Run, folder: Path) -> dict[str, Path]:
-    """The live model as one more input of evaluate, or nothing where none is live.
-
-    Where its files are lost, the folder holds its card only, and the stage says that it cannot be compared.
-    """
-    registry = Registry(run.store)
-    live = registry.live_before(run.existing().version)
-    if live is None:
-        return {}
-    folder.mkdir(parents=True)
-    card = registry.card(live)
-    (folder / "card.json").write_text(json.dumps({"version": live} if card is None else asdict(card)))
-    try:
-        registry.fetch(live, folder / "model")
-    except (BadInput, CorruptArtifact) as error:
-        log.warning("the live model cannot be fetched: %s", error)
-    return {CHAMPION: folder}
-
-
-def _published(run: Run, inputs: Mapping[str, Manifest], exported: Manifest, folder: Path) -> dict[str, Any]:
-    """Publish what export left: a stage knows no store, so this is the runner's."""
-    evaluation, training = inputs["evaluate"].summary, inputs["train"].summary
-    record = run.existing()
-    card = Card(
-        version=record.version,
-        run=run.name,
-        data=record.created.astimezone(UTC).isoformat(),
-        path=run.attempt(exported),
-        checkpoint=training["checkpoint"],
-        accuracy=evaluation["accuracy"],
-        macro_f1=evaluation["macro_f1"],
-        tags=evaluation["tags"],
-        invented=inputs["ingest"].summary["invented"],
-        published=datetime.now(UTC).isoformat(timespec="seconds"),
-        files=exported.files,
-    )
-    registry = Registry(run.store)
-    _refuse_outrun(registry, evaluation, record)
-    card = registry.publish(card, folder, forced=record.settings.force_reason or "")
-    live = registry.live()
-    log.info("version %d is published, accuracy %.4f", card.version, card.accuracy)
-    if live != card.version:
-        log.warning("version %d stays live: its data is newer than that of version %d", live, card.version)
-    return {"version": card.version, "accuracy": card.accuracy, "live": live == card.version}
-
-
-def _refuse_outrun(registry: Registry, evaluation: dict[str, Any], record: Record) -> None:
-    """A verdict holds against the model it was reached against: not once another has gone live."""
-    live = registry.live()
-    if live not in {evaluation["champion"], record.version}:
-        raise StageOutOfOrder(
-            f"version {live} went live since this run was compared with {evaluation['champion'] or 'no model'}: "
-            f"run evaluate of run {record.run} again, then export"
-        )
+def _cpu_seconds() -> float:
+    """The cores' time of this process so far, and of those it has started and waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _forget_peak_memory() -> None:

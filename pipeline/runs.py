@@ -5,9 +5,10 @@ import json
 import re
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +24,11 @@ PACKAGES = ("tensorflow", "apache-airflow", "pyarrow", "numpy", "pandas", "sciki
 
 
 RUNS = "runs"
+PARTIAL = "partial"
+"""What a stage has done so far, for a later try."""
+
+PARTS = "parts"
+"""What the parts of a stage have done, each under its number, for the stage to gather."""
 
 
 _TIME = "%Y%m%dT%H%M%S"
@@ -32,6 +38,11 @@ _ATTEMPT = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
 def attempt_time(attempt: str) -> datetime:
     """When the attempt was committed, which its name begins with."""
     return datetime.strptime(attempt.partition("-")[0], _TIME).replace(tzinfo=UTC)
+
+
+def warnings_of(manifests: Mapping[str, "Manifest"]) -> list[str]:
+    """The reservations that the stages had, in their order."""
+    return [warning for manifest in manifests.values() for warning in manifest.summary.get("warnings", [])]
 
 
 def name_of(identifier: str) -> str:
@@ -69,13 +80,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one attempt of a stage left: the only thing a reader trusts.
+    """What one attempt of a stage left, in the folder of the run that made it: the only thing a reader trusts.
 
-    `inputs` holds the digests of the manifests it was made from, `seconds` and `peak_mib` what it took (MiB of
-    resident memory; None where the system does not tell).
+    `inputs` holds the digests of the manifests it was made from, `seconds`, `peak_mib` and `cpu_seconds` what it took:
+    MiB of resident memory (None where the system does not tell), and the cores' time, user and system, of the process
+    and of those that it started and waited for.
     """
 
     stage: str
+    run: str
     attempt: str
     files: dict[str, FileEntry]
     inputs: dict[str, str]
@@ -83,6 +96,7 @@ class Manifest:
     seconds: float
     peak_mib: float | None
     finished: str
+    cpu_seconds: float | None = None  # in the manifests of older versions there is none
 
     @property
     def digest(self) -> str:
@@ -184,35 +198,35 @@ class Run:
 
     def attempt(self, manifest: Manifest) -> str:
         """The folder in the store that holds the manifest's files."""
-        return f"{self.path}/{manifest.stage}/{manifest.attempt}"
+        return f"{RUNS}/{manifest.run}/{manifest.stage}/{manifest.attempt}"
 
     def attempts(self, stage: str) -> list[str]:
         """Every attempt of the stage that left a folder, complete or not."""
         return [name for name in self.store.names(f"{self.path}/{stage}") if _ATTEMPT.fullmatch(name)]
 
-    def fetch(self, manifest: Manifest, folder: Path) -> None:
-        """Copy a stage's files into the local folder, each checked against its manifest."""
+    def fetch(self, manifest: Manifest, folder: Path, names: Iterable[str] | None = None) -> None:
+        """Copy a stage's files, or those named, into the local folder, each checked against its manifest."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.store.download(self.attempt(manifest), manifest.files, folder)
+        wanted = manifest.files if names is None else {name: manifest.files[name] for name in names}
+        self.store.download(self.attempt(manifest), wanted, folder)
 
-    def keep(self, stage: str, folder: Path, step: int, inputs: Mapping[str, Manifest]) -> None:
-        """Keep a stage's work so far, for a later try: files first, partial.json last; then what it replaces goes."""
-        top = f"{self.path}/{stage}/partial"
-        path, old = f"{top}/{step}-{uuid.uuid4().hex[:8]}", self.store.names(top)
+    def keep(self, stage: str, name: str, folder: Path, inputs: Mapping[str, Manifest]) -> None:
+        """Keep a piece of a stage's work under a name: files first, its document last; then what it replaces goes."""
+        top = f"{self.path}/{stage}/{name}"
+        path, old = f"{top}/{uuid.uuid4().hex[:8]}", self.store.names(top)
         kept = {
             "path": path,
-            "step": step,
             "files": {name: asdict(entry) for name, entry in entries(folder).items()},
             "inputs": {name: manifest.digest for name, manifest in inputs.items()},
         }
         self.store.upload(folder, path)
-        self.store.write(f"{self.path}/{stage}/partial.json", kept)
-        for name in old:
-            self.store.remove(f"{top}/{name}")
+        self.store.write(f"{top}.json", kept)
+        for replaced in old:
+            self.store.remove(f"{top}/{replaced}")
 
-    def resume(self, stage: str, inputs: Mapping[str, Manifest], folder: Path) -> bool:
-        """Fetch what an earlier try of the stage kept, if it was made from these inputs: whether there was such."""
-        kept = self.store.read(f"{self.path}/{stage}/partial.json")
+    def resume(self, stage: str, name: str, inputs: Mapping[str, Manifest], folder: Path) -> bool:
+        """Fetch what was kept under the name, if it was made from these inputs: whether there was such."""
+        kept = self.store.read(f"{self.path}/{stage}/{name}.json")
         if not kept or kept["inputs"] != {name: manifest.digest for name, manifest in inputs.items()}:
             return False
         folder.mkdir(parents=True)
@@ -220,9 +234,11 @@ class Run:
         return True
 
     def forget(self, stage: str) -> None:
-        """Remove what keep has kept."""
-        self.store.remove(f"{self.path}/{stage}/partial.json")
-        self.store.remove(f"{self.path}/{stage}/partial")
+        """Remove what keep has kept: documents first."""
+        top = f"{self.path}/{stage}"
+        documents = [name for name in self.store.names(f"{top}/{PARTS}") if name.endswith(".json")]
+        for name in (f"{PARTIAL}.json", *(f"{PARTS}/{name}" for name in documents), PARTIAL, PARTS):
+            self.store.remove(f"{top}/{name}")
 
     def commit(
         self,
@@ -233,11 +249,13 @@ class Run:
         summary: dict[str, Any],
         seconds: float,
         peak_mib: float | None,
+        cpu_seconds: float | None = None,
     ) -> Manifest:
         """Make the local folder the stage's result: files first, manifest last."""
         now = datetime.now(UTC)
         manifest = Manifest(
             stage=stage,
+            run=self.name,
             attempt=f"{now:{_TIME}}-{uuid.uuid4().hex[:8]}",
             files=entries(folder),
             inputs={name: made_from.digest for name, made_from in inputs.items()},
@@ -245,10 +263,15 @@ class Run:
             seconds=round(seconds, 3),
             peak_mib=peak_mib,
             finished=now.isoformat(timespec="seconds"),
+            cpu_seconds=cpu_seconds,
         )
         self.store.upload(folder, f"{self.path}/{stage}/{manifest.attempt}")
-        self.store.write(f"{self.path}/{stage}/manifest.json", asdict(manifest))
+        self.adopt(manifest)
         return manifest
+
+    def adopt(self, manifest: Manifest) -> None:
+        """Make an attempt, of this run or of another, the stage's result."""
+        self.store.write(f"{self.path}/{manifest.stage}/manifest.json", asdict(manifest))
 
 
 def _document(record: Record) -> dict[str, Any]:
@@ -261,12 +284,13 @@ def _document(record: Record) -> dict[str, Any]:
         "source": record.settings.source,
         "restricted": isinstance(record.settings, Restricted),
         "settings": record.settings.model_dump(mode="json", exclude={"store"}),
-        "code": {"version": package_version("stackoverflow-tagger"), "sha256": _code_digest()},
+        "code": {"version": package_version("stackoverflow-tagger"), "sha256": code_digest()},
         "packages": {"python": sys.version.split()[0]} | {name: package_version(name) for name in PACKAGES},
     }
 
 
-def _code_digest() -> str:
+@cache
+def code_digest() -> str:
     """sha256 over this package's source files, so that a run made with changed code can be told."""
     package = Path(__file__).parent
     listing = {path.relative_to(package).as_posix(): digest(path) for path in sorted(package.rglob("*.py"))}

@@ -20,6 +20,8 @@ from pipeline.errors import BadInput
 SCHEME = "sample://"
 DEFAULTS = {"rows": 4000, "seed": 0}
 ROWS_PER_BLOCK = 1024
+BYTES_PER_POST = 800
+"""On average, and near enough to refuse a sample that nobody can want."""
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

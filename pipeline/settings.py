@@ -13,8 +13,19 @@ from pipeline.allowed import refuse_secrets
 from pipeline.errors import BadInput
 
 PREFIX = "TAGGER_"
+MAX_SOURCE_BYTES = 64 * 2**30
+"""Room for every question that was ever asked on Stack Overflow, about 24 million, at 2 KB each."""
+
 FIRST = "Run Parameters"
 """The one section of Airflow's trigger form that is open from the start."""
+
+DATA = "Data"
+COPIES = "Share of posts, 0 to 1, that are copies of an earlier one"
+LEAKED = "Share of test posts, 0 to 1, that are copies of a train post"
+TAG_DRIFT = "Jensen-Shannon divergence, 0 to 1, of the tags from those that the live model was trained on"
+WORD_DRIFT = "Jensen-Shannon divergence, 0 to 1, of the words from those that the live model was trained on"
+UNKNOWN_WORDS = "Rise, 0 to 1, of the share of words that the live model does not know"
+LENGTH_CHANGE = "Factor, 1 or more, between the length of the median post and that which the live model was trained on"
 
 
 def root() -> Path:
@@ -24,6 +35,14 @@ def root() -> Path:
 
 def _field(default: Any, section: str, description: str, **limits: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"section": section}, **limits)
+
+
+def _warn(default: float, what: str, ge: float = 0, le: float | None = 1) -> Any:
+    return _field(default, DATA, f"{what}, above which the run goes on with a reservation.", ge=ge, le=le)
+
+
+def _fail(default: float, what: str, ge: float = 0, le: float | None = 1) -> Any:
+    return _field(default, DATA, f"{what}, above which the run is refused.", ge=ge, le=le)
 
 
 def _deployment(description: str, **rest: Any) -> Any:
@@ -48,6 +67,9 @@ class Settings(BaseModel):
     max_rejected_fraction: float = _field(
         0.01, FIRST, "Share of rows, 0 to 1, that may be set aside before the run is refused.", ge=0, le=1
     )
+    reuse: bool = _field(
+        True, FIRST, "Take over what an earlier run made of the same data with the same settings and the same code."
+    )
     split: Literal["sequential", "hash"] = _field(
         "sequential",
         FIRST,
@@ -57,6 +79,21 @@ class Settings(BaseModel):
     train_fraction: float = _field(
         0.8, FIRST, "Share of posts, between 0 and 1, that train; the rest test.", gt=0, lt=1
     )
+    drop_duplicates: bool = _field(
+        False, DATA, "Keep only the first of posts with the same text; the others are set aside."
+    )
+    warn_duplicates: float = _warn(0.01, COPIES)
+    fail_duplicates: float = _fail(0.5, COPIES)
+    warn_leaked: float = _warn(0.01, LEAKED)
+    fail_leaked: float = _fail(0.1, LEAKED)
+    warn_tag_drift: float = _warn(0.02, TAG_DRIFT)
+    fail_tag_drift: float = _fail(0.2, TAG_DRIFT)
+    warn_word_drift: float = _warn(0.01, WORD_DRIFT)
+    fail_word_drift: float = _fail(0.15, WORD_DRIFT)
+    warn_unknown_words: float = _warn(0.05, UNKNOWN_WORDS)
+    fail_unknown_words: float = _fail(0.2, UNKNOWN_WORDS)
+    warn_length_change: float = _warn(1.25, LENGTH_CHANGE, ge=1, le=None)
+    fail_length_change: float = _fail(2.0, LENGTH_CHANGE, ge=1, le=None)
     vocabulary_size: int = _field(
         1000,
         "Words",
@@ -100,14 +137,32 @@ class Settings(BaseModel):
     force_reason: str | None = _field(
         None,
         "Gate",
-        "Why to publish though the live model is better, newer or not comparable; kept for ever. Empty: not forced. "
-        "The thresholds hold all the same.",
+        "Why to publish though the live model is better, newer, not comparable or trained on other data; kept for "
+        "ever. Empty: not forced. The thresholds hold all the same.",
     )
     keep_versions: int = _deployment("Versions that retention keeps besides the live one, 0 or more.", default=5, ge=0)
     keep_days: float = _deployment("Days for which retention keeps everything, 0 or more.", default=30.0, ge=0)
+    shards: int = _deployment(
+        "Pieces of the posts that fit_vocabulary and vectorize work on, each in a task of its own where there are "
+        "several, 1 to 1,024. The result is the same.",
+        default=1,
+        ge=1,
+        le=1024,
+    )
     store: str = _deployment(
         "Where artifacts and models are kept: a folder or any fsspec URL.",
         default_factory=lambda: str(root() / "store"),
+    )
+    max_source_bytes: int = _deployment(
+        "Bytes, unpacked, after which reading a source is given up, 1 or more: no source makes a run endless or fills "
+        "a disk of any size.",
+        default=MAX_SOURCE_BYTES,
+        ge=1,
+    )
+    store_connection: str | None = _deployment(
+        "Airflow's connection of type aws that opens an s3:// store for its runs; none: the environment's AWS_* "
+        "variables, as on the command line.",
+        default=None,
     )
     schedule: str | None = _deployment(
         "When the DAG runs by itself: a cron expression, a preset such as @weekly, or none.", default="@weekly"
@@ -125,7 +180,7 @@ class Settings(BaseModel):
         """The folders and URLs that the source must be in, or None where it may be anything."""
         return None
 
-    @field_validator("min_accuracy", "force_reason", "schedule", mode="before")
+    @field_validator("min_accuracy", "force_reason", "schedule", "store_connection", mode="before")
     @classmethod
     def _none_by_name(cls, value: Any) -> Any:
         """A variable or a command line can only say "none" in letters."""

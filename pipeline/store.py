@@ -34,11 +34,14 @@ class Store:
     Every method raises Unavailable where the filesystem does not answer.
     """
 
-    def __init__(self, url: str) -> None:
-        """Raises BadInput for a protocol that is unknown or whose package is not installed."""
+    def __init__(self, url: str, **options: Any) -> None:
+        """Options are the filesystem's own, as fsspec takes them.
+
+        Raises BadInput for a protocol that is unknown or whose package is not installed.
+        """
         self.url = url.rstrip("/") or url
         try:
-            self.fs, self.root = fsspec.url_to_fs(url)
+            self.fs, self.root = fsspec.url_to_fs(url, **options)
         except (ValueError, ImportError) as error:
             raise BadInput(
                 f"store {url!r} cannot be used: {str(error).rstrip('.')}; set TAGGER_STORE to another"

@@ -8,11 +8,12 @@ points (`code_points`, for the serving graph) cannot see the end of a word. Arro
 `tf.strings.lower` follow other versions of Unicode and differ from Python's on some fifty code points.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +28,10 @@ from scipy import sparse
 FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 EXPANDS = {"\u0130": "i\u0307"}  # the one code point that is two in lower case
 VOCABULARY_FILE = "vocabulary.txt"
+COUNTS_FILE = "counts.parquet"
 MODES = ("binary", "count", "freq", "tfidf")
+
+THREADS = max(2, os.cpu_count() or 1)
 
 _CASED = 0x20000  # no code point from here on has a lower case
 _ASCII = bytes.maketrans(
@@ -163,6 +167,19 @@ class Vocabulary:
     counts: Longs  # [len(words)]: occurrences
     document_counts: Longs  # [len(words)]: posts with the word
     documents: int  # posts counted
+    occurrences: int  # of all words counted, these and those that are too rare
+
+    @property
+    def unknown(self) -> float:
+        """The share of the words counted that are not in the vocabulary."""
+        return 1 - int(self.counts.sum()) / max(self.occurrences, 1)
+
+    def head(self, size: int) -> "Vocabulary":
+        """The `size - 1` most frequent of these words."""
+        most = slice(0, max(size - 1, 0))
+        return replace(
+            self, words=self.words[most], counts=self.counts[most], document_counts=self.document_counts[most]
+        )
 
     def save(self, folder: Path) -> None:
         r"""Write `vocabulary.txt` (a word a line, most frequent first, UTF-8) and `counts.parquet` into the folder.
@@ -172,22 +189,24 @@ class Vocabulary:
         lines = "".join(f"{word}\n" for word in self.words.to_pylist())
         (folder / VOCABULARY_FILE).write_bytes(lines.encode())
         table = pa.table({"word": self.words, "count": self.counts, "document_count": self.document_counts})
-        pq.write_table(table.replace_schema_metadata({"documents": str(self.documents)}), folder / "counts.parquet")
+        totals = {"documents": str(self.documents), "occurrences": str(self.occurrences)}
+        pq.write_table(table.replace_schema_metadata(totals), folder / COUNTS_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> "Vocabulary":
         """Read what `save` wrote."""
-        table = pq.read_table(folder / "counts.parquet")
+        table = pq.read_table(folder / COUNTS_FILE)
         return cls(
             words=table["word"].combine_chunks(),
             counts=table["count"].to_numpy(),
             document_counts=table["document_count"].to_numpy(),
             documents=int(table.schema.metadata[b"documents"]),
+            occurrences=int(table.schema.metadata[b"occurrences"]),
         )
 
 
 @dataclass(frozen=True)
-class _Counts:
+class Counts:
     """Distinct words in order of first appearance, how often each occurs and in how many posts."""
 
     words: pa.Array
@@ -195,29 +214,48 @@ class _Counts:
     document_counts: Longs
     documents: int
 
+    def save(self, path: Path) -> None:
+        """Write them as one Parquet file."""
+        columns = {"word": self.words, "count": self.counts, "document_count": self.document_counts}
+        pq.write_table(pa.table(columns).replace_schema_metadata({"documents": str(self.documents)}), path)
 
-def count_words(batches: Iterable[pa.Array], *, size: int, threads: int = 2) -> Vocabulary:
-    """Vocabulary of the `size - 1` most frequent words, as Keras's num_words; ties go to the word seen first.
+    @classmethod
+    def load(cls, path: Path) -> "Counts":
+        """Read what `save` wrote."""
+        table = pq.read_table(path)
+        counts, document_counts = (table[name].to_numpy() for name in ("count", "document_count"))
+        documents = int(table.schema.metadata[b"documents"])
+        return cls(table["word"].combine_chunks(), counts, document_counts, documents)
 
-    Memory grows with the number of distinct words, not of posts.
-    """
+    def most_frequent(self, size: int) -> Vocabulary:
+        """The `size - 1` most frequent words, as Keras's num_words; ties go to the word seen first."""
+        most = np.argsort(-self.counts, kind="stable")[: max(size - 1, 0)]
+        return Vocabulary(
+            words=self.words.take(pa.array(most)).cast(pa.string()),
+            counts=self.counts[most],
+            document_counts=self.document_counts[most],
+            documents=self.documents,
+            occurrences=int(self.counts.sum()),
+        )
+
+
+def count_words(batches: Iterable[pa.Array], *, size: int, threads: int = THREADS) -> Vocabulary:
+    """Vocabulary of the `size - 1` most frequent words, as Keras's num_words; ties go to the word seen first."""
+    return count(batches, threads=threads).most_frequent(size)
+
+
+def count(batches: Iterable[pa.Array], *, threads: int = THREADS) -> Counts:
+    """The words of all batches. Memory grows with the number of distinct words, not of posts."""
     slices = (part for batch in batches for part in _slices(batch, _SLICE))
-    total = _merged(_in_order(_count, slices, threads))
-    most = np.argsort(-total.counts, kind="stable")[: max(size - 1, 0)]
-    return Vocabulary(
-        words=total.words.take(pa.array(most)).cast(pa.string()),
-        counts=total.counts[most],
-        document_counts=total.document_counts[most],
-        documents=total.documents,
-    )
+    return merged(_in_order(_count, slices, threads))
 
 
-def _count(posts: pa.Array) -> _Counts:
+def _count(posts: pa.Array) -> Counts:
     found, ends = _split(posts)
     encoded = found.dictionary_encode()
     cells, first = _by_column(encoded.indices.to_numpy(), ends, len(encoded.dictionary))
     document_counts = np.add.reduceat(first, cells.indptr[:-1], dtype=np.int64)
-    return _Counts(encoded.dictionary, np.diff(cells.indptr).astype(np.int64), document_counts, len(posts))
+    return Counts(encoded.dictionary, np.diff(cells.indptr).astype(np.int64), document_counts, len(posts))
 
 
 def _by_column(columns: Ints, ends: Ints, width: int) -> tuple[sparse.csc_matrix, NDArray[np.bool_]]:
@@ -234,14 +272,14 @@ def _by_column(columns: Ints, ends: Ints, width: int) -> tuple[sparse.csc_matrix
     return cells, first
 
 
-def _merged(parts: Iterable[_Counts]) -> _Counts:
-    """Sum of the parts, words in order of first appearance.
+def merged(parts: Iterable[Counts]) -> Counts:
+    """Sum of the parts, which follow one another; words in order of first appearance.
 
     A merge waits until the parts set aside are as large as the sum so far, so the time is linear in their size.
     """
     none = np.empty(0, np.int64)
-    total = _Counts(pa.array([], pa.large_string()), none, none, 0)
-    waiting: list[_Counts] = []
+    total = Counts(pa.array([], pa.large_string()), none, none, 0)
+    waiting: list[Counts] = []
     for part in parts:
         waiting.append(part)
         if sum(len(part.words) for part in waiting) > max(len(total.words), _MERGE):
@@ -249,13 +287,13 @@ def _merged(parts: Iterable[_Counts]) -> _Counts:
     return _sum([total, *waiting])
 
 
-def _sum(parts: list[_Counts]) -> _Counts:
+def _sum(parts: list[Counts]) -> Counts:
     every = pa.concat_arrays([part.words.cast(pa.large_string()) for part in parts]).dictionary_encode()
     index = every.indices.to_numpy()
     counts, document_counts = np.zeros((2, len(every.dictionary)), np.int64)
     np.add.at(counts, index, np.concatenate([part.counts for part in parts]))
     np.add.at(document_counts, index, np.concatenate([part.document_counts for part in parts]))
-    return _Counts(every.dictionary, counts, document_counts, sum(part.documents for part in parts))
+    return Counts(every.dictionary, counts, document_counts, sum(part.documents for part in parts))
 
 
 def _in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
@@ -336,7 +374,11 @@ def _values(counts: sparse.csr_matrix, weights: NDArray[np.float64], mode: str) 
 
 
 def vectorize_all(
-    batches: Iterable[pa.Array], vocabulary: Vocabulary, *, size: int, mode: str, threads: int = 2
-) -> Iterator[pa.RecordBatch]:
-    """Vectorize each batch on threads, results in the order of the batches; bounded look-ahead."""
-    return _in_order(partial(vectorize, vocabulary=vocabulary, size=size, mode=mode), batches, threads)
+    batches: Iterable[pa.RecordBatch], vocabulary: Vocabulary, *, size: int, mode: str, threads: int = THREADS
+) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+    """Each batch with the vectors of its column `post`, made on threads, in order; bounded look-ahead."""
+
+    def beside(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        return batch, vectorize(batch.column("post"), vocabulary, size=size, mode=mode)
+
+    return _in_order(beside, batches, threads)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline import progress
+from pipeline import progress, reuse
 from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.registry import CARDS, LOG, Card, Registry, path_of
 from pipeline.runs import RUNS, Run
@@ -37,6 +37,8 @@ def _checks(store: Store, name: str | None) -> Iterator[str | None]:
         for run in store.names(RUNS):
             yield from _run(Run(store, run))
         yield from _documents(store, LOG)
+        for stage in STAGES:
+            yield from _documents(store, f"{reuse.FOLDER}/{stage}")
         for document in store.names(CARDS):
             yield from _version(store, int(document.removesuffix(".json")))
         yield from _served(store)

@@ -258,3 +258,18 @@ def test_the_installed_command_answers():
         [Path(sys.executable).with_name("tagger"), "--help"], capture_output=True, text=True, check=True
     )
     assert all(command in done.stdout for command in ("run", "show", "runs", "models", "predict"))
+
+
+def test_a_run_that_changes_nothing_says_so(tagger, finished_run, tmp_path):
+    shutil.copytree(finished_run.store.url, tmp_path / "store")
+    settings = finished_run.existing().settings
+    options = ("--store", tmp_path / "store", "--run", "again")
+    changed = [f"{name}={getattr(settings, name)}" for name in ("source", "epochs")]
+    status, out, err = tagger("run", *options, *(part for pair in changed for part in ("--set", pair)))
+    version = finished_run.existing().version
+    assert status == 0
+    assert out.startswith(f"unchanged  since run finished: version {version}, accuracy ")
+    assert err.count("as in run finished") == 6
+    _, out, _ = tagger("show", "again", "--store", tmp_path / "store")
+    assert f", version {version}, which run finished published" in out.splitlines()[0]
+    assert out.count("as in run finished") == 6

@@ -1,15 +1,19 @@
 """The rules of docs/architecture.md that the import contracts of pyproject.toml cannot say."""
 
 import ast
+import re
 import subprocess
 import sys
+import tokenize
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from pipeline.stages import STAGES
 
-PACKAGE = Path(__file__).parents[1] / "pipeline"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pipeline"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -52,3 +56,52 @@ def test_no_module_is_longer_than_one_sitting():
     assert {
         path.name: len(path.read_text().splitlines()) for path in MODULES if len(path.read_text().splitlines()) > 400
     } == {}
+
+
+OURS = [
+    path for folder in ("pipeline", "dags", "tests", "benchmarks", "tools") for path in ROOT.glob(f"{folder}/**/*.py")
+]
+
+PICKLING = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "torch", "yaml"}
+"""Modules that run what they read, or do so unless told otherwise."""
+
+RUNNING = {
+    *("eval", "exec", "allow_pickle", "read_pickle", "to_pickle"),
+    *("load_model", "load_weights", "model_from_json", "model_from_config", "model_from_yaml", "utils.get_file"),
+    *("ParseDict", "extractall"),
+}
+"""Names of what runs, or can be made to run, what it reads; SECURITY.md's table relies on their absence."""
+
+
+def calls(path):
+    """Everything that the file calls, by its last two names and by its last, and every argument that it names."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            *_, owner, name = ["", *ast.unparse(node.func).split(".")]
+            yield from (name, f"{owner}.{name}", *(keyword.arg for keyword in node.keywords))
+
+
+def test_nothing_that_is_read_is_run():
+    named = {path.relative_to(ROOT): {name.split(".")[0] for name in imports(path)} & PICKLING for path in OURS}
+    called = {path.relative_to(ROOT): set(calls(path)) & RUNNING for path in OURS}
+    assert {path: names for found in (named, called) for path, names in found.items() if names} == {}
+
+
+def test_each_exception_from_the_security_rules_has_its_reason():
+    """Of ruff's S rules, in the sources and in pyproject.toml, where they are on for everything."""
+    lint = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
+    assert "S" in lint["select"]
+    assert [rule for rule in lint["ignore"] if rule.startswith("S") and rule[1:].isdigit()] == []
+    lines = [line for line in (ROOT / "pyproject.toml").read_text().splitlines() if re.search(r'"S\d+"', line)]
+    assert len(lines) == sum(
+        any(re.match(r"S\d", rule) for rule in rules) for rules in lint["per-file-ignores"].values()
+    )
+    assert [line for line in lines if " # " not in line] == []
+    comments = [
+        token.string
+        for path in OURS
+        for token in tokenize.generate_tokens(path.open().readline)
+        if token.type == tokenize.COMMENT and "noqa" in token.string
+    ]
+    assert comments
+    assert [comment for comment in comments if re.search(r"noqa(?!: )|\bS\d+(?!.* - \w)", comment)] == []

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -211,6 +212,14 @@ def test_a_hand_needs_a_reason_and_a_published_version(registry, publish):
         registry.promote(7, " ")
     with pytest.raises(BadInput, match="version 8 is not published"):
         registry.promote(8, "because")
+
+
+def test_a_version_whose_publication_was_cut_off_is_not_fetched(registry, publish, tmp_path):
+    publish(7)
+    card = registry.card(7)
+    registry.store.create("registry/stackoverflow_tagger/versions/8.json", asdict(replace(card, version=8)))
+    with pytest.raises(BadInput, match=r"does not hold version 8 \(published: 7\)"):
+        registry.fetch(8, tmp_path / "back")
 
 
 def test_a_version_is_fetched_whole(registry, publish, tmp_path):

@@ -25,6 +25,7 @@ def run_through(run, last="export"):
 @pytest.fixture
 def copied_run(finished_run, tmp_path):
     shutil.copytree(finished_run.store.url, tmp_path / "store")
+    shutil.rmtree(tmp_path / "store" / "reuse")
     return Run(Store(str(tmp_path / "store")), finished_run.name)
 
 

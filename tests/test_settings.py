@@ -52,7 +52,8 @@ def test_settings_cannot_be_changed():
 
 def test_every_setting_of_a_run_becomes_a_param_that_accepts_its_own_default():
     params = Settings().params()
-    deployment = {"store", "schedule", "keep_versions", "keep_days", "allowed_sources"}
+    deployment = {"store", "store_connection", "shards", "schedule", "keep_versions", "keep_days", "allowed_sources"}
+    deployment.add("max_source_bytes")
     assert set(params) == set(Settings.model_fields) - deployment
     for name, param in params.items():
         schema = {key: value for key, value in param.items() if key != "default"}

@@ -3,12 +3,14 @@
 import csv
 import gzip
 import io
+import os
 import socket
 import tarfile
 import tempfile
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -167,7 +169,7 @@ class TestCsv:
     def test_a_quote_that_swallows_the_file_is_refused_before_memory_is_full(
         self, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(csv_file, "LONGEST_FIELD", 1000)
+        monkeypatch.setattr(csv_file, "LONGEST_RECORD", 1000)
         path = saved(b'post,tags\na,b\nc,"d' + b"\ne,f" * 1000)
         assert "the quote opened in line 3 is not closed within 1,000 characters" in refusal(path)
         csv.field_size_limit(2**17)
@@ -389,6 +391,25 @@ class TestParquet:
         monkeypatch.setattr(pq.ParquetFile, "iter_batches", fail)
         assert refusal(path, Unavailable) == f"{path} could not be read (Input/output error); try again"
 
+    def test_the_decoders_process_is_gone_after_an_abandoned_reading(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, post=["x" * 1000] * 50_000, tags=["java"] * 50_000)
+        blocks = sources.read(str(path), text_column="post", tag_column="tags")
+        next(blocks)
+        assert os.waitpid(-1, os.WNOHANG) == (0, 0)
+        blocks.close()  # type: ignore[attr-defined]
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+
+    def test_our_own_faults_are_no_faults_of_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr(parquet_file, "_plain")
+        with pytest.raises(RuntimeError, match="NameError: name '_plain' is not defined"):
+            read(self.write(tmp_path, post=["how"], tags=["java"]))
+
+    def test_a_fault_that_quotes_the_file_is_one_visible_line(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, post=["how"], tags=["java"])
+        path.write_bytes(path.read_bytes().replace(b"post", b"p\x1b\x7ft"))
+        assert refusal(path).isprintable()
+
 
 class TestFiles:
     def test_file_url_and_home(self, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -543,6 +564,16 @@ class Served(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"a\r\npost,tags\n\r\n")  # and no last chunk
 
+    def forever(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(CSV * 1000)
+
+    def vast(self) -> None:
+        self.answer(CSV, length=10**15)
+
     def silent(self) -> None:
         self.answer(CSV, length=5000)
         self.wfile.flush()
@@ -593,6 +624,15 @@ class TestHttp:
     def test_refusals(self, server: str, path: str, kind: type[TaggerError], sentence: str) -> None:
         source = f"{server}/{path}".replace("://", "://user:secret@") + "?token=secret"
         assert refusal(source, kind).startswith(f"{server}/{path} {sentence}")
+
+    @pytest.mark.parametrize("path", ["forever", "vast"])
+    def test_a_download_without_end_is_given_up(self, server: str, path: str) -> None:
+        with pytest.raises(BadInput, match="holds more than max_source_bytes=1,000,000; name a smaller source"):
+            next(sources.read(f"{server}/{path}", text_column="post", tag_column="tags", max_bytes=10**6))
+
+    def test_a_slow_download_is_given_up(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(opening, "LONGEST_DOWNLOAD", 0)
+        assert "was not fetched within 0 seconds; try again later" in refusal(f"{server}/good", Unavailable)
 
     def test_timeout(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(opening, "TIMEOUT", httpx.Timeout(0.2))

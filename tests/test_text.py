@@ -253,21 +253,27 @@ def test_results_do_not_depend_on_batches_slices_and_threads(small_slices: None,
     assert counted(vocabulary) == [(word, count, documents[word]) for word, count in each.most_common(99)]
     assert vocabulary.documents == 400
 
-    vectors = list(vectorize_all(iter(batches), vocabulary, size=100, mode="tfidf", threads=threads))
+    pairs = list(vectorize_all(map(as_posts, batches), vocabulary, size=100, mode="tfidf", threads=threads))
+    assert [batch.column("post") for batch, _ in pairs] == batches
+    vectors = [vectors for _, vectors in pairs]
     assert [len(vector) for vector in vectors] == [len(array) for array in batches]
     assert pa.Table.from_batches(vectors).combine_chunks().to_batches() == [
         vectorize(posts, vocabulary, size=100, mode="tfidf")
     ]
 
 
+def as_posts(texts: pa.Array) -> pa.RecordBatch:
+    return pa.record_batch({"post": texts})
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_no_more_batches_are_read_than_the_threads_have_room_for(threads: int) -> None:
     read: list[int] = []
 
-    def batches() -> Iterator[pa.Array]:
+    def batches() -> Iterator[pa.RecordBatch]:
         for number in range(50):
             read.append(number)
-            yield strings("a b")
+            yield as_posts(strings("a b"))
 
     vectors = vectorize_all(batches(), count_words([strings("a")], size=2), size=2, mode="count", threads=threads)
     assert read == []
@@ -281,7 +287,7 @@ def test_a_fault_on_a_thread_reaches_the_caller(threads: int) -> None:
     with pytest.raises(ValueError, match="are null"):
         list(
             vectorize_all(
-                [strings("a"), pa.array([None], pa.string())],
+                map(as_posts, [strings("a"), pa.array([None], pa.string())]),
                 count_words([strings("a")], size=2),
                 size=2,
                 mode="count",

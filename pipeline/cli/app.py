@@ -62,7 +62,8 @@ def _shared(
     if sys.stderr.isatty():
         progress.show_with(_bars)
     else:
-        logging.getLogger(progress.__name__).setLevel(logging.INFO)
+        for name in (progress.__name__, "pipeline.estimator.distributed"):
+            logging.getLogger(name).setLevel(logging.INFO)
     handler = logging.StreamHandler()
     handler.setFormatter(_Inert("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

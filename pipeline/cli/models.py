@@ -59,11 +59,12 @@ def models(
             number(c.accuracy),
             number(c.macro_f1),
             c.published,
+            str(len(c.warnings) or ""),
             c.run,
         )
         for c in cards
     ]
-    print_table(("version", "", "accuracy", "macro F1", "published", "run"), rows)
+    print_table(("version", "", "accuracy", "macro F1", "published", "reservations", "run"), rows)
 
 
 def _time(text: str) -> datetime:
@@ -154,7 +155,8 @@ def predict(
     with TemporaryDirectory(prefix="tagger-predict-") as scratch:
         Registry(store_of(store)).fetch(version, Path(scratch))
         if source and target:
-            done = prediction.tag_file(Path(scratch), source, target, column or settings.text_column)
+            text, limit = column or settings.text_column, settings.max_source_bytes
+            done = prediction.tag_file(Path(scratch), source, target, text, limit)
             aside = f", {done.rejected:,} rows set aside" if done.rejected else ""
             err.print(f"{done.posts:,} posts tagged into {target}{aside}", soft_wrap=True)
         else:

@@ -23,9 +23,9 @@ from pipeline.cli.app import (
     store_of,
 )
 from pipeline.errors import BadInput
-from pipeline.registry import Registry, path_of
+from pipeline.registry import Card, Registry, path_of
 from pipeline.runner import run_stage
-from pipeline.runs import RUNS, Run
+from pipeline.runs import RUNS, Manifest, Run, warnings_of
 from pipeline.settings import Settings
 from pipeline.stages import STAGES
 from pipeline.store import Store
@@ -50,7 +50,14 @@ def run(
     for stage in chosen:
         start = time.monotonic()
         summary = run_stage(stage, this)
-        err.print(f"  {stage:<15}{summary['rows']:>10,} posts {time.monotonic() - start:7.1f} s", soft_wrap=True)
+        if "replica" in summary:
+            err.print(
+                f"  {stage:<15}{'as ' + summary['replica']:>16} {time.monotonic() - start:7.1f} s",
+                soft_wrap=True,
+            )
+            return
+        took = f"{summary['rows']:>10,} posts {time.monotonic() - start:7.1f} s"
+        err.print(f"  {stage:<15}{took}{_reused(this, this.manifest(stage))}", soft_wrap=True)
     if chosen[-1] == "export":
         _print_published(this)
     else:
@@ -80,6 +87,21 @@ def _run(settings: Settings, name: str | None, *, begins: bool, changed: bool) -
     return this
 
 
+def _reused(this: Run, manifest: Manifest | None) -> str:
+    """Which run's work the stage has taken over; empty where it is the run's own."""
+    return "" if manifest is None or manifest.run == this.name else f"  as in run {manifest.run}"
+
+
+def _card(this: Run) -> Card | None:
+    """The card of the run's model: published by this run, or by that whose export it took over."""
+    exported = this.manifest("export")
+    if exported is None:
+        return None
+    records = [Run(this.store, name).record() for name in (this.name, exported.run)]
+    cards = [Registry(this.store).card(record.version) for record in records if record]
+    return next((card for card in cards if card and card.path == this.attempt(exported)), None)
+
+
 def _after(stage: str) -> str:
     names = list(STAGES)
     return names[names.index(stage) + 1]
@@ -87,12 +109,13 @@ def _after(stage: str) -> str:
 
 def _print_published(this: Run) -> None:
     """Where the run's model is, how good it is, and a line to copy that asks it."""
-    card = Registry(this.store).card(this.existing().version)
-    if card is None or card.run != this.name:
+    card = _card(this)
+    if card is None:
         return
     default = this.store.url == Settings.read(os.environ).store
     store = "" if default else f" --store {shlex.quote(this.store.url)}"
-    out.print(f"published  version {card.version}, accuracy {card.accuracy:.4f}", soft_wrap=True)
+    made = "published  " if card.run == this.name else f"unchanged  since run {card.run}: "
+    out.print(f"{made}version {card.version}, accuracy {card.accuracy:.4f}", soft_wrap=True)
     out.print(f"model      {this.store.shown(path_of(card.version))}", soft_wrap=True)
     question = "How do I center a div with css?"
     out.print(f"ask it     {command()} predict{store} --version {card.version} '{question}'", soft_wrap=True)
@@ -112,22 +135,47 @@ def show(
     if as_json:
         print_json(report)
         return
-    verdict = report["verdict"] or "not evaluated yet"
+    verdict = _verdict(report) or "not evaluated yet"
     accuracy = f", accuracy {report['accuracy']:.4f}" if report["accuracy"] is not None else ""
     version = f", version {report['version']}" if report["version"] else ", nothing published"
+    if report["published_by"] not in {None, report["run"]}:
+        version += f", which run {report['published_by']} published"
     out.print(f"run {report['run']}: {verdict}{accuracy}{version}", soft_wrap=True)
     out.print(f"source {report['source']}", soft_wrap=True)
     for reason in report["reasons"]:
         out.print(f"because {reason}", soft_wrap=True)
     for warning in report["warnings"]:
         out.print(f"with reservations: {warning}", soft_wrap=True)
-    columns = ("stage", "rows", "seconds", "peak MiB", "bytes")
+    columns = ("stage", "rows", "seconds", "peak MiB", "bytes", "")
     rows = [
-        (stage, f"{s['rows']:,}", f"{s['seconds']:.1f}", f"{s['peak_mib'] or 0:,.0f}", f"{s['bytes']:,}")
+        (stage, f"{s['rows']:,}", f"{s['seconds']:.1f}", f"{s['peak_mib'] or 0:,.0f}", f"{s['bytes']:,}", s["reused"])
         for stage, s in report["stages"].items()
     ]
     print_table(columns, rows)
+    _print_data(report)
     _print_published(Run(there, report["run"]))
+
+
+def _verdict(report: dict[str, Any]) -> str:
+    """The gate's word, with the number of reservations about it or about the data; empty where it has not spoken."""
+    verdict, warnings = report["verdict"] or "", len(report["warnings"])
+    if verdict != "passed" or not warnings:
+        return verdict
+    return f"passed with {warnings} reservation{'s' if warnings > 1 else ''}"
+
+
+def _print_data(report: dict[str, Any]) -> None:
+    """The figures by which the data is judged."""
+    summaries = {stage: about["summary"] for stage, about in report["stages"].items()}
+    if ingested := summaries.get("ingest"):
+        out.print(
+            f"data       {ingested['duplicates']:.2%} copies, {ingested['leaked']:.2%} of the test posts leaked, "
+            f"the median post has {ingested['median_characters']:,.0f} characters",
+            soft_wrap=True,
+        )
+    if beside := summaries.get("vectorize", {}).get("drift"):
+        figures = ", ".join(f"{name.replace('_', ' ')} {beside[name]:.4f}" for name in beside if name != "live")
+        out.print(f"beside     version {beside['live']}: {figures}", soft_wrap=True)
 
 
 def _newest_first(store: Store) -> list[dict[str, Any]]:
@@ -138,8 +186,7 @@ def _newest_first(store: Store) -> list[dict[str, Any]]:
 def _show(this: Run) -> dict[str, Any]:
     record, manifests = this.existing(), this.manifests()
     evaluated = manifests["evaluate"].summary if "evaluate" in manifests else {}
-    card = Registry(this.store).card(record.version)
-    published = card.version if card and card.run == this.name else None
+    card = _card(this)
     return {
         "run": this.name,
         "created": record.created.isoformat(),
@@ -147,15 +194,18 @@ def _show(this: Run) -> dict[str, Any]:
         "accuracy": evaluated.get("accuracy"),
         "verdict": evaluated.get("verdict"),
         "reasons": evaluated.get("reasons", []),
-        "warnings": evaluated.get("warnings", []),
-        "version": published,
+        "warnings": warnings_of(manifests),
+        "version": card.version if card else None,
+        "published_by": card.run if card else None,
         "settings": record.settings.model_dump(mode="json", include=set(Settings.per_run())),
         "stages": {
             stage: {
                 "seconds": manifest.seconds,
+                "cpu_seconds": manifest.cpu_seconds,
                 "rows": manifest.summary["rows"],
                 "bytes": sum(entry.bytes for entry in manifest.files.values()),
                 "peak_mib": manifest.peak_mib,
+                "reused": _reused(this, manifest).strip(),
                 "finished": manifest.finished,
                 "summary": manifest.summary,
             }
@@ -175,7 +225,7 @@ def runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
         (
             r["run"],
             f"{len(r['stages'])}/{len(STAGES)}",
-            r["verdict"] or "",
+            _verdict(r),
             number(r["accuracy"]),
             str(r["version"] or ""),
         )

@@ -1,7 +1,7 @@
-"""From Parquet vectors to the batches an Estimator is fed: shuffled in windows, dense one batch at a time."""
+"""From Parquet vectors to the batches an Estimator is fed: shuffled in windows, and sparse as they are stored."""
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,109 +11,154 @@ import tensorflow as tf
 from scipy.sparse import csr_matrix, vstack
 
 from pipeline import posts
-from pipeline.estimator.network import FEATURE
+from pipeline.estimator import network
 
 GROUPS_PER_WINDOW = 16
 """Row groups held and shuffled at once: 16,384 posts, taken from anywhere in the split."""
 
 PREDICTION_BATCH = 512
 
+COLUMNS = ["indices", "values", "label"]
+
 Window = tuple[csr_matrix, np.ndarray]
 
 
+Share = tuple[int, int]
+"""Which of how many readers of the train vectors: (0, 1) is the only one."""
+
+
 def training(
-    folder: Path, *, columns: int, tags: int, batch_size: int, epochs: int, seed: int, done: int = 0
+    folder: Path,
+    *,
+    columns: int,
+    tags: int,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    done: int = 0,
+    share: Share = (0, 1),
 ) -> Callable[[], tf.data.Dataset]:
-    """An input_fn of the train vectors, shuffled anew in each epoch; the same seed gives the same batches.
+    """An input_fn of the share's train vectors, shuffled anew in each epoch; the same seed gives the same batches.
 
     The first `done` batches are left out: an earlier try has trained on them.
     """
 
-    def batches() -> Iterator[tuple[np.ndarray, ...]]:
+    def windows() -> Iterator[Window]:
         for epoch in range(epochs):
-            random = np.random.default_rng([seed, epoch])
-            yield from _batches(_shuffled(folder, columns, random), batch_size)
+            yield from _whole(_shuffled(folder, columns, np.random.default_rng([seed, epoch]), share), batch_size)
 
-    return lambda: _dataset(lambda: islice(batches(), done, None), columns, tags)
+    return lambda: _dataset(windows, columns, tags, batch_size).skip(done).prefetch(2)
 
 
 def testing(folder: Path, *, columns: int, tags: int) -> Callable[[], tf.data.Dataset]:
     """An input_fn of the test vectors, once, in order."""
 
-    def batches() -> Iterator[tuple[np.ndarray, ...]]:
-        windows = (_window(batch, columns) for batch in posts.batches(folder, "test", ["indices", "values", "label"]))
-        yield from _batches(windows, PREDICTION_BATCH)
+    def windows() -> Iterator[Window]:
+        batches = posts.batches(folder, "test", COLUMNS)
+        yield from _whole(((vectors(batch, columns), _labels(batch)) for batch in batches), PREDICTION_BATCH)
 
-    return lambda: _dataset(batches, columns, tags)
-
-
-def _shuffled(folder: Path, columns: int, random: np.random.Generator) -> Iterator[Window]:
-    """Windows of row groups drawn from the whole split, so that a split sorted by tag is mixed all the same."""
-    groups = [
-        (path, group)
-        for path in posts.shards(folder, "train")
-        for group in range(pq.read_metadata(path).num_row_groups)
-    ]
-    order = random.permutation(len(groups))
-    for start in range(0, len(groups), GROUPS_PER_WINDOW):
-        parts = [
-            pq.ParquetFile(groups[at][0]).read_row_group(groups[at][1], columns=["indices", "values", "label"])
-            for at in order[start : start + GROUPS_PER_WINDOW]
-        ]
-        vectors, labels = _window(pa.concat_tables(parts).combine_chunks(), columns)
-        rows = random.permutation(len(labels))
-        yield vectors[rows], labels[rows]
+    return lambda: _dataset(windows, columns, tags, PREDICTION_BATCH).prefetch(2)
 
 
-def _window(table: pa.Table | pa.RecordBatch, columns: int) -> Window:
-    """The rows as a sparse float32 [rows, columns] and their labels, int32 [rows]."""
+def vectors(table: pa.Table | pa.RecordBatch, columns: int) -> csr_matrix:
+    """The rows' `indices` and `values` as one sparse float32 [rows, columns]."""
     indices, values = (_single(table.column(name)) for name in ("indices", "values"))
-    lengths = indices.value_lengths().to_numpy(zero_copy_only=False)
-    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    vectors = csr_matrix(
-        (values.flatten().to_numpy(), indices.flatten().to_numpy(), starts), shape=(len(lengths), columns)
+    starts = np.concatenate([[0], np.cumsum(indices.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64)])
+    return csr_matrix(
+        (values.flatten().to_numpy(), indices.flatten().to_numpy(), starts), shape=(len(indices), columns)
     )
-    return vectors, _single(table.column("label")).to_numpy()
+
+
+def _labels(table: pa.Table | pa.RecordBatch) -> np.ndarray:
+    labels: np.ndarray = _single(table.column("label")).to_numpy()
+    return labels
 
 
 def _single(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _batches(windows: Iterator[Window], size: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """Rows and columns of the non-zero cells, their values, and the labels, `size` posts at a time.
+def row_groups(folder: Path, share: Share = (0, 1)) -> list[tuple[Path, int, int]]:
+    """The train vectors' row groups that are the share's, each as file, number and rows.
 
-    What a window leaves over begins the next batch; only the last batch may be smaller.
+    Every n-th is, so that each of n readers has posts of every part of the split.
     """
+    groups = []
+    for path in posts.shards(folder, "train"):
+        footer = pq.read_metadata(path)
+        groups += [(path, group, footer.row_group(group).num_rows) for group in range(footer.num_row_groups)]
+    reader, readers = share
+    return groups[reader::readers]
+
+
+def _shuffled(folder: Path, columns: int, random: np.random.Generator, share: Share) -> Iterator[Window]:
+    """Windows of row groups drawn from the whole share, so that a split sorted by tag is mixed all the same."""
+    groups = row_groups(folder, share)
+    order = random.permutation(len(groups))
+    for start in range(0, len(groups), GROUPS_PER_WINDOW):
+        parts = [
+            pq.ParquetFile(groups[at][0]).read_row_group(groups[at][1], columns=COLUMNS)
+            for at in order[start : start + GROUPS_PER_WINDOW]
+        ]
+        table = pa.concat_tables(parts).combine_chunks()
+        rows = random.permutation(len(table))
+        yield vectors(table, columns)[rows], _labels(table)[rows]
+
+
+def _whole(windows: Iterator[Window], size: int) -> Iterator[Window]:
+    """The same posts in windows of whole batches of `size`: what one leaves over begins the next, and ends the last."""
     rest: Window | None = None
-    for vectors, labels in windows:
+    for cells, labels in windows:
         if rest:
-            vectors, labels = vstack([rest[0], vectors], format="csr"), np.concatenate([rest[1], labels])
+            cells, labels = vstack([rest[0], cells], format="csr"), np.concatenate([rest[1], labels])
         whole = len(labels) // size * size
-        for start in range(0, whole, size):
-            yield _cells(vectors, labels, start, start + size)
-        rest = (vectors[whole:], labels[whole:]) if whole < len(labels) else None
+        if whole:
+            yield cells[:whole], labels[:whole]
+        rest = (cells[whole:], labels[whole:]) if whole < len(labels) else None
     if rest:
-        yield _cells(*rest, 0, len(rest[1]))
+        yield rest
 
 
-def _cells(vectors: csr_matrix, labels: np.ndarray, start: int, end: int) -> tuple[np.ndarray, ...]:
-    bounds = vectors.indptr[start : end + 1]
-    cells = slice(bounds[0], bounds[-1])
-    rows = np.repeat(np.arange(end - start, dtype=np.int32), np.diff(bounds))
-    return rows, vectors.indices[cells].astype(np.int32, copy=False), vectors.data[cells], labels[start:end]
+def _ahead(windows: Iterator[Window], size: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """Each window's parts as arrays, the next one made while this one is trained on.
+
+    Cells are (row in its batch, column), int64 [cells, 2]; starts are where a post's cells begin, int64 [posts + 1].
+    """
+
+    def made() -> tuple[np.ndarray, ...] | None:
+        window = next(windows, None)
+        if window is None:
+            return None
+        matrix, labels = window
+        rows = np.repeat(np.arange(len(labels)) % size, np.diff(matrix.indptr))
+        cells = np.stack([rows, matrix.indices], axis=1).astype(np.int64, copy=False)
+        return cells, matrix.data, matrix.indptr.astype(np.int64), labels
+
+    # A thread of our own: under op determinism tf.data does not read ahead.
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(made)
+        while (arrays := coming.result()) is not None:
+            coming = reader.submit(made)
+            yield arrays
 
 
-def _dataset(batches: Callable[[], Iterator[tuple[np.ndarray, ...]]], columns: int, tags: int) -> tf.data.Dataset:
-    """({posts_input: float32 [n, columns]}, one-hot float32 [n, tags])."""
+def _dataset(windows: Callable[[], Iterator[Window]], columns: int, tags: int, size: int) -> tf.data.Dataset:
+    """(network.features of `size` posts, one-hot float32 [size, tags]); only the last of an epoch may be smaller."""
 
-    def dense(rows: tf.Tensor, places: tf.Tensor, values: tf.Tensor, labels: tf.Tensor) -> tuple[dict, tf.Tensor]:
-        shape = tf.stack([tf.size(labels), columns])
-        vectors = tf.scatter_nd(tf.stack([rows, places], axis=1), values, shape)
-        return {FEATURE: tf.ensure_shape(vectors, [None, columns])}, tf.one_hot(labels, tags, dtype=tf.float32)
+    def batches(cells: tf.Tensor, values: tf.Tensor, starts: tf.Tensor, labels: tf.Tensor) -> tf.data.Dataset:
+        def batch(first: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+            chosen = labels[first : first + size]
+            count = tf.size(chosen, out_type=tf.int64)
+            begin, end = starts[first], starts[first + count]
+            sparse = tf.SparseTensor(cells[begin:end], values[begin:end], tf.stack([count, columns]))
+            return network.features(sparse), tf.one_hot(chosen, tags, dtype=tf.float32)
 
-    def spec(kind: tf.DType) -> tf.TensorSpec:
-        return tf.TensorSpec([None], kind)
+        return tf.data.Dataset.range(0, tf.size(labels, out_type=tf.int64), size).map(batch)
 
-    kinds = (spec(tf.int32), spec(tf.int32), spec(tf.float32), spec(tf.int32))
-    return tf.data.Dataset.from_generator(batches, output_signature=kinds).map(dense).prefetch(2)
+    kinds = (
+        tf.TensorSpec([None, 2], tf.int64),
+        tf.TensorSpec([None], tf.float32),
+        tf.TensorSpec([None], tf.int64),
+        tf.TensorSpec([None], tf.int32),
+    )
+    return tf.data.Dataset.from_generator(lambda: _ahead(windows(), size), output_signature=kinds).flat_map(batches)

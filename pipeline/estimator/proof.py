@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.sparse import csr_matrix
 
-from pipeline.estimator import serving
+from pipeline.estimator import input_fn, serving
+from pipeline.text import vectorize
 
 CASES = pa.schema(
     [
@@ -44,40 +44,35 @@ class Proof:
 
 
 def prove(model: Path, cases: Path) -> Proof:
-    """Compare every case's vector, tag and probabilities with the SavedModel's, by both signatures."""
+    """Compare every case's vector, tag and probabilities with the SavedModel's, by each of its signatures."""
     count, largest, faults = 0, 0.0, list[str]()
+    words = serving.words(model)
+    assert words is not None  # noqa: S101 - for the type checker: export has just put them there
     with serving.opened(model) as served, pq.ParquetFile(cases) as file:
         for batch in file.iter_batches(BATCH):
             wanted = np.array(batch.column("probabilities").to_pylist(), dtype=np.float32)
             answer = served.tag(batch.column("post").to_pylist())
             vectors = served.vectors(batch.column("post").to_pylist())
-            made = _dense(batch, vectors.shape[1])
-            by_vectors = served.from_vectors(made)
-            differences = np.maximum(
-                np.abs(answer["probabilities"] - wanted).max(axis=1), np.abs(by_vectors - wanted).max(axis=1)
-            )
-            faults.extend(_faults(batch, vectors, made, answer, wanted, differences))
+            cells = input_fn.vectors(batch, vectors.shape[1])
+            made = cells.toarray()
+            answers = (answer["probabilities"], served.from_vectors(made), served.from_cells(cells))
+            differences = np.max([np.abs(probabilities - wanted).max(axis=1) for probabilities in answers], axis=0)
+            again = vectorize(batch.column("post"), words.vocabulary, size=words.size, mode=words.mode)
+            same = (input_fn.vectors(again, words.size).toarray() == made).all(axis=1)
+            same &= np.isclose(vectors, made, rtol=VECTOR_TOLERANCE, atol=0).all(axis=1)
+            faults.extend(_faults(batch, same, answer, wanted, differences))
             count, largest = count + batch.num_rows, max(largest, float(differences.max()))
     return Proof(count, largest, faults[:5])
 
 
-def _dense(batch: pa.RecordBatch, columns: int) -> np.ndarray:
-    indices, values = batch.column("indices"), batch.column("values")
-    starts = np.concatenate([[0], np.cumsum(indices.value_lengths().to_numpy())])
-    cells = (values.flatten().to_numpy(), indices.flatten().to_numpy(), starts)
-    return np.asarray(csr_matrix(cells, shape=(batch.num_rows, columns)).todense())
-
-
 def _faults(
     batch: pa.RecordBatch,
-    vectors: np.ndarray,
-    made: np.ndarray,
+    same: np.ndarray,
     answer: dict[str, np.ndarray],
     wanted: np.ndarray,
     differences: np.ndarray,
 ) -> Iterator[str]:
     rows, tags = batch.column("row").to_pylist(), batch.column("tag").to_pylist()
-    same = np.isclose(vectors, made, rtol=VECTOR_TOLERANCE, atol=0).all(axis=1)
     first, second = -np.sort(-wanted, axis=1)[:, :2].T
     for at, row in enumerate(rows):
         if not same[at]:

@@ -1,19 +1,31 @@
 """What the SavedModel accepts and returns: raw posts in, tags out, with `pipeline.text`'s rule in the graph."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from scipy.sparse import csr_matrix
 
-from pipeline.estimator.network import FEATURE, OUTPUT
+from pipeline.estimator import network
+from pipeline.estimator.network import OUTPUT
 from pipeline.settings import Settings
-from pipeline.text import EXPANDS, Vocabulary, code_points, idf
+from pipeline.text import COUNTS_FILE, EXPANDS, Vocabulary, code_points, idf
 
 SERVING = "serving_default"
 VECTORS = "vectors"
+CELLS = "cells"
+
+RULE = "words.json"
+"""An extra asset: how posts become vectors."""
+
+FEATURE = "posts_input"
+"""The input of `vectors`: whole rows, float32 [n, vocabulary_size]."""
 
 ERRORS = tf.errors.OpError
 """What TensorFlow raises for a model that it cannot load or ask."""
@@ -27,8 +39,9 @@ def export(
     """Write the SavedModel under `folder` and return its path.
 
     `serving_default`: post (string [n]) to tag (string [n]), probability (float32 [n]) and probabilities (float32
-    [n, tags]). `vectors`: posts_input (float32 [n, vocabulary_size]) to labels (float32 [n, tags]). Both
-    files, one entry a line, travel as assets.
+    [n, tags]). `vectors`: posts_input (float32 [n, vocabulary_size]) to labels (float32 [n, tags]). `cells`: the same
+    from a SparseTensor's parts, indices (int64 [cells, 2]), values (float32 [cells]) and shape (int64 [2]). Both files,
+    one entry a line, travel as assets; what `words` reads, as extra ones.
     """
     weights = idf(Vocabulary.load(vocabulary_file.parent), settings.vocabulary_size)
 
@@ -38,27 +51,53 @@ def export(
         return tf.estimator.export.ServingInputReceiver(features, {"post": post})
 
     def model_fn(features: Any, labels: Any, mode: str, config: Any) -> tf.estimator.EstimatorSpec:
-        spec = estimator.model_fn(features, labels, mode, config)
+        cells = tf.sparse.from_dense(features[FEATURE])
+        spec = estimator.model_fn(network.features(cells), labels, mode, config)
         probabilities = spec.predictions[OUTPUT]
         outputs = {
             SERVING: tf.estimator.export.PredictOutput(_answer(probabilities, _lines(labels_file))),
-            VECTORS: _FromVectors(features[FEATURE], {OUTPUT: probabilities}),
+            VECTORS: _FromVectors({FEATURE: features[FEATURE]}, {OUTPUT: probabilities}),
+            CELLS: _FromVectors(
+                {"indices": cells.indices, "values": cells.values, "shape": cells.dense_shape}, {OUTPUT: probabilities}
+            ),
         }
         return spec._replace(export_outputs=outputs)
 
     served = tf.estimator.Estimator(model_fn, model_dir=estimator.model_dir, config=estimator.config)
-    return Path(served.export_saved_model(str(folder), receiver).decode())
+    with TemporaryDirectory(prefix="tagger-words-") as scratch:
+        rule = Path(scratch, RULE)
+        rule.write_text(json.dumps({name: getattr(settings, name) for name in ("vocabulary_size", "vector_mode")}))
+        extra = {RULE: str(rule), COUNTS_FILE: str(vocabulary_file.with_name(COUNTS_FILE))}
+        return Path(served.export_saved_model(str(folder), receiver, assets_extra=extra).decode())
+
+
+@dataclass(frozen=True)
+class Words:
+    """What turns posts into a model's vectors outside its graph: the arguments of pipeline.text.vectorize."""
+
+    vocabulary: Vocabulary
+    size: int
+    mode: str
+
+
+def words(model: Path) -> Words | None:
+    """Those of a SavedModel; None where it carries none."""
+    extra = model / "assets.extra"
+    if not (extra / RULE).exists():
+        return None
+    rule = json.loads((extra / RULE).read_text())
+    return Words(Vocabulary.load(extra), rule["vocabulary_size"], rule["vector_mode"])
 
 
 class _FromVectors(tf.estimator.export.PredictOutput):
     """A signature fed with vectors: Estimator gives every signature the receiver's inputs, here the posts."""
 
-    def __init__(self, vectors: tf.Tensor, outputs: dict[str, tf.Tensor]) -> None:
+    def __init__(self, inputs: dict[str, tf.Tensor], outputs: dict[str, tf.Tensor]) -> None:
         super().__init__(outputs)
-        self.vectors = vectors
+        self.inputs = inputs
 
     def as_signature_def(self, receiver_tensors: dict[str, tf.Tensor]) -> Any:
-        return super().as_signature_def({FEATURE: self.vectors})
+        return super().as_signature_def(self.inputs)
 
 
 def _lines(file: Path) -> tf.Tensor:
@@ -131,6 +170,9 @@ class Served:
         self._answer = {name: output.name for name, output in signatures[SERVING].outputs.items()}
         self._vectors = signatures[VECTORS].inputs[FEATURE].name
         self._labels = signatures[VECTORS].outputs[OUTPUT].name
+        self._cells: dict[str, str] = {}
+        if CELLS in signatures:  # not in a model that was published before there was one
+            self._cells = {name: cell.name for name, cell in signatures[CELLS].inputs.items()}
 
     def tag(self, posts: Sequence[str | bytes] | np.ndarray) -> dict[str, np.ndarray]:
         """`tag` (object of bytes [n]), `probability` (float32 [n]) and `probabilities` (float32 [n, tags])."""
@@ -143,6 +185,14 @@ class Served:
     def from_vectors(self, vectors: np.ndarray) -> np.ndarray:
         """float32 [n, tags] by the `vectors` signature."""
         return self._session.run(self._labels, {self._vectors: vectors})  # type: ignore[no-any-return]
+
+    def from_cells(self, vectors: csr_matrix) -> np.ndarray:
+        """float32 [n, tags] by the `cells` signature, of a sparse float32 [n, vocabulary_size]."""
+        cells = vectors.tocoo()
+        fed = {"indices": np.stack([cells.row, cells.col], axis=1), "values": cells.data, "shape": cells.shape}
+        return self._session.run(  # type: ignore[no-any-return]
+            self._labels, {self._cells[name]: value for name, value in fed.items()}
+        )
 
 
 @contextmanager

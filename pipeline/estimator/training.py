@@ -34,7 +34,7 @@ class Training:
     resumed_from_step: int
 
 
-class _Watch(tf.estimator.SessionRunHook):
+class Watch(tf.estimator.SessionRunHook):
     """Counts steps for the progress display, and remembers the last loss."""
 
     def __init__(self, advance: progress.Advance) -> None:
@@ -54,7 +54,7 @@ class _Watch(tf.estimator.SessionRunHook):
         self.advance(1)
 
 
-class _Keeper(tf.estimator.CheckpointSaverListener):
+class Keeper(tf.estimator.CheckpointSaverListener):
     """Hands out each checkpoint as soon as it is on the disk."""
 
     def __init__(self, model_dir: Path, steps: int) -> None:
@@ -103,12 +103,12 @@ def train(vectors: Path, model_dir: Path, settings: Settings, tags: int) -> Trai
     start = time.monotonic()
     with progress.track("train", "steps", steps) as advance:
         advance(done)
-        watch = _Watch(advance)
+        watch = Watch(advance)
         try:
             if done < steps:
-                estimator.train(feed, hooks=[watch], saving_listeners=[_Keeper(model_dir, steps)])
+                estimator.train(feed, hooks=[watch], saving_listeners=[Keeper(model_dir, steps)])
         except tf.estimator.NanLossDuringTrainingError:
-            raise _diverged(math.nan, settings) from None
+            raise diverged(math.nan, settings) from None
     reached = step_of(model_dir)
     if reached != steps:
         raise TrainingFailed(
@@ -116,20 +116,21 @@ def train(vectors: Path, model_dir: Path, settings: Settings, tags: int) -> Trai
             "the model's folder was not empty or the input ended early; run train again"
         )
     if not math.isfinite(watch.loss):
-        raise _diverged(watch.loss, settings)
-    _drop_initial_weights(model_dir)
+        raise diverged(watch.loss, settings)
+    drop_initial_weights(model_dir)
     rate = (steps - done) * settings.batch_size / (time.monotonic() - start)
     return Training(reached, watch.loss, round(rate, 1), done)
 
 
-def _diverged(loss: float, settings: Settings) -> TrainingFailed:
+def diverged(loss: float, settings: Settings) -> TrainingFailed:
+    """The error that tells of such a loss."""
     return TrainingFailed(
         f"the loss is {loss} with learning_rate={settings.learning_rate}: the network diverged; lower learning_rate "
         "and start a new run"
     )
 
 
-def _drop_initial_weights(model_dir: Path) -> None:
+def drop_initial_weights(model_dir: Path) -> None:
     """Leave the last checkpoint only: the weights before the first step double the folder and are of no use."""
     shutil.rmtree(model_dir / "keras")
     latest = tf.train.latest_checkpoint(str(model_dir))

@@ -56,6 +56,13 @@ def corrupt(name: str, fault: str) -> BadInput:
     return BadInput(f"{name} is truncated or corrupt: {fault}; fetch or write it again")
 
 
+def too_large(name: str, max_bytes: int) -> BadInput:
+    """The refusal of a source that goes on and on."""
+    return BadInput(
+        f"{name} holds more than max_source_bytes={max_bytes:,}; name a smaller source or raise the setting"
+    )
+
+
 def position(names: Sequence[str], wanted: str, name: str, setting: str) -> int:
     """Index of the one column with the wanted name; BadInput if there is none or more than one."""
     if (count := names.count(wanted)) == 1:

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import pyarrow as pa
 
@@ -24,8 +24,8 @@ from pipeline.sources.blocks import (
     position,
 )
 
-LONGEST_FIELD = 64 * 2**20
-"""Characters. A longer CSV field is taken for a quote that was never closed, so that memory stays bounded."""
+LONGEST_RECORD = 16 * 2**20
+"""Characters. Nobody wrote a longer post: it is a quote that was never closed, or no CSV at all."""
 
 UTF8_BOM = b"\xef\xbb\xbf"
 FOREIGN = {
@@ -60,7 +60,7 @@ class _Rows:
         self.posts.append(post)
         self.tags.append(tag)
         self.rows.append(row)
-        self.characters += len(post)
+        self.characters += len(post) + len(tag or "")
 
     def reject(self, row: int, reason: str, text: str) -> None:
         self.rejected.append({"row": row, "reason": reason, "text": text})
@@ -120,7 +120,7 @@ def _text(file: io.BufferedReader, name: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
 
 
-def _records(text: Iterable[str], name: str) -> Iterator[Record]:
+def _records(text: io.TextIOBase, name: str) -> Iterator[Record]:
     """Each record; its list of lines is valid until the next.
 
     A blank line is no record, as in pandas: files end in them, and csv writes a lone empty field as "".
@@ -130,12 +130,16 @@ def _records(text: Iterable[str], name: str) -> Iterator[Record]:
 
     def consumed() -> Iterator[str]:
         nonlocal ended
-        for line in text:
+        room = LONGEST_RECORD
+        while line := text.readline(LONGEST_RECORD + 1):  # no more, where a line has no end
+            room = (room if lines else LONGEST_RECORD) - len(line)
             lines.append(line)
+            if room < 0:
+                raise _too_long(lines, reader.line_num + 1, name)
             yield line
         ended = True
 
-    csv.field_size_limit(LONGEST_FIELD)
+    csv.field_size_limit(LONGEST_RECORD)
     reader = csv.reader(consumed(), strict=True)
     while True:
         lines.clear()
@@ -145,19 +149,25 @@ def _records(text: Iterable[str], name: str) -> Iterator[Record]:
         except StopIteration:
             return
         except csv.Error:
-            _check_closed(lines, reader.line_num, ended, name)
+            if ended:
+                raise _unclosed(lines, reader.line_num, "never closed", name) from None
             yield None, lines
 
 
-def _check_closed(lines: list[str], last: int, ended: bool, name: str) -> None:
-    """BadInput if the record ran to the end of the file, or past all measure, in search of a closing quote."""
-    if not ended and sum(map(len, lines)) <= LONGEST_FIELD:
-        return
+def _too_long(lines: list[str], last: int, name: str) -> BadInput:
+    """The refusal of a record past all measure, whose lines are held together by a quote where there are several."""
+    if len(lines) > 1:
+        return _unclosed(lines, last, f"not closed within {LONGEST_RECORD:,} characters", name)
+    return corrupt(name, f"line {last} is longer than {LONGEST_RECORD:,} characters")
+
+
+def _unclosed(lines: list[str], last: int, fault: str, name: str) -> BadInput:
+    """The refusal of a record that ran on in search of a closing quote."""
     text = "".join(lines)
     closed = re.match(r'(?:(?:"[^"]*+(?:""[^"]*+)*+"|[^",\r\n][^,\r\n]*+)?,)*+', text)
-    opened = last - len(lines) + 1 + len(re.findall(r"\r\n?|\n", text[: closed.end()]))  # type: ignore[union-attr]
-    limit = "never closed" if ended else f"not closed within {LONGEST_FIELD:,} characters"
-    raise corrupt(name, f"the quote opened in line {opened} is {limit}")
+    end = closed.end()  # type: ignore[union-attr]
+    breaks = text.count("\n", 0, end) + text.count("\r", 0, end) - text.count("\r\n", 0, end)
+    return corrupt(name, f"the quote opened in line {last - len(lines) + 1 + breaks} is {fault}")
 
 
 def _fault(fields: list[str] | None, width: int, text: int, tag: int | None) -> str | None:

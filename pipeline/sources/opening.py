@@ -4,6 +4,8 @@ import gzip
 import io
 import os
 import re
+import shutil
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +18,7 @@ import httpx
 from pipeline import progress
 from pipeline.errors import BadInput, Unavailable
 from pipeline.sources import guarded
-from pipeline.sources.blocks import BUFFER, corrupt, shown
+from pipeline.sources.blocks import BUFFER, corrupt, shown, too_large
 
 TIMEOUT = httpx.Timeout(60, connect=15)
 
@@ -24,14 +26,52 @@ MAY_RECOVER = {408, 425, 429}
 """Answers of HTTP below 500 that ask to come back later."""
 
 
+LONGEST_DOWNLOAD = 12 * 3600
+"""Seconds. A server that sends a byte a minute would otherwise hold a run for ever."""
+
+
+def bounded(file: Any, name: str, max_bytes: int) -> io.BufferedReader:
+    """The file's bytes, and BadInput once more than `max_bytes` were read of them."""
+    return io.BufferedReader(_Bounded(file, name, max_bytes), BUFFER)
+
+
 @contextmanager
-def opened(source: str, allowed: tuple[str, ...] | None = None) -> Iterator[io.BufferedReader]:
+def on_disk(file: io.BufferedReader, name: str, max_bytes: int) -> Iterator[io.BufferedReader]:
+    """The file itself if it is one of this machine's, else a copy: a connection is of no use in another process."""
+    try:
+        file.fileno()
+    except (OSError, AttributeError):
+        with TemporaryFile() as copy:
+            shutil.copyfileobj(bounded(file, name, max_bytes), copy, BUFFER)
+            copy.seek(0)
+            yield io.BufferedReader(copy, BUFFER)
+    else:
+        yield file
+
+
+class _Bounded(io.RawIOBase):
+    def __init__(self, file: Any, name: str, max_bytes: int) -> None:
+        self._file, self._name, self._most, self._read = file, name, max_bytes, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self._file.readinto(buffer)
+        self._read += count
+        if self._read > self._most:
+            raise too_large(self._name, self._most)
+        return count
+
+
+@contextmanager
+def opened(source: str, max_bytes: int, allowed: tuple[str, ...] | None = None) -> Iterator[io.BufferedReader]:
     """The source's bytes; a URL of http(s) is downloaded whole first, into a temporary file.
 
     The source itself was found allowed before; where it leads to is checked on the way, if `allowed` is not None.
     """
     remote = re.match("https?://", source, re.IGNORECASE)
-    found: AbstractContextManager[Any] = _download(source, allowed) if remote else _file(source)
+    found: AbstractContextManager[Any] = _download(source, max_bytes, allowed) if remote else _file(source)
     with found as file, io.BufferedReader(file, BUFFER) as buffered:
         yield buffered
 
@@ -55,14 +95,14 @@ def _file(source: str) -> IO[bytes]:
 
 
 @contextmanager
-def _download(url: str, allowed: tuple[str, ...] | None) -> Iterator[IO[bytes]]:
+def _download(url: str, max_bytes: int, allowed: tuple[str, ...] | None) -> Iterator[IO[bytes]]:
     """The body in a temporary file, which is gone afterwards in any case."""
     with TemporaryFile() as file, _client(allowed) as client:
         try:
             headers = {"Accept-Encoding": "identity"}
             with client.stream("GET", url, headers=headers) as response:
                 _check_status(response, shown(url))
-                _save(response, file, shown(url))
+                _save(response, file, shown(url), max_bytes)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
             raise BadInput(f"{shown(url)} cannot be fetched ({type(error).__name__}); correct the URL") from error
         except httpx.HTTPError as error:
@@ -86,15 +126,23 @@ def _check_status(response: httpx.Response, name: str) -> None:
         raise BadInput(f"{answer}; correct the URL or the access to it")
 
 
-def _save(response: httpx.Response, file: IO[bytes], name: str) -> None:
-    """Bytes as they came, undecoded, so that Content-Length can be checked; Unavailable if there are fewer."""
+def _save(response: httpx.Response, file: IO[bytes], name: str, max_bytes: int) -> None:
+    """Bytes as they came, undecoded, so that Content-Length can be checked.
+
+    Unavailable if there are fewer, or they take too long; BadInput if there are more than `max_bytes`.
+    """
     length = response.headers.get("Content-Length", "")
     total, received = int(length) if length.isdecimal() else None, 0
+    end = time.monotonic() + LONGEST_DOWNLOAD
     with progress.track("download", "bytes", total) as advance:
         try:
-            for chunk in response.iter_raw(BUFFER):
-                file.write(chunk)
+            for chunk in response.iter_raw():  # as they come: gathered, a slow server's would never be seen
                 received += len(chunk)
+                if max(received, total or 0) > max_bytes:
+                    raise too_large(name, max_bytes)
+                if time.monotonic() > end:
+                    raise Unavailable(f"{name} was not fetched within {LONGEST_DOWNLOAD:,} seconds; try again later")
+                file.write(chunk)
                 advance(len(chunk))
         except (httpx.RemoteProtocolError, httpx.ReadError):  # so httpx tells of a connection closed too early
             received = response.num_bytes_downloaded

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline import posts
 from pipeline.errors import BadInput
+from pipeline.sources import apart
 from pipeline.sources.blocks import (
     BAD_UTF8,
     EMPTY_POST,
@@ -20,19 +21,40 @@ from pipeline.sources.blocks import (
     Columns,
     corrupt,
     position,
+    too_large,
 )
 
+MOST_COLUMNS = 10_000
+"""Also the most row groups. Arrow's parser recurses, and crashes on groups within 30,000 groups."""
 
-def parquet_blocks(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[Block]:
-    """All rows, numbered from 1; BadInput where a needed column is missing or no text, or the file is damaged."""
-    row = 1
+PLAIN = pa.schema([("post", pa.string()), ("tag", pa.string()), ("fault", pa.string())])
+"""Rows as they leave the decoder; `fault` is one of REASONS or null."""
+
+
+def parquet_blocks(file: io.BufferedReader, name: str, columns: Columns, max_bytes: int) -> Iterator[Block]:
+    """All rows, numbered from 1; BadInput where a needed column is missing or no text, or the file is damaged.
+
+    A file that lies about its pages can make Arrow take any amount of memory, or crash: hence the other process.
+    """
+    row, room = 1, max_bytes
+    for part in apart.batches(lambda: _decoded(file, name, columns), PLAIN, name):
+        room -= part.nbytes
+        if room < 0:
+            raise too_large(name, max_bytes)
+        yield _sorted_out(part, row)
+        row += part.num_rows
+
+
+def _decoded(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[pa.RecordBatch]:
     try:
-        with pq.ParquetFile(file, **posts.PIECEWISE, page_checksum_verification=True) as parquet:
+        with pq.ParquetFile(
+            file, **posts.PIECEWISE, page_checksum_verification=True, thrift_container_size_limit=MOST_COLUMNS
+        ) as parquet:
             needed = _checked(parquet.schema_arrow, name, columns)
             for batch in parquet.iter_batches(_rows_per_batch(parquet, needed), columns=needed):
-                for part in _parts(_plain(batch, columns)):
-                    yield _sorted_out(part, row)
-                    row += part.num_rows
+                yield from _parts(_plain(batch, columns))
+    except MemoryError:  # Arrow's is an ArrowException too
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of the schema's names
         if isinstance(error, OSError) and error.errno:  # the disk's fault; Arrow's own bear no number
             raise
@@ -40,7 +62,7 @@ def parquet_blocks(file: io.BufferedReader, name: str, columns: Columns) -> Iter
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0].rstrip(".")[:200]
+    return ascii(str(error).partition("\n")[0].rstrip("."))[1:-1][:200]  # it may quote what it found
 
 
 def _checked(schema: pa.Schema, name: str, columns: Columns) -> list[str]:
@@ -80,7 +102,7 @@ def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def _plain(batch: pa.RecordBatch, columns: Columns) -> pa.RecordBatch:
-    """The batch as `post` and `tag`, plain strings of whatever they were, and `fault`, one of REASONS or null."""
+    """The batch as PLAIN, its strings plain ones whatever they were."""
     post, undecodable = _strings(batch.column(columns.text))
     tag = pa.nulls(batch.num_rows, pa.string())
     faults = [(_empty(post), EMPTY_POST)]
@@ -91,7 +113,7 @@ def _plain(batch: pa.RecordBatch, columns: Columns) -> pa.RecordBatch:
     fault = pa.nulls(batch.num_rows, pa.string())
     for where, reason in reversed([(undecodable, BAD_UTF8), *faults]):
         fault = pc.if_else(where, reason, fault)
-    return pa.record_batch({"post": post, "tag": tag, "fault": fault})
+    return pa.record_batch([post, tag, fault], schema=PLAIN)
 
 
 def _strings(column: pa.Array) -> tuple[pa.Array, pa.Array]:

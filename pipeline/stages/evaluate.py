@@ -16,15 +16,15 @@ from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix, precision_
 
 from pipeline import gate, posts, progress, sample
 from pipeline.errors import GateNotPassed, TaggerError
-from pipeline.estimator import input_fn, network, serving
+from pipeline.estimator import input_fn, network, serving, training
 from pipeline.files import read_lines
 from pipeline.settings import Settings
-from pipeline.stages import CHAMPION, CHECKPOINT, EVALUATION, LABELS
+from pipeline.stages import CHAMPION, CHECKPOINT, DECISION, EVALUATION, LABELS
 
 THRESHOLDS = ("min_accuracy", "min_tag_recall", "max_regression", "force_reason")
 CURE = (
-    "nothing is published and the live model stays; read evaluation.json, then mend the data or the settings and start "
-    "a new run"
+    "nothing is published and the live model stays; read decision.json and evaluation.json, then mend the data or the "
+    "settings and start a new run"
 )
 EXAMPLES = 5
 EXCERPT = 200
@@ -52,7 +52,7 @@ class Evaluated:
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Evaluated:
-    """Leaves evaluation.json, confusion_matrix.png and `predictions`.
+    """Leaves decision.json, evaluation.json, confusion_matrix.png and `predictions`.
 
     Raises GateNotPassed, with the summary as evidence, below min_accuracy or where none is set; TaggerError where the
     Estimator's own accuracy is not that of its predictions.
@@ -82,15 +82,24 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Evaluated:
         champion=_version(inputs),
     )
     _draw(confusion_matrix(true, predicted, labels=range(len(labels))), labels, out / "confusion_matrix.png")
-    evaluation = asdict(summary) | {
+    decided = {
+        "verdict": decision.verdict,
+        "reasons": decision.reasons,
+        "warnings": decision.warnings,
         "thresholds": {name: getattr(settings, name) for name in THRESHOLDS},
+        "candidate": candidate.told() | {"checkpoint": training.checkpoint_digest(inputs["train"] / CHECKPOINT)},
+        "champion": _version(inputs),
         "comparison": decision.comparison,
+        "test_posts": len(true),
         "test_posts_sha256": _test_digest(inputs["ingest"], labels, settings),
+    }
+    evaluation = asdict(summary) | {
         "accuracy_of_the_commonest_tag": round(float(np.bincount(true).max() / len(true)), 6),
         "per_tag": report,
         "examples": list(_examples(inputs["ingest"], out, labels)),
     }
-    (out / EVALUATION).write_text(json.dumps(evaluation, indent=2, ensure_ascii=False) + "\n")
+    for name, document in ((DECISION, decided), (EVALUATION, evaluation)):
+        (out / name).write_text(json.dumps(document, indent=2) + "\n")
     for warning in decision.warnings:
         log.warning("with reservations: %s", warning)
     if decision.reasons:
@@ -138,14 +147,20 @@ def _champion(
         if known != labels:
             return gate.Incomparable(name, _other_tags(known, labels))
         with serving.opened(model) as served:
-            tags = np.concatenate(
-                [served.tag(batch)["tag"] for batch in _test_texts(inputs["ingest"], labels, settings)]
-            )
+            texts = _test_texts(inputs["ingest"], labels, settings)
+            answers = np.concatenate([_labels(served.tag(batch)["tag"], labels) for batch in texts])
     except (OSError, ValueError, LookupError, serving.ERRORS) as error:
         return gate.Incomparable(name, f"it cannot be asked: {str(error).splitlines()[0]}")
-    right = np.array([tag.decode() for tag in tags]) == np.array(labels)[true]
+    right = answers == true
     recall = {tag: float(right[true == at].mean()) for at, tag in enumerate(labels) if (true == at).any()}
     return gate.Scores(name, right, recall)
+
+
+def _labels(tags: np.ndarray, labels: list[str]) -> np.ndarray:
+    """The label of each tag, given as bytes: int32 [len(tags)], -1 where there is none of its name."""
+    found = pc.index_in(pa.array(tags, pa.binary()).cast(pa.string()), value_set=pa.array(labels, pa.string()))
+    label: np.ndarray = pc.fill_null(found, -1).to_numpy()
+    return label
 
 
 def _other_tags(known: list[str], labels: list[str]) -> str:

@@ -19,7 +19,7 @@ from pipeline.errors import ExportRefused, GateNotPassed
 from pipeline.estimator import network, proof, serving
 from pipeline.files import read_lines
 from pipeline.settings import Settings
-from pipeline.stages import CHECKPOINT, EVALUATION, LABELS
+from pipeline.stages import CHECKPOINT, DECISION, LABELS
 from pipeline.text import VOCABULARY_FILE
 
 POSTS_PROVED = 10_000
@@ -38,9 +38,9 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Exported:
 
     Raises GateNotPassed where the evaluation did not pass, ExportRefused where the SavedModel answers differently.
     """
-    evaluation = json.loads((inputs["evaluate"] / EVALUATION).read_text())
-    if evaluation["verdict"] != "passed":
-        raise GateNotPassed(f"nothing is exported: {'; '.join(evaluation['reasons'])}")
+    decision = json.loads((inputs["evaluate"] / DECISION).read_text())
+    if decision["verdict"] != "passed":
+        raise GateNotPassed(f"nothing is exported: {'; '.join(decision['reasons'])}")
     labels = read_lines(inputs["fit_vocabulary"] / LABELS)
     with TemporaryDirectory(prefix="tagger-export-") as scratch:
         with network.trained(inputs["train"] / CHECKPOINT, settings, len(labels)) as estimator:

@@ -61,30 +61,30 @@ class Airflow:
         )
 
 
+def airflow_in(home: Path, **variables: str) -> Airflow:
+    """A home as this checkout's: its airflow.cfg, its dags, and a database of the present schema."""
+    shutil.copy(ROOT / "airflow.cfg", home)
+    (home / "dags").symlink_to(ROOT / "dags")
+    own = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+        "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
+        "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+        # Scheduler, API server and tasks write to one SQLite file: the default waits five seconds for a turn.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
+        "TAGGER_STORE": str(home / "store"),
+        "TAGGER_SOURCE": SMALL,
+    }
+    airflow = Airflow(home, clean_environment() | own | variables)
+    migrated = airflow("db", "migrate")
+    assert migrated.returncode == 0, migrated.stdout
+    return airflow
+
+
 @pytest.fixture(scope="session")
 def new_airflow(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Airflow]:
-    """Makes homes as this checkout's: its airflow.cfg, its dags, and a database of the present schema."""
-
-    def make(**variables: str) -> Airflow:
-        home = tmp_path_factory.mktemp("airflow")
-        shutil.copy(ROOT / "airflow.cfg", home)
-        (home / "dags").symlink_to(ROOT / "dags")
-        own = {
-            "AIRFLOW_HOME": str(home),
-            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
-            "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
-            "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
-            # Scheduler, API server and tasks write to one SQLite file: the default waits five seconds for a turn.
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
-            "TAGGER_STORE": str(home / "store"),
-            "TAGGER_SOURCE": SMALL,
-        }
-        airflow = Airflow(home, clean_environment() | own | variables)
-        migrated = airflow("db", "migrate")
-        assert migrated.returncode == 0, migrated.stdout
-        return airflow
-
-    return make
+    """Makes homes, each in a folder of its own."""
+    return lambda **variables: airflow_in(tmp_path_factory.mktemp("airflow"), **variables)
 
 
 def wait_for(what: str, look: Callable[[], Found | None], *, seconds: float, otherwise: Callable[[], str]) -> Found:
@@ -112,6 +112,20 @@ def free_ports(count: int) -> list[str]:
     for each in sockets:
         each.close()
     return ports
+
+
+def servers() -> dict[str, str]:
+    """The variables by which an `airflow standalone` listens here only, on ports of its own."""
+    port, worker_logs, trigger_logs = free_ports(3)
+    url = f"http://127.0.0.1:{port}"
+    return {
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": port,
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": worker_logs,
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": trigger_logs,
+    }
 
 
 @dataclass(frozen=True)
@@ -150,7 +164,7 @@ def standalone(airflow: Airflow) -> Iterator[Server]:
     try:
         yield _ready(airflow, url, log, process)
     finally:
-        _end(process)
+        end_session(process)
 
 
 def _ready(airflow: Airflow, url: str, log: Path, process: subprocess.Popen[bytes]) -> Server:
@@ -173,18 +187,18 @@ def _ready(airflow: Airflow, url: str, log: Path, process: subprocess.Popen[byte
     return Server(airflow, url, log, user, password, client)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_session(process: subprocess.Popen[bytes]) -> None:
     """Ask every process of the session to end, and kill those that do not."""
     for signal in (SIGTERM, SIGKILL):
-        for pid in _session(process.pid):
+        for pid in processes_of(process.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal)
         end = time.monotonic() + 10
-        while time.monotonic() < end and (process.poll() is None or _session(process.pid)):
+        while time.monotonic() < end and (process.poll() is None or processes_of(process.pid)):
             time.sleep(0.2)
 
 
-def _session(leader: int) -> list[int]:
+def processes_of(leader: int) -> list[int]:
     """The living processes of a session; a group would not do, as Airflow gives each task a group of its own."""
     found = list[int]()
     for stat in Path("/proc").glob("[0-9]*/stat"):

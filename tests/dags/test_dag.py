@@ -18,6 +18,7 @@ READ = """
 import json, sys
 from airflow.dag_processing.dagbag import DagBag
 
+sys.path.append(sys.argv[1])  # as Airflow's own processes do
 bag = DagBag(sys.argv[1])
 report = {"errors": list(bag.import_errors.values()), "dags": sorted(bag.dags), "imported": list(sys.modules)}
 for dag in (dag for name, dag in bag.dags.items() if name == "stackoverflow_tagger"):
@@ -33,6 +34,7 @@ for dag in (dag for name, dag in bag.dags.items() if name == "stackoverflow_tagg
             "doc": task.doc_md,
             "retries": task.retries,
             "outlets": [asset.name for asset in task.outlets],
+            "mapped": len(task.op_kwargs_expand_input.value["index"]) if task.is_mapped else None,
         }
         for task in dag.tasks
     }
@@ -44,9 +46,11 @@ WORK = """
 import json, logging, sys
 from datetime import UTC, datetime
 from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import SimpleNamespace
 from pipeline.stages import STAGES
 
+sys.path.append(str(Path(sys.argv[1]).parent))  # as Airflow's own processes do
 spec = spec_from_file_location("dag", sys.argv[1])
 dag = module_from_spec(spec)
 spec.loader.exec_module(dag)
@@ -153,12 +157,12 @@ def test_a_bad_variable_is_an_import_error_that_names_the_setting(read, variable
 def ingest(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """The first task's work on what was sent with the trigger form."""
 
-    def work(**sent: str) -> subprocess.CompletedProcess[str]:
+    def work(variables: dict[str, str] | None = None, **sent: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / "posts.csv").write_text("post,tags\nhow,c#\nwhy,java\n")
         return subprocess.run(
             [sys.executable, "-c", WORK, str(ROOT / "dags" / f"{DAG_ID}.py"), json.dumps(sent)],
-            env=clean_environment() | {"AIRFLOW_HOME": str(tmp_path)},
+            env=clean_environment() | {"AIRFLOW_HOME": str(tmp_path)} | (variables or {}),
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -188,3 +192,35 @@ def test_a_forbidden_source_is_refused_in_one_sentence_and_not_touched(ingest, t
 def test_a_file_in_the_data_folder_is_read(ingest, tmp_path):
     done = ingest(source=str(tmp_path / "data" / "posts.csv"))
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["2"]), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "store", "sentence"),
+    [
+        ("theirs", "s3://stores", "TAGGER_STORE_CONNECTION=theirs: Airflow has no connection of that name; add it"),
+        (
+            "ours",
+            "./store",
+            "TAGGER_STORE_CONNECTION=ours is of type aws and the store is ./store: only one of type aws",
+        ),
+        ("web", "s3://stores", "TAGGER_STORE_CONNECTION=web is of type http and the store is s3://stores: only one of"),
+    ],
+)
+def test_a_connection_that_cannot_open_the_store_is_refused_in_one_sentence(ingest, name, store, sentence):
+    connections = {"AIRFLOW_CONN_OURS": '{"conn_type": "aws"}', "AIRFLOW_CONN_WEB": '{"conn_type": "http"}'}
+    done = ingest({"TAGGER_STORE_CONNECTION": name, "TAGGER_STORE": store} | connections)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(sentence)
+    assert "Traceback" not in done.stderr
+
+
+def test_with_shards_two_stages_are_groups_of_mapped_tasks(read: Callable[..., dict[str, Any]]) -> None:
+    tasks = read(TAGGER_SHARDS="3")["tasks"]
+    parts, gathers = (
+        [f"{stage.name}.{task}" for stage in STAGES.values() if stage.parts] for task in ("part", "gather")
+    )
+    assert {stage.split(".")[0] for stage in tasks} == set(STAGES)
+    assert {name: about["mapped"] for name, about in tasks.items() if about["mapped"]} == dict.fromkeys(parts, 3)
+    order = ["ingest", parts[0], gathers[0], parts[1], gathers[1], "train", "evaluate", "export"]
+    assert list(tasks) == order
+    assert [(a, tasks[a]["downstream"]) for a in order] == [(a, [b]) for a, b in pairwise(order)] + [("export", [])]

@@ -17,7 +17,7 @@ from pipeline.registry import Card, Registry
 from pipeline.runs import Run, name_of
 from pipeline.settings import Settings
 from pipeline.stages import STAGES
-from tests.dags.conftest import DAG_ID, SMALL, Airflow, Server, free_ports, standalone, wait_for
+from tests.dags.conftest import DAG_ID, SMALL, Airflow, Server, free_ports, servers, standalone, wait_for
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: `make install` installs it")
 expect, Locator, Page = playwright.expect, playwright.Locator, playwright.Page
@@ -46,18 +46,11 @@ def closed_port() -> str:
 
 @pytest.fixture(scope="module")
 def server(new_airflow: Callable[..., Airflow], missing_file: Path, closed_port: str) -> Iterator[Server]:
-    port, worker_logs, trigger_logs = free_ports(3)
-    url = f"http://127.0.0.1:{port}"
     airflow = new_airflow(
+        **servers(),
         TAGGER_SCHEDULE="* * * * *",
         TAGGER_ALLOWED_SOURCES=f"sample://, {missing_file.parent}, http://127.0.0.1:{closed_port}",
-        AIRFLOW__API__HOST="127.0.0.1",
-        AIRFLOW__API__PORT=port,
-        AIRFLOW__API__BASE_URL=url,
-        AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"{url}/execution/",
         AIRFLOW__CORE__PARALLELISM="4",
-        AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=worker_logs,
-        AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=trigger_logs,
     )
     with standalone(airflow) as server:
         wait_for("the DAG is listed", lambda: server.api.get(DAG).is_success, seconds=60, otherwise=server.logs)

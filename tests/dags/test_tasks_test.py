@@ -66,6 +66,23 @@ def test_retention_removes_by_its_own_dag(called, airflow):
     assert verify(airflow.store).faults == []
 
 
+def test_parts_are_tried_one_by_one_too(airflow):
+    sharded = {"TAGGER_SHARDS": "2", "TAGGER_REUSE": "false"}
+    date = "2026-03-02"
+    run = Run(airflow.store, "test__2026-03-02T00_00_00_00_00")
+    for arguments in (
+        ("ingest", date),
+        ("fit_vocabulary.part", date, "--map-index", "1"),
+        ("fit_vocabulary.part", date, "--map-index", "0"),
+        ("fit_vocabulary.gather", date),
+    ):
+        done = task_test(airflow, *arguments, **sharded)
+        assert "new_state=success" in done.stdout, done.stdout
+    whole = Run(airflow.store, RUN).manifest("fit_vocabulary")
+    assert run.manifest("fit_vocabulary").run == run.name
+    assert run.manifest("fit_vocabulary").files == whole.files
+
+
 def test_a_source_without_its_tag_column_is_refused_in_one_sentence(airflow, tmp_path):
     source = tmp_path / "posts.csv"
     source.write_text("post,label\nhow do I center a div,css\n")

@@ -1,9 +1,10 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+import tensorflow as tf
 
 from pipeline import posts
-from pipeline.estimator import input_fn
+from pipeline.estimator import input_fn, network
 
 ROWS = 2500
 """More than two row groups, the last one short."""
@@ -32,7 +33,9 @@ def read(dataset):
     """All batches: the rows' numbers in order, and the batches' sizes; every row checked against its number."""
     numbers, sizes = [], []
     for features, labels in dataset.as_numpy_iterator():
-        vectors = features["posts_input"]
+        sparse = tf.SparseTensor(*(features[part] for part in (network.INDICES, network.VALUES, network.SHAPE)))
+        vectors = tf.sparse.to_dense(sparse).numpy()
+        assert vectors.shape == (len(labels), 6)
         assert vectors.dtype == labels.dtype == np.float32
         for vector, label in zip(vectors, labels, strict=True):
             n = int(vector[1:5].max())
@@ -46,8 +49,9 @@ def read(dataset):
     return numbers, sizes
 
 
-def training(folder, epochs=1, seed=0, batch_size=300):
-    return read(input_fn.training(folder, columns=6, tags=3, batch_size=batch_size, epochs=epochs, seed=seed)())
+def training(folder, epochs=1, seed=0, batch_size=300, share=(0, 1)):
+    feed = input_fn.training(folder, columns=6, tags=3, batch_size=batch_size, epochs=epochs, seed=seed, share=share)
+    return read(feed())
 
 
 def test_every_post_comes_once_an_epoch_in_batches_of_the_size_asked(folder):
@@ -63,6 +67,14 @@ def test_each_epoch_is_shuffled_anew_and_the_seed_decides_how(folder):
     assert first != list(range(ROWS))
     assert training(folder, epochs=2)[0] == numbers
     assert training(folder, seed=1)[0] != first
+
+
+def test_readers_that_share_an_epoch_read_each_post_once(folder):
+    """Three row groups: of two readers the first has the first and the third."""
+    first, second = (training(folder, share=(reader, 2))[0] for reader in range(2))
+    assert sorted(first) == [*range(1024), *range(2048, ROWS)]
+    assert sorted(second) == list(range(1024, 2048))
+    assert sum(rows for _, _, rows in input_fn.row_groups(folder, (0, 2))) == len(first)
 
 
 def test_a_batch_may_span_windows_that_come_from_anywhere(folder, monkeypatch):

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
 from pipeline.estimator import network, serving
 from pipeline.files import write_lines
@@ -56,9 +57,9 @@ def served(request, tmp_path_factory):
 def _one_batch(columns):
     import tensorflow as tf
 
-    vectors = np.random.default_rng(0).random((6, columns), np.float32)
+    vectors = network.features(tf.sparse.from_dense(np.random.default_rng(0).random((6, columns), np.float32)))
     labels = np.eye(len(TAGS), dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
-    return tf.data.Dataset.from_tensors(({network.FEATURE: vectors}, labels))
+    return tf.data.Dataset.from_tensors((vectors, labels))
 
 
 def dense(texts, vocabulary, chosen):
@@ -93,7 +94,7 @@ def test_every_code_point_is_lower_cased_as_in_training():
     assert [text.decode() for text in normalized] == [f"a{one.lower()}b" for one in cased]
 
 
-def test_the_two_signatures_agree_and_probabilities_are_whole(served):
+def test_the_signatures_agree_and_probabilities_are_whole(served):
     opened, vocabulary, chosen, _ = served
     answer = opened.tag(TEXTS)
     assert set(answer) == {"tag", "probability", "probabilities"}
@@ -103,9 +104,16 @@ def test_the_two_signatures_agree_and_probabilities_are_whole(served):
     assert answer["probability"].tolist() == answer["probabilities"].max(axis=1).tolist()
     best = answer["probabilities"].argmax(axis=1)
     assert [tag.decode() for tag in answer["tag"]] == [TAGS[at] for at in best]
-    np.testing.assert_allclose(
-        opened.from_vectors(dense(TEXTS, vocabulary, chosen)), answer["probabilities"], atol=1e-6
-    )
+    vectors = dense(TEXTS, vocabulary, chosen)
+    for probabilities in (opened.from_vectors(vectors), opened.from_cells(csr_matrix(vectors))):
+        np.testing.assert_allclose(probabilities, answer["probabilities"], atol=1e-6)
+
+
+def test_the_export_says_how_posts_become_vectors(served):
+    _, vocabulary, chosen, model = served
+    words = serving.words(model)
+    again = vectorize(pa.array(TEXTS), words.vocabulary, size=words.size, mode=words.mode)
+    assert again == vectorize(pa.array(TEXTS), vocabulary, size=chosen.vocabulary_size, mode=chosen.vector_mode)
 
 
 def test_no_post_and_bytes_that_are_no_utf8_get_an_answer(served):

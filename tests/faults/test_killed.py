@@ -2,14 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from pipeline import posts
 from pipeline.registry import SAVED_MODEL, Registry, path_of
 from pipeline.runs import Run
 from pipeline.stages import STAGES
@@ -29,6 +31,7 @@ class Place:
     url: str
     environment: dict[str, str]
     ways: tuple[str, ...]
+    forks: list[subprocess.Popen[str]] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
@@ -48,25 +51,36 @@ def place(request, tmp_path_factory):
     return Place("s3://stores/", request.getfixturevalue("s3"), ("before",))  # one put is whole or absent on S3
 
 
-def start(place, store, stage, artifacts, last, how):
-    command = [sys.executable, CHILD, store.url, "a", stage, artifacts, str(last), how]
-    done = subprocess.run(
-        list(map(str, command)),
+@pytest.fixture(scope="module", autouse=True)
+def forks(place):
+    """The process whose forks are killed."""
+    with subprocess.Popen(
+        [sys.executable, CHILD],
         env=os.environ | place.environment,
         cwd=ROOT,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        check=False,
-    )
-    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
-    return done.returncode == -signal.SIGKILL
+    ) as process:
+        place.forks.append(process)
+        yield
+        process.stdin.close()
 
 
-def prepared(place, name, finished_run, artifacts, stage):
+def start(place, store, stage, artifacts, last, how, *part):
+    process = place.forks[-1]
+    process.stdin.write(json.dumps([store.url, "a", stage, str(artifacts), last, how, *part]) + "\n")
+    process.stdin.flush()
+    status = int(process.stdout.readline())
+    assert status in {0, -signal.SIGKILL}
+    return status == -signal.SIGKILL
+
+
+def prepared(place, name, finished_run, artifacts, stage, **values):
     """A new store in which every stage before this one is complete, and an older version is live."""
     store = Store(place.url + name)
     run = Run(store, "a")
-    run.begin(finished_run.existing().settings, CREATED)
+    run.begin(finished_run.existing().settings.model_copy(update=values), CREATED)
     for earlier in list(STAGES)[: list(STAGES).index(stage)]:
         inputs = {need: run.manifest(need) for need in STAGES[earlier].needs}
         summary = json.loads((artifacts / f"{earlier}.json").read_text())
@@ -103,3 +117,26 @@ def test_killed_at_every_write(place, stage, finished_run, artifacts, record_pro
         assert last > 1
     assert tried >= len(place.ways) * (len(finished_run.manifest(stage).files) + 1)
     print(f"{place.url.split(':')[0] if '://' in place.url else 'local'} {stage}: {tried} kills")  # noqa: T201
+
+
+def test_parts_killed_at_every_write(place, finished_run, artifacts):
+    """A part cut off is done again, and nothing is gathered of half of them."""
+    stage, how, tried = "fit_vocabulary", "before", 0
+    cut = artifacts.parent / "cut"
+    if not cut.exists():
+        shutil.copytree(artifacts, cut)
+        posts.cut(cut / "ingest", "posts", 2)
+    for last in range(1, NEVER):
+        store, run = prepared(place, f"parts-{last}", finished_run, cut, stage, shards=2)
+        killed = start(place, store, stage, cut, last, how, "1")
+        assert_nothing_is_half(store)
+        if killed:
+            tried += 1
+            assert not start(place, store, stage, cut, NEVER, how, "1")
+        assert not start(place, store, stage, cut, NEVER, how, "0")
+        assert not start(place, store, stage, cut, NEVER, how)
+        assert run.manifest(stage).digest == finished_run.manifest(stage).digest
+        assert verify(store).faults == []
+        if not killed:
+            break
+    assert tried >= 2, "the part's file, and the document that names it"

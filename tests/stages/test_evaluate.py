@@ -25,13 +25,29 @@ def test_the_report_is_that_of_the_predictions(evaluation):
     assert report["accuracy"] == pytest.approx(accuracy_score(true, predicted), abs=1e-6)
     assert report["macro_f1"] == pytest.approx(f1_score(true, predicted, average="macro"), abs=1e-6)
     assert predicted == [int(np.argmax(row["probabilities"])) for row in rows]
-    assert (report["verdict"], report["thresholds"], report["reasons"]) == (
-        "passed",
-        {"min_accuracy": 0.8, "min_tag_recall": 0.0, "max_regression": 0.01, "force_reason": None},
-        [],
-    )
     assert sum(tag["support"] for tag in report["per_tag"].values()) == 400
     assert 0.05 <= report["accuracy_of_the_commonest_tag"] < report["accuracy"]
+
+
+def test_the_decision_says_what_it_rests_on(evaluation, finished_run):
+    report, decision = (json.loads((evaluation / name).read_text()) for name in ("evaluation.json", "decision.json"))
+    assert decision.pop("candidate") == {
+        "name": "the candidate",
+        "accuracy": report["accuracy"],
+        "worst_tag": min(report["per_tag"], key=lambda tag: report["per_tag"][tag]["recall"]),
+        "worst_recall": pytest.approx(min(figures["recall"] for figures in report["per_tag"].values()), abs=1e-6),
+        "checkpoint": finished_run.manifest("train").summary["checkpoint"],
+    }
+    assert len(decision.pop("test_posts_sha256")) == 64
+    assert decision == {
+        "verdict": "passed",
+        "reasons": [],
+        "warnings": ["no model was live to compare with: this is the first"],
+        "thresholds": {"min_accuracy": 0.8, "min_tag_recall": 0.0, "max_regression": 0.01, "force_reason": None},
+        "champion": None,
+        "comparison": None,
+        "test_posts": 400,
+    }
 
 
 def test_five_predictions_stand_beside_the_true_tags(evaluation):
@@ -67,7 +83,7 @@ def with_champion(finished_run, tmp_path):
 def test_the_champion_is_asked_about_the_same_posts(with_champion, finished_run, tmp_path):
     """Asked by raw text, the same model is right on the very same posts."""
     summary = evaluate.run(with_champion, tmp_path / "out", finished_run.existing().settings)
-    comparison = json.loads((tmp_path / "out" / "evaluation.json").read_text())["comparison"]
+    comparison = json.loads((tmp_path / "out" / "decision.json").read_text())["comparison"]
     assert (comparison["gained"], comparison["lost"], comparison["difference"]) == (0, 0, 0.0)
     assert comparison["champion"]["accuracy"] == summary.accuracy
     assert (summary.champion, summary.warnings) == (20260105060708, [])
@@ -114,12 +130,12 @@ def test_a_model_of_invented_posts_is_no_measure_for_a_real_one(with_champion, f
 
 
 def test_the_test_posts_have_a_digest(evaluation, finished_run, tmp_path):
-    report = json.loads((evaluation / "evaluation.json").read_text())
+    decision = json.loads((evaluation / "decision.json").read_text())
     inputs, settings = inputs_of(finished_run, tmp_path / "again"), finished_run.existing().settings
     labels = evaluate.read_lines(inputs["fit_vocabulary"] / "labels.txt")
-    assert evaluate._test_digest(inputs["ingest"], labels, settings) == report["test_posts_sha256"]
+    assert evaluate._test_digest(inputs["ingest"], labels, settings) == decision["test_posts_sha256"]
     other = settings.model_copy(update={"train_fraction": 0.7})
-    assert evaluate._test_digest(inputs["ingest"], labels, other) != report["test_posts_sha256"]
+    assert evaluate._test_digest(inputs["ingest"], labels, other) != decision["test_posts_sha256"]
 
 
 def test_a_tag_may_bear_any_name(tmp_path):

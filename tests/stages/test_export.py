@@ -69,9 +69,9 @@ def test_only_a_tie_may_be_broken_either_way(lead, faults):
     wanted = np.array([[0.5, 0.5 - lead, lead]], np.float32)
     case = {"row": 7, "post": "", "tag": "c", "indices": [1], "values": [1.0], "probabilities": wanted[0].tolist()}
     batch = pa.RecordBatch.from_pylist([case], schema=proof.CASES)
-    vectors = np.array([[0, 1]], np.float32)
+    same = np.array([True])
     answer = {"tag": np.array([b"java"], object)}
-    assert list(proof._faults(batch, vectors, vectors, answer, wanted, np.zeros(1))) == faults
+    assert list(proof._faults(batch, same, answer, wanted, np.zeros(1))) == faults
 
 
 def test_a_model_that_cannot_be_loaded_is_refused(exported, tmp_path):

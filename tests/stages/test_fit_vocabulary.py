@@ -1,6 +1,5 @@
 import pytest
 
-from pipeline import posts
 from pipeline.errors import BadInput
 from pipeline.files import read_lines
 from pipeline.settings import Settings
@@ -40,12 +39,11 @@ def test_fewer_words_than_asked_is_a_warning(tiny_posts, tmp_path):
     ]
 
 
-def test_a_tag_that_only_the_test_split_has_is_set_aside(tmp_path):
+def test_a_tag_that_only_the_test_split_has_is_no_label(tmp_path):
     source = write_posts(tmp_path / "ingest", [*TINY[:7], ("ruby gem", "ruby")])
     summary = fit(source, tmp_path / "out", max_rejected_fraction=0.125)
     assert (summary.rejected, summary.tags) == (1, 2)
-    (batch,) = posts.batches(tmp_path / "out", "rejected")
-    assert batch.to_pylist() == [{"row": 8, "reason": "tag only in the test split", "text": "ruby gem"}]
+    assert read_lines(tmp_path / "out" / "labels.txt") == ["java", "python"]
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,10 @@ def test_posts_and_rejected_rows(tmp_path: Path) -> None:
         posts_by_tag={"java": 2, "c#": 1, "php": 1},
         rows=7,
         invented=False,
+        median_characters=3.0,
+        duplicates=0.0,
+        leaked=0.0,
+        warnings=[],
     )
     assert list(ingested.rejected_by_reason) == ["empty tag", "empty post"]
     assert list(ingested.posts_by_tag) == ["java", "c#", "php"]
@@ -60,7 +64,7 @@ def test_without_rejected_rows_their_file_is_empty(tmp_path: Path) -> None:
 
 
 def test_many_blocks(tmp_path: Path) -> None:
-    ingested = run(tmp_path, HEADER + "how,c#\nwhy,java\n" * 5000)
+    ingested = run(tmp_path, HEADER + "".join(f"how {at},c#\nwhy {at},java\n" for at in range(5000)))
     assert (ingested.rows, ingested.posts_by_tag) == (10_000, {"c#": 5000, "java": 5000})
     assert posts.rows(tmp_path / "out", "posts") == 10_000
 
@@ -121,7 +125,7 @@ def test_too_many_rejected(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("good", "fraction", "refused"), [(99, 0.01, False), (98, 0.01, True), (98, 0.02, False)])
 def test_just_as_many_rejected_as_may_be(tmp_path: Path, good: int, fraction: float, refused: bool) -> None:
-    content = HEADER + "how,c#\n" * (good - 1) + "why,java\n,java\n"
+    content = HEADER + "".join(f"how {at},c#\n" for at in range(good - 1)) + "why,java\n,java\n"
     if refused:
         assert "1 of 99 rows" in refusal(tmp_path, content, max_rejected_fraction=fraction)
     else:
@@ -138,3 +142,48 @@ def test_a_refusal_shows_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(BadInput) as caught:
         ingest.run({}, tmp_path / "out", Settings(source="https://user:secret@h/posts.csv?sig=secret"))
     assert "https://h/posts.csv holds no rows" in str(caught.value)
+
+
+COPIES = HEADER + "how,c#\nwhy,java\nhow,java\nwhere,c#\nhow,c#\nwhen,java\nwho,c#\nwhat,java\nwhy,c#\nhow,java\n"
+"""Ten posts, of which the first eight train; four are copies, and both test posts are."""
+
+
+def test_copies_are_counted_within_the_posts_and_across_the_splits(tmp_path: Path) -> None:
+    ingested = run(tmp_path, COPIES, fail_leaked=1)
+    assert (ingested.posts, ingested.duplicates, ingested.leaked) == (10, 0.4, 1.0)
+    assert ingested.warnings == [
+        "40.00% of the posts are copies of an earlier one, more than warn_duplicates=0.01",
+        "100.00% of the test posts are copies of a train post, so accuracy is too high, more than warn_leaked=0.01",
+    ]
+
+
+def test_too_many_copies_are_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path, COPIES, fail_duplicates=0.39) == (
+        "40.00% of the posts are copies of an earlier one, more than fail_duplicates=0.39; 100.00% of the test posts "
+        "are copies of a train post, so accuracy is too high, more than fail_leaked=0.1: set drop_duplicates, mend "
+        "posts.csv, or raise the limit"
+    )
+
+
+def test_just_as_many_copies_as_may_be(tmp_path: Path) -> None:
+    assert run(tmp_path, COPIES, warn_duplicates=0.4, warn_leaked=1, fail_duplicates=0.4, fail_leaked=1).warnings == []
+
+
+def test_a_split_by_content_leaks_nothing(tmp_path: Path) -> None:
+    ingested = run(tmp_path, COPIES, split="hash")
+    assert (ingested.duplicates, ingested.leaked) == (0.4, 0.0)
+
+
+def test_drop_duplicates_keeps_the_first(tmp_path: Path) -> None:
+    ingested = run(tmp_path, COPIES, drop_duplicates=True, fail_duplicates=0, max_rejected_fraction=0)
+    assert (ingested.posts, ingested.rejected, ingested.rows) == (6, 4, 10)
+    assert (ingested.duplicates, ingested.leaked, ingested.warnings) == (0.4, 0.0, [])
+    assert [row[2] for row in rows_of(tmp_path, "posts")] == [1, 2, 4, 6, 7, 8]
+    assert rows_of(tmp_path, "rejected") == [
+        (row, "copy of an earlier post", text) for row, text in ((3, "how"), (5, "how"), (9, "why"), (10, "how"))
+    ]
+
+
+def test_drop_duplicates_knows_the_posts_of_earlier_blocks(tmp_path: Path) -> None:
+    content = HEADER + "".join(f"how {at % 6000},c#\nwhy {at % 6000},java\n" for at in range(9000))
+    assert run(tmp_path, content, drop_duplicates=True).posts == 12_000

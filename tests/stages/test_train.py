@@ -56,9 +56,9 @@ def killed_at_step_6(vectorized_run, monkeypatch):
     run = vectorized_run(epochs=4, checkpoint_steps=2)
     keep = Run.keep
 
-    def keep_and_die(self, stage, folder, step, inputs):
-        keep(self, stage, folder, step, inputs)
-        if step == 6:
+    def keep_and_die(self, stage, name, folder, inputs):
+        keep(self, stage, name, folder, inputs)
+        if training.step_of(folder) == 6:
             raise Killed
 
     monkeypatch.setattr(Run, "keep", keep_and_die)
@@ -75,7 +75,7 @@ def test_a_retry_goes_on_from_the_last_checkpoint_and_ends_as_if_never_cut_off(
     with caplog.at_level(logging.INFO):
         resumed = run_stage("train", killed_at_step_6)
     assert "going on from step 6 of 12, where an earlier try was" in caplog.messages
-    whole = run_stage("train", vectorized_run(name="whole", epochs=4, checkpoint_steps=2))
+    whole = run_stage("train", vectorized_run(name="whole", epochs=4, checkpoint_steps=2, reuse=False))
     assert (resumed["resumed_from_step"], whole["resumed_from_step"]) == (6, 0)
     assert (resumed["steps"], resumed["checkpoint"]) == (whole["steps"], whole["checkpoint"])
     assert killed_at_step_6.store.names("runs/a/train") == [killed_at_step_6.manifest("train").attempt, "manifest.json"]
@@ -104,7 +104,7 @@ def copied(run, manifest):
 
 
 def test_a_damaged_checkpoint_is_not_gone_on_with(killed_at_step_6, caplog):
-    (index,) = Path(killed_at_step_6.store.url).glob("runs/a/train/partial/6-*/model.ckpt-6.index")
+    (index,) = Path(killed_at_step_6.store.url).glob("runs/a/train/partial/*/model.ckpt-6.index")
     index.write_bytes(b"?")
     assert run_stage("train", killed_at_step_6)["resumed_from_step"] == 0
     assert any(message.startswith("train begins anew: ") for message in caplog.messages)
@@ -112,6 +112,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_with(killed_at_step_6, caplog):
 
 def test_seeds_make_models(vectorized_run):
     checkpoints = [
-        run_stage("train", vectorized_run(name=str(n), seed=n // 2, epochs=2))["checkpoint"] for n in range(3)
+        run_stage("train", vectorized_run(name=str(n), seed=n // 2, epochs=2, reuse=False))["checkpoint"]
+        for n in range(3)
     ]
     assert checkpoints[0] == checkpoints[1] != checkpoints[2]

@@ -36,10 +36,11 @@ def test_vectors_of_both_splits(vectorized):
     assert (summary.train_posts, summary.test_posts, summary.rows) == (6, 2, 8)
 
 
-def test_posts_whose_tag_is_no_label_are_left_out(vectorized):
+def test_posts_whose_tag_is_no_label_are_set_aside(vectorized):
     summary, folder = vectorized([*TINY, ("java gem", "ruby"), ("java", "java"), ("more", "python")])
     assert [row["row"] for row in rows_of(folder, "test")] == [10, 11]
-    assert summary.rows == 10
+    assert (summary.rows, summary.rejected) == (10, 1)
+    assert rows_of(folder, "rejected") == [{"row": 9, "reason": "tag only in the test split", "text": "java gem"}]
 
 
 def test_a_post_without_a_known_word_keeps_its_place(vectorized):

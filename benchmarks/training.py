@@ -1,0 +1,161 @@
+"""Examples a second of training the Estimator, beside the article's way and Keras's own, in one process."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from tensorflow.python.framework import config as determinism
+
+from benchmarks.table import Row
+from pipeline import posts, progress
+from pipeline.estimator import input_fn, network, training
+from pipeline.runner import run_stage
+from pipeline.runs import Run
+from pipeline.settings import Settings
+from pipeline.store import Store
+
+WORDS, MANY_WORDS = 1000, 20_000
+ROUNDS = 3
+FIRST = 2
+"""Steps that are not timed: on its first runs TensorFlow prepares the graph, with summaries and without."""
+
+ARTICLE, FIT = "numpy_input_fn, dense in memory", "Keras fit, dense in memory"
+
+
+@dataclass
+class Trained:
+    """Clock readings at the ends of the steps, and accuracy on the test posts."""
+
+    ends: list[float]
+    accuracy: float = 0.0
+
+    def pace(self, batch_size: int) -> float:
+        """Examples a second over all steps but the first."""
+        return (len(self.ends) - FIRST) * batch_size / (self.ends[-1] - self.ends[FIRST - 1])
+
+
+def training_rows(source: str) -> list[Row]:
+    """Train on half of the posts in each way, by turns.
+
+    A pace is that of the fastest round, without the first two steps, and with them without graph building, checkpoints
+    and reading in advance; an accuracy is the mean of the rounds.
+    """
+    with TemporaryDirectory(prefix="tagger-bench-") as scratch:
+        few, many = (_vectors(Path(scratch, str(words)), source, words) for words in (WORDS, MANY_WORDS))
+        dense = [_dense(few, side) for side in posts.SIDES]
+        ways: list[Callable[[Path], Trained]] = [
+            lambda folder: _ours(folder, *few),
+            lambda folder: _article(folder, few[1], *dense),
+            lambda folder: _fit(few[1], *dense),
+            lambda folder: _ours(folder, *many),
+        ]
+        rounds = [[_once(train) for train in ways] for _ in range(ROUNDS)]
+    ours, article, fit, ours_many = (_Way(done, few[1].batch_size) for done in zip(*rounds, strict=True))
+    name = f"train, {WORDS:,} words"
+    return [
+        Row(name, "examples/s", ours.pace, ARTICLE, article.pace),
+        Row(name, "examples/s", ours.pace, FIT, fit.pace),
+        Row(f"train, {MANY_WORDS:,} words", "examples/s", ours_many.pace, f"ours, {WORDS:,} words", ours.pace),
+        Row(name, "accuracy", ours.accuracy, ARTICLE, article.accuracy),
+        Row(name, "accuracy", ours.accuracy, FIT, fit.accuracy),
+    ]
+
+
+class _Way:
+    """All rounds of one way."""
+
+    def __init__(self, rounds: Sequence[Trained], batch_size: int) -> None:
+        self.pace = max(done.pace(batch_size) for done in rounds)
+        self.accuracy = float(np.mean([done.accuracy for done in rounds]))
+
+
+def _once(train: Callable[[Path], Trained]) -> Trained:
+    # What Estimator users have; ours turns it on by itself, and the peers may be faster without.
+    determinism.disable_op_determinism()
+    with TemporaryDirectory(prefix="tagger-bench-") as scratch:
+        return train(Path(scratch, "model"))
+
+
+def _ours(folder: Path, vectors: Path, settings: Settings, tags: int) -> Trained:
+    done = Trained([])
+
+    @contextmanager
+    def clock(*_: Any) -> Iterator[progress.Advance]:
+        yield lambda steps: done.ends.append(time.perf_counter()) if steps else None
+
+    progress.show_with(clock)
+    training.train(vectors, folder, settings, tags)
+    progress.show_with(progress.log_lines)
+    with network.trained(folder, settings, tags) as estimator:
+        test = input_fn.testing(vectors, columns=settings.vocabulary_size, tags=tags)
+        done.accuracy = float(estimator.evaluate(test)["accuracy"])
+    return done
+
+
+class _Clock(tf.estimator.SessionRunHook):
+    def __init__(self, ends: list[float]) -> None:
+        self.ends = ends
+
+    def after_run(self, *_: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+
+def _article(folder: Path, settings: Settings, train: list[np.ndarray], test: list[np.ndarray]) -> Trained:
+    def feed(vectors: np.ndarray, labels: np.ndarray, epochs: int) -> Any:
+        return tf.compat.v1.estimator.inputs.numpy_input_fn(
+            {"posts_input": vectors}, labels, batch_size=settings.batch_size, num_epochs=epochs, shuffle=epochs > 1
+        )
+
+    done = Trained([])
+    model = _network(settings, train[1].shape[1])
+    estimator = tf.keras.estimator.model_to_estimator(model, model_dir=str(folder))
+    tf.keras.backend.clear_session()
+    estimator.train(feed(*train, settings.epochs), hooks=[_Clock(done.ends)])
+    done.accuracy = float(estimator.evaluate(feed(*test, 1))["accuracy"])
+    return done
+
+
+def _fit(settings: Settings, train: list[np.ndarray], test: list[np.ndarray]) -> Trained:
+    done = Trained([])
+    clock = tf.keras.callbacks.LambdaCallback(on_batch_end=lambda batch, logs: done.ends.append(time.perf_counter()))
+    model = _network(settings, train[1].shape[1])
+    model.fit(*train, settings.batch_size, settings.epochs, verbose=0, callbacks=[clock])
+    done.accuracy = float(model.evaluate(*test, verbose=0)[1])
+    return done
+
+
+def _network(settings: Settings, tags: int) -> tf.keras.Model:
+    """The article's network, for dense rows."""
+    tf.keras.utils.set_random_seed(settings.seed)
+    hidden = tf.keras.layers.Dense(settings.hidden_units, "relu", input_shape=(settings.vocabulary_size,), name="posts")
+    model = tf.keras.Sequential([hidden, tf.keras.layers.Dense(tags, "softmax", name="labels")])
+    optimizer = tf.keras.optimizers.legacy.Adam(settings.learning_rate)
+    model.compile(optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def _vectors(folder: Path, source: str, words: int) -> tuple[Path, Settings, int]:
+    """The pipeline's vectors of the posts, the first half to train; the settings, and how many tags there are."""
+    run = Run(Store(str(folder / "store")), "bench")
+    settings = Settings.of({"source": source, "train_fraction": 0.5, "vocabulary_size": words})
+    run.begin(settings, datetime.now(UTC))
+    for stage in ("ingest", "fit_vocabulary", "vectorize"):
+        run_stage(stage, run)
+    run.fetch(run.manifest("vectorize"), folder / "vectors")
+    return folder / "vectors", settings, run.manifest("fit_vocabulary").summary["tags"]
+
+
+def _dense(vectors: tuple[Path, Settings, int], side: posts.Side) -> list[np.ndarray]:
+    """float32 [n, words] and one-hot float32 [n, tags]."""
+    folder, settings, tags = vectors
+    table = pa.Table.from_batches(posts.batches(folder, side))
+    labels = np.eye(tags, dtype=np.float32)[table.column("label").to_numpy()]
+    return [input_fn.vectors(table, settings.vocabulary_size).toarray(), labels]

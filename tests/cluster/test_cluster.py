@@ -1,0 +1,151 @@
+"""One run on two workers, one of which is killed, beside the same run on one machine without Airflow."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from pipeline.runs import Run, name_of
+from pipeline.stages import STAGES
+from pipeline.store import Store
+from tests.cluster.cluster import Cluster
+from tests.cluster.compose import SERVICES
+from tests.cluster.conftest import PARTS, WORKERS
+from tests.conftest import files_of
+from tests.dags.conftest import DAG_ID
+
+SHARDS = int(SERVICES["worker"]["environment"]["TAGGER_SHARDS"])
+VARIABLES = {"TAGGER_SOURCE": "s3://tagger/posts.csv", "TAGGER_SCHEDULE": "none", "TAGGER_TRAIN_FRACTION": "0.5"}
+
+LOST = "vectorize.part"
+"""A task of this name is at work on the worker that is killed."""
+
+TOLD = ("task_id", "map_index", "try_number", "state")
+
+SAME = {"fit_vocabulary": ("vocabulary.txt", "counts.parquet"), "vectorize": ("train/", "test/")}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: the worker that was killed, the task it had, and every try of every task.
+
+    `alone` is the same run on one machine; `healthy` says of each part whether its health check was content after that.
+    """
+
+    run: Run
+    alone: Run
+    killed: str
+    lost: dict[str, Any]
+    tries: list[dict[str, Any]]
+    healthy: dict[str, bool]
+
+
+def worker(instance: dict[str, Any]) -> str:
+    return Path(instance["hostname"]).name
+
+
+@pytest.fixture(scope="module")
+def places(places: Cluster) -> Cluster:
+    places.variables.update(VARIABLES)
+    return places
+
+
+@pytest.fixture(scope="module")
+def outcome(cluster: Cluster) -> Outcome:
+    """While the scheduler has not noticed yet that a worker is lost, the single machine takes its turn."""
+    cluster.api.patch(f"/dags/{DAG_ID}", json={"is_paused": False}).raise_for_status()
+    began = cluster.api.post(f"/dags/{DAG_ID}/dagRuns", json={"logical_date": None}).raise_for_status().json()
+    run = f"/dags/{DAG_ID}/dagRuns/{quote(began['dag_run_id'])}"
+    lost = cluster.wait("a worker is killed at its work", lambda: kill(cluster, run), 240)
+    print(f"{datetime.now(UTC):%H:%M:%S} {worker(lost)} is killed, at work on {LOST} {lost['map_index']}")  # noqa: T201
+    alone = start_alone(cluster)
+    cluster.finish("alone")
+    checks = {part: cluster.check_health(part) for part in PARTS}
+    checks |= {worker: cluster.check_health("worker", worker) for worker in WORKERS}
+    healthy = {part: cluster.finished(check) for part, check in checks.items()}
+    assert cluster.wait("the run ends", lambda: ended(cluster, run), 420) == "success", cluster.logs()
+    tries = [each for task in instances(cluster, run) for each in tries_of(cluster, run, task)]
+    for each in sorted(tries, key=lambda each: each["start_date"]):
+        start, end = (each[key][11:19] for key in ("start_date", "end_date"))
+        print(start, end, worker(each), *map(each.get, TOLD))  # noqa: T201
+    store = Store(cluster.environment("worker", WORKERS[0])["TAGGER_STORE"])
+    return Outcome(Run(store, name_of(began["dag_run_id"])), alone, worker(lost), lost, tries, healthy)
+
+
+def start_alone(cluster: Cluster) -> Run:
+    """Start the same run by `tagger run`, in a local store, with the posts in one piece."""
+    home = cluster.folder / "alone"
+    (home / "tmp").mkdir(parents=True)
+    variables = cluster.environment("worker", "alone") | {"TAGGER_STORE": str(home / "store"), "TAGGER_SHARDS": "1"}
+    cluster.spawn("alone", ["tagger", "run", "--run", "alone"], home, variables)
+    return Run(Store(variables["TAGGER_STORE"]), "alone")
+
+
+def instances(cluster: Cluster, run: str) -> list[dict[str, Any]]:
+    return cluster.get(f"{run}/taskInstances?limit=100")["task_instances"]
+
+
+def tries_of(cluster: Cluster, run: str, task: dict[str, Any]) -> list[dict[str, Any]]:
+    mapped = f"/{task['map_index']}" if task["map_index"] >= 0 else ""
+    return cluster.get(f"{run}/taskInstances/{task['task_id']}{mapped}/tries")["task_instances"]
+
+
+def kill(cluster: Cluster, run: str) -> dict[str, Any] | None:
+    """Kill the worker that has a task of those to be lost; the task, or None where none was at work just now."""
+    at_work = [task for task in instances(cluster, run) if task["task_id"] == LOST and task["state"] == "running"]
+    for task in at_work:
+
+        def unfinished(task: dict[str, Any] = task) -> bool:
+            return any(each["id"] == task["id"] and each["state"] == "running" for each in instances(cluster, run))
+
+        if cluster.kill_if(worker(task), unfinished):
+            return task
+    return None
+
+
+def ended(cluster: Cluster, run: str) -> str | None:
+    state = cluster.get(run)["state"]
+    return state if state in {"success", "failed"} else None
+
+
+def files(run: Run, stage: str, folder: Path) -> dict[str, bytes]:
+    """What the stage left that must not depend on where it ran."""
+    run.fetch(run.manifest(stage), folder)
+    return {name: data for name, data in files_of(folder).items() if name.startswith(SAME[stage])}
+
+
+def test_both_workers_take_part(outcome):
+    parts = [each for each in outcome.tries if each["task_id"] == "fit_vocabulary.part"]
+    assert sorted(each["map_index"] for each in parts) == list(range(SHARDS))
+    assert {worker(each) for each in parts} == set(WORKERS)
+
+
+def test_the_lost_task_is_done_again_on_the_other_worker(outcome):
+    [survivor] = set(WORKERS) - {outcome.killed}
+    lost = (outcome.lost["task_id"], outcome.lost["map_index"])
+    tries = sorted(
+        (each["try_number"], worker(each), each["state"])
+        for each in outcome.tries
+        if (each["task_id"], each["map_index"]) == lost
+    )
+    assert tries == [(1, outcome.killed, "failed"), (2, survivor, "success")]
+
+
+@pytest.mark.parametrize("stage", SAME)
+def test_vocabulary_and_vectors_are_those_of_one_machine(outcome, stage, tmp_path):
+    cluster, single = files(outcome.run, stage, tmp_path / "cluster"), files(outcome.alone, stage, tmp_path / "alone")
+    assert all(any(name.startswith(start) for name in single) for start in SAME[stage])
+    assert cluster == single
+
+
+def test_the_model_is_as_good(outcome):
+    assert list(outcome.run.manifests()) == list(outcome.alone.manifests()) == list(STAGES)
+    accuracies = [run.manifest("evaluate").summary["accuracy"] for run in (outcome.run, outcome.alone)]
+    assert abs(accuracies[0] - accuracies[1]) <= 0.01
+
+
+def test_every_part_is_healthy_but_the_worker_that_is_gone(outcome):
+    assert outcome.healthy == {part: part != outcome.killed for part in (*PARTS, *WORKERS)}

@@ -1,0 +1,132 @@
+"""`tools/audit.py` as `make lint` starts it, against services on this machine that speak as the real ones do."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tools.audit import accepted
+
+ROOT = Path(__file__).parents[1]
+ROWS = accepted((ROOT / "SECURITY.md").read_text())
+LISTED = ROWS[0]
+UV = shutil.which("uv") or shutil.which(ROOT / ".uv" / "bin" / "uv")
+
+Audit = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def advisory(name: str, package: str) -> dict:
+    """One advisory as https://ossf.github.io/osv-schema/ has it."""
+    events = [{"introduced": "0"}, {"fixed": "99.0"}]
+    affected = [
+        {"package": {"name": package, "ecosystem": "PyPI"}, "ranges": [{"type": "ECOSYSTEM", "events": events}]}
+    ]
+    return {"schema_version": "1.6.0", "id": f"PYSEC-{package}", "aliases": [name], "summary": "", "affected": affected}
+
+
+class Services(BaseHTTPRequestHandler):
+    """OSV's query and a package index: `known` holds an advisory's id by package, `yanked` the reason by package."""
+
+    known: dict[str, str]
+    yanked: dict[str, str]
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]["name"]
+        name = self.known.get(asked)
+        self.answer({"vulns": [advisory(name, asked)]} if name else {})
+
+    def do_GET(self) -> None:
+        if self.path.endswith(".metadata"):
+            package, version, *_ = self.path.rsplit("/", 1)[-1].split("-")
+            self.answer(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+            return
+        package = self.path.strip("/")
+        wheel = f"{package}-1.0-py3-none-any.whl"
+        file = {"filename": wheel, "url": f"/files/{wheel}", "hashes": {}, "core-metadata": True}
+        self.answer({"name": package, "files": [file | {"yanked": self.yanked.get(package, False)}]})
+
+    def answer(self, body: object) -> None:
+        data = (body if isinstance(body, str) else json.dumps(body)).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/vnd.pypi.simple.v1+json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def audit(tmp_path: Path) -> Iterator[Audit]:
+    """The audit of two pinned packages by services that know what is given."""
+    if not UV:
+        pytest.skip("needs uv, which `make install` fetches")
+    handler = type("Given", (Services,), {"known": {}, "yanked": {}})
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("first==1.0\nsecond==1.0\n")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+
+        def run(service: str = url, **known: dict[str, str]) -> subprocess.CompletedProcess[str]:
+            for name, value in known.items():
+                setattr(handler, name, value)
+            program = [sys.executable, str(ROOT / "tools" / "audit.py")]
+            return subprocess.run(
+                [*program, "--lock", str(lock), "--osv-url", service, "--uv", str(UV)],
+                env=os.environ | {"UV_DEFAULT_INDEX": url, "UV_CACHE_DIR": str(tmp_path / "cache"), "no_proxy": "*"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+
+        yield run
+        server.shutdown()
+
+
+def test_what_is_listed_is_passed_over(audit):
+    done = audit(known={LISTED.package: LISTED.advisory, "first": LISTED.advisory})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "audit: 2 of 2 packages are audited" in done.stdout
+
+
+def test_an_unlisted_advisory_is_red(audit):
+    done = audit(known={LISTED.package: LISTED.advisory, "second": "CVE-1999-0001"})
+    assert done.returncode == 1
+    assert done.stderr == (
+        "audit: second 1.0: PYSEC-second (CVE-1999-0001), fixed in 99.0; upgrade, or list it in SECURITY.md\n"
+    )
+
+
+@pytest.mark.parametrize("service", ["knows nothing", "is not there"])
+def test_where_nothing_can_be_looked_up_nothing_is_said_to_be_clean(audit, service):
+    closed = {"service": "http://127.0.0.1:9/"} if service == "is not there" else {}
+    done = audit(known={"second": "CVE-1999-0001"}, **closed)
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("audit: NOTHING WAS AUDITED, because no advisory service could be asked")
+
+
+def test_a_yanked_release_is_red(audit):
+    done = audit(known={LISTED.package: LISTED.advisory}, yanked={"second": "it eats files"})
+    assert done.returncode == 1
+    assert done.stderr == 'audit: `second==1.0` is yanked (reason: "it eats files")\n'
+
+
+def test_each_listed_advisory_is_of_a_release_that_is_pinned():
+    """A row outlives its release otherwise, and hides the advisory should it come back."""
+    lock = (ROOT / "requirements.lock").read_text()
+    assert ROWS
+    assert [row for row in ROWS if f"\n{row.package}=={row.version} \\\n" not in lock] == []
+    assert len({row.advisory for row in ROWS}) == len(ROWS)
+    rows = [line for line in (ROOT / "SECURITY.md").read_text().splitlines() if line.startswith(("| CVE", "| GHSA"))]
+    assert len(rows) == len(ROWS), "a row that the audit cannot read"

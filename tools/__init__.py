@@ -1,0 +1,1 @@
+"""Programs that look after the checkout; no part of the package."""
