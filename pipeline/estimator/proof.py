@@ -51,8 +51,7 @@ def prove(model: Path, cases: Path) -> Proof:
     with serving.opened(model) as served, pq.ParquetFile(cases) as file:
         for batch in file.iter_batches(BATCH):
             wanted = np.array(batch.column("probabilities").to_pylist(), dtype=np.float32)
-            answer = served.tag(batch.column("post").to_pylist())
-            vectors = served.vectors(batch.column("post").to_pylist())
+            answer, vectors = served.tag_and_vectors(batch.column("post").to_pylist())
             cells = input_fn.vectors(batch, vectors.shape[1])
             made = cells.toarray()
             answers = (answer["probabilities"], served.from_vectors(made), served.from_cells(cells))

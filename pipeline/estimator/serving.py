@@ -178,9 +178,9 @@ class Served:
         """`tag` (object of bytes [n]), `probability` (float32 [n]) and `probabilities` (float32 [n, tags])."""
         return self._session.run(self._answer, {self._post: _strings(posts)})  # type: ignore[no-any-return]
 
-    def vectors(self, posts: Sequence[str | bytes] | np.ndarray) -> np.ndarray:
-        """float32 [n, vocabulary_size]: what the network is fed for these posts."""
-        return self._session.run(self._vectors, {self._post: _strings(posts)})  # type: ignore[no-any-return]
+    def tag_and_vectors(self, posts: Sequence[str | bytes] | np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """What `tag` says, and what the network was fed for it: float32 [n, vocabulary_size]."""
+        return self._session.run((self._answer, self._vectors), {self._post: _strings(posts)})  # type: ignore[no-any-return]
 
     def from_vectors(self, vectors: np.ndarray) -> np.ndarray:
         """float32 [n, tags] by the `vectors` signature."""

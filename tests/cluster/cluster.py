@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from tests.cluster.compose import ROOT, SERVICES, filled
-from tests.dags.conftest import clean_environment, end_session, processes_of, tail, wait_for
+from tests.dags.conftest import PATIENCE, clean_environment, end_session, processes_of, tail, wait_for
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Cluster:
     secrets: dict[str, str] = field(repr=False)
     variables: dict[str, str] = field(default_factory=dict)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    api: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30, trust_env=False), repr=False)
+    api: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30 * PATIENCE, trust_env=False), repr=False)
 
     def here(self, text: str, home: Path) -> str:
         """A text of compose.yaml with its secrets, this machine's addresses, and this part's home."""
@@ -74,7 +74,7 @@ class Cluster:
 
     def finished(self, name: str) -> bool:
         """Wait for a part that ends by itself: whether it ended well."""
-        ended = self.running[name].wait(240)
+        ended = self.running[name].wait(240 * PATIENCE)
         del self.running[name]
         return ended == 0
 
@@ -121,7 +121,7 @@ class Cluster:
             with suppress(ProcessLookupError):
                 os.kill(pid, SIGKILL if found else SIGCONT)
         if found:
-            self.running.pop(name).wait(10)
+            self.running.pop(name).wait(10 * PATIENCE)
         return found
 
     def end(self) -> None:

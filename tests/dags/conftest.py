@@ -26,6 +26,9 @@ DAG_ID = "stackoverflow_tagger"
 GC_ID = "stackoverflow_tagger_gc"
 SMALL = "sample://posts?rows=2000&seed=1"
 
+PATIENCE = 4
+"""How many times slower than an idle laptop a machine may be before a wait is given up."""
+
 Found = TypeVar("Found")
 
 
@@ -56,7 +59,7 @@ class Airflow:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=200 * PATIENCE,
             check=False,
         )
 
@@ -88,7 +91,11 @@ def new_airflow(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Airfl
 
 
 def wait_for(what: str, look: Callable[[], Found | None], *, seconds: float, otherwise: Callable[[], str]) -> Found:
-    """What `look` finds, once it finds something; where it never does, fail with what `otherwise` tells."""
+    """What `look` finds, once it finds something; where it never does, fail with what `otherwise` tells.
+
+    `seconds` are an idle machine's.
+    """
+    seconds *= PATIENCE
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = look()
@@ -168,7 +175,7 @@ def standalone(airflow: Airflow) -> Iterator[Server]:
 
 
 def _ready(airflow: Airflow, url: str, log: Path, process: subprocess.Popen[bytes]) -> Server:
-    client = httpx.Client(base_url=url, timeout=30, trust_env=False)
+    client = httpx.Client(base_url=url, timeout=30 * PATIENCE, trust_env=False)
 
     def healthy() -> bool:
         assert process.poll() is None, f"airflow standalone ended by itself\n{tail(log)}"

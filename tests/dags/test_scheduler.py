@@ -17,11 +17,11 @@ from pipeline.registry import Card, Registry
 from pipeline.runs import Run, name_of
 from pipeline.settings import Settings
 from pipeline.stages import STAGES
-from tests.dags.conftest import DAG_ID, SMALL, Airflow, Server, free_ports, servers, standalone, wait_for
+from tests.dags.conftest import DAG_ID, PATIENCE, SMALL, Airflow, Server, free_ports, servers, standalone, wait_for
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: `make install` installs it")
 expect, Locator, Page = playwright.expect, playwright.Locator, playwright.Page
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=30_000 * PATIENCE)
 
 CHROMIUM = shutil.which("chromium")
 if not CHROMIUM:
@@ -63,7 +63,7 @@ def page(server: Server) -> Iterator[Page]:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000}, timezone_id="UTC")
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(30_000 * PATIENCE)
         page.goto(server.url)
         page.locator("[name=username]").fill(server.user)
         page.locator("[name=password]").fill(server.password)
@@ -122,7 +122,7 @@ def press_trigger(form: Locator, page: Page) -> None:
     for last_try in (False, False, True):
         form.get_by_role("button", name="Trigger", exact=True).click()
         try:
-            page.wait_for_url("**/runs/manual__*", timeout=20_000)
+            page.wait_for_url("**/runs/manual__*", timeout=15_000 * PATIENCE)
             return
         except playwright.TimeoutError:
             if last_try:

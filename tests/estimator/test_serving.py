@@ -73,7 +73,7 @@ def dense(texts, vocabulary, chosen):
 def test_the_graph_makes_the_vectors_that_training_made(served):
     opened, vocabulary, chosen, _ = served
     assert len(vocabulary.words) > 30
-    np.testing.assert_allclose(opened.vectors(TEXTS), dense(TEXTS, vocabulary, chosen), rtol=1e-6, atol=0)
+    np.testing.assert_allclose(opened.tag_and_vectors(TEXTS)[1], dense(TEXTS, vocabulary, chosen), rtol=1e-6, atol=0)
 
 
 @given(st.lists(st.text(alphabet, max_size=40), min_size=1, max_size=8))
@@ -81,7 +81,7 @@ def test_the_graph_makes_the_vectors_that_training_made(served):
 def test_so_it_does_for_any_text(served, texts):
     opened, vocabulary, chosen, _ = served
     texts = [*texts, " ".join(texts), *TEXTS[:3]]
-    np.testing.assert_allclose(opened.vectors(texts), dense(texts, vocabulary, chosen), rtol=1e-6, atol=0)
+    np.testing.assert_allclose(opened.tag_and_vectors(texts)[1], dense(texts, vocabulary, chosen), rtol=1e-6, atol=0)
 
 
 def test_every_code_point_is_lower_cased_as_in_training():
@@ -119,7 +119,7 @@ def test_the_export_says_how_posts_become_vectors(served):
 def test_no_post_and_bytes_that_are_no_utf8_get_an_answer(served):
     opened, *_ = served
     assert opened.tag([])["tag"].shape == (0,)
-    assert opened.vectors([b"\xff\xfe word \xc3"]).sum() > 0
+    assert opened.tag_and_vectors([b"\xff\xfe word \xc3"])[1].sum() > 0
 
 
 def test_the_export_carries_its_words_and_tags_with_it(served):
