@@ -16,6 +16,9 @@ from pipeline.stages import CHAMPION, FREQUENT
 
 log = logging.getLogger(__name__)
 
+SAME = {"tag_drift": 0.0, "word_drift": 0.0, "unknown_words": 0.0, "length_change": 1.0}
+"""pipeline.drift's figures where the data are those that the live model was trained on."""
+
 
 def champion(run: Run, folder: Path) -> dict[str, Path]:
     """The live model as one more input of evaluate, or nothing where none is live.
@@ -46,15 +49,18 @@ def data_beside(run: Run, inputs: Mapping[str, Manifest]) -> dict[str, Any]:
     card = registry.card(version) if version is not None else None
     if card is None or card.invented != inputs["ingest"].summary["invented"]:
         return {"drift": None, "warnings": []}
+    lineage = Run(run.store, card.run)
+    trained_on = lineage.manifests()
+    if all(stage in trained_on and trained_on[stage].digest == inputs[stage].digest for stage in inputs):
+        return {"drift": {"live": version} | SAME, "warnings": []}
     # The DAG file imports this module, and is parsed without Arrow.
     from pipeline import drift
 
     with TemporaryDirectory(prefix="tagger-drift-") as scratch:
         folders = Path(scratch, "now"), Path(scratch, "then")
-        lineage = Run(run.store, card.run)
         try:
             now = drift.Corpus.of(*_words(run, inputs, FREQUENT, folders[0]))
-            then = drift.Corpus.of(*_words(lineage, lineage.manifests(), ".", folders[1]))
+            then = drift.Corpus.of(*_words(lineage, trained_on, ".", folders[1]))
         except (KeyError, CorruptArtifact) as error:
             log.warning("what the live model was trained on cannot be read: %s", error)
             return {"drift": None, "warnings": [f"what the live model, version {version}, was trained on is lost"]}

@@ -44,7 +44,6 @@ _STRING = 1 << 31  # bytes that no longer fit an Arrow string array
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Number = TypeVar("Number", bound=np.generic)
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
@@ -114,19 +113,13 @@ def _split(posts: pa.Array) -> tuple[pa.Array, Ints]:
     posts, text = _lowered(posts)
     space = np.ones(len(text) + 2, bool)  # one before and one after, so that the first and the last word have an edge
     np.equal(text, ord(" "), out=space[1:-1])
-    edges = _keep(np.arange(len(text) + 1, dtype=np.int32), space[1:] != space[:-1])
+    edges = np.flatnonzero(space[1:] != space[:-1]).astype(np.int32)
     starts = np.ascontiguousarray(edges[0::2])
     offsets = np.zeros(len(starts) + 1, np.int32)
     np.cumsum(edges[1::2] - starts, out=offsets[1:])
-    letters = _keep(text, ~space[1:-1])
+    letters = pa.array(text).filter(pa.array(~space[1:-1])).to_numpy()  # as text[...], in less time
     ends = np.searchsorted(starts, (_offsets(posts) + np.arange(len(posts) + 1)).astype(np.int32)).astype(np.int32)
     return pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(letters)), ends
-
-
-def _keep(values: NDArray[Number], mask: NDArray[np.bool_]) -> NDArray[Number]:
-    """Same as values[mask], by Arrow's filter, which takes two thirds of NumPy's time."""
-    kept: NDArray[Number] = pa.array(values).filter(pa.array(mask)).to_numpy()
-    return kept
 
 
 def _lowered(posts: pa.Array) -> tuple[pa.Array, NDArray[np.uint8]]:
