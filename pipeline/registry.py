@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-from pipeline.errors import BadInput, VersionTaken
+from pipeline.errors import BadInput, CorruptArtifact, VersionTaken
 from pipeline.files import FileEntry
 from pipeline.store import Store
 
@@ -121,18 +121,34 @@ class Registry:
         return card
 
     def promote(self, version: int, reason: str) -> Event:
-        """Make a published version live, by hand; BadInput where there is no such version or no reason."""
-        card = self._published(version)
-        event = self._log("promote", card, by=_user(), reason=_given(reason))
-        self.reconcile()
-        return event
+        """Make a published version live, by hand.
+
+        Raises BadInput where there is no such version or no reason, CorruptArtifact where its files are not whole.
+        """
+        return self._by_hand("promote", self._published(version), reason)
 
     def rollback(self, reason: str) -> Event:
-        """Make the version live that was live before the present one; BadInput where there is none."""
-        history = lives(self.events())
+        """Make the version live that was live before the present one; one that was cut off is ended, not done twice.
+
+        Raises BadInput where there is none, CorruptArtifact where its files are not whole.
+        """
+        events = self.events()
+        if events and events[-1].action == "rollback" and self.disagreement():
+            self.reconcile()
+            return events[-1]
+        history = lives(events)
         if len(history) < 2:
             raise BadInput(f"{self.store.shown(LOG)} knows no version to go back to: promote one with `tagger promote`")
-        event = self._log("rollback", self._published(history[-2]), by=_user(), reason=_given(reason))
+        return self._by_hand("rollback", self._published(history[-2]), reason)
+
+    def _by_hand(self, action: str, card: Card, reason: str) -> Event:
+        given = _given(reason)
+        fault = next(filter(None, self.store.faults(card.path, card.files)), None)
+        if fault:
+            raise CorruptArtifact(
+                f"version {card.version} cannot go live, because {fault}; what is live stays: promote another version"
+            )
+        event = self._log(action, card, by=_user(), reason=given)
         self.reconcile()
         return event
 
@@ -141,40 +157,50 @@ class Registry:
 
         So TensorFlow Serving's default policy, the latest version, serves the live one, also after a rollback.
         """
-        live = self.live()
-        if live is None:
-            return
-        card = self._published(live)
-        if not self._whole(card):
-            with TemporaryDirectory(prefix="tagger-serve-") as scratch:
-                self.store.download(card.path, card.files, Path(scratch))
-                self.store.upload(Path(scratch), path_of(live), _last(card.files, SAVED_MODEL))
-        for version in self._astray(live):
-            self.withdraw(version)
+        events = self.events()
+        while events:
+            live = events[-1].live
+            card = self._published(live)
+            if not self._whole(card):
+                with TemporaryDirectory(prefix="tagger-serve-") as scratch:
+                    self.store.download(card.path, card.files, Path(scratch))
+                    self.store.upload(Path(scratch), path_of(live), _last(card.files, SAVED_MODEL))
+            for version in self._astray(events):
+                self.withdraw(version)
+            seen, events = events, self.events()
+            if len(events) == len(seen):
+                return  # else somebody has changed what is live meanwhile, and the folder may hold either's
 
     def disagreement(self) -> str | None:
         """Where the watched folder is not as the log has it, in a sentence; None where it is."""
-        live = self.live()
-        cure = f"`tagger promote {live}` puts it right"
-        if live is None:
+        events = self.events()
+        if not events:
             return None
+        live = events[-1].live
+        cure = f"`tagger promote {live}` puts it right"
         if not self._whole(self._published(live)):
             return f"live version {live} is not whole in {self.store.shown(path_of(live))}: {cure}"
-        astray = self._astray(live)
+        astray = self._astray(events)
         return f"version {astray[0]} does not belong in {self.store.shown(MODELS)}: {cure}" if astray else None
 
     def _whole(self, card: Card) -> bool:
+        """Whether the watched folder holds the version's files, to the byte, and no others."""
+        path = path_of(card.version)
+        return self._complete(card) and not any(self.store.faults(path, card.files))
+
+    def _complete(self, card: Card) -> bool:
         sizes = {name: entry.bytes for name, entry in card.files.items()}
         return self.store.sizes(path_of(card.version)) == sizes
 
-    def _astray(self, live: int) -> list[int]:
-        """Versions in the watched folder that a server should not find: above the live one, or not whole.
+    def _astray(self, events: list[Event]) -> list[int]:
+        """Versions in the watched folder that a server should not find: above the live one, or not complete.
 
-        Only such as the log knows: another may be being published just now.
+        Only such as these events tell of: another may be being published just now.
         """
-        known = {event.version for event in self.events()} - {live}
+        live = events[-1].live
+        known = {event.version for event in events} - {live}
         there = [int(name) for name in self.store.names(MODELS) if name.isdecimal() and int(name) in known]
-        return [version for version in there if version > live or not self._whole(self._published(version))]
+        return [version for version in there if version > live or not self._complete(self._published(version))]
 
     def withdraw(self, version: int) -> None:
         """Take a version out of the watched folder; its card, and its files in its run, stay."""
@@ -215,7 +241,9 @@ class Registry:
             champion = self.card(events[-1].live) if events else None
             live = champion.version if only_newer and champion and _newer(champion, card) else card.version
             number = events[-1].number + 1 if events else 1
-            event = Event(number, datetime.now(UTC).isoformat(), action, card.version, live, by, reason)
+            # The clocks of two machines differ; the order of the log is that of its numbers.
+            at = max([datetime.now(UTC), *(datetime.fromisoformat(event.at) for event in events[-1:])])
+            event = Event(number, at.isoformat(), action, card.version, live, by, reason)
             if self.store.create(f"{LOG}/{number:08d}.json", asdict(event)):
                 return event
 

@@ -68,7 +68,8 @@ def _version(store: Store, version: int) -> Iterator[str | None]:
     fault = _readable(store, f"{CARDS}/{version}.json")
     yield fault
     card = None if fault else Registry(store).card(version)
-    if card and store.names(card.path):
+    # Retention takes the manifest away first, then the files: a version without it is one that was let go.
+    if card and "manifest.json" in store.names(card.path.rpartition("/")[0]):
         yield from store.faults(card.path, card.files)
     if card and store.names(path_of(version)):
         yield from _copy(store, card)

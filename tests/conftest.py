@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import posts
+from pipeline.registry import SAVED_MODEL, Card, Registry
 from pipeline.runner import run_stage
 from pipeline.runs import Run
 from pipeline.settings import Settings
@@ -57,6 +58,34 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("TAGGER_")]:
         monkeypatch.delenv(name)
+
+
+def small_version(store: Store, version: int, folder: Path, *, created: datetime, publish: bool = True) -> Run:
+    """A run that did ingest and export, the latter twice, each a file of few bytes, and published the version."""
+    run = Run(store, f"run{version}")
+    run.begin(Settings(), created)
+    out = folder / f"out{version}"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / SAVED_MODEL).write_text(f"graph {version}")
+    (out / "variables").write_text(f"weights {version}")
+    for stage in ("ingest", "export", "export"):
+        manifest = run.commit(stage, out, inputs={}, summary={"rows": 1}, seconds=1, peak_mib=None)
+    if publish:
+        card = Card(
+            version=version,
+            run=run.name,
+            data=created.isoformat(),
+            path=run.attempt(manifest),
+            checkpoint=str(version),
+            accuracy=0.9,
+            macro_f1=0.9,
+            tags=2,
+            invented=False,
+            published=created.isoformat(),
+            files=manifest.files,
+        )
+        Registry(store).publish(card, out)
+    return run
 
 
 @pytest.fixture

@@ -1,14 +1,15 @@
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from pipeline.registry import Card, Registry, path_of
+from pipeline.registry import Registry, path_of
 from pipeline.retention import removals, remove
-from pipeline.runs import Run
 from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.verify import verify
+from tests.conftest import small_version
 
 NOW = datetime.now(UTC)
 LATER = NOW + timedelta(days=100)
@@ -21,35 +22,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def published(store, tmp_path):
-    """A run that did ingest and export, the latter twice, and published its version."""
-
-    def do(version, *, publish=True):
-        run = Run(store, f"run{version}")
-        run.begin(Settings(), NOW)
-        out = tmp_path / f"out{version}"
-        out.mkdir()
-        (out / "saved_model.pb").write_text(f"graph {version}")
-        facts = {"inputs": {}, "summary": {"rows": 1}, "seconds": 1, "peak_mib": None}
-        for stage in ("ingest", "export", "export"):
-            manifest = run.commit(stage, out, **facts)
-        if publish:
-            card = Card(
-                version=version,
-                run=run.name,
-                data=NOW.isoformat(),
-                path=run.attempt(manifest),
-                checkpoint=str(version),
-                accuracy=0.9,
-                macro_f1=0.9,
-                tags=2,
-                invented=False,
-                published=NOW.isoformat(),
-                files=manifest.files,
-            )
-            Registry(store).publish(card, out)
-        return run
-
-    return do
+    return partial(small_version, store, folder=tmp_path, created=NOW)
 
 
 def paths(store, *, keep_versions=1, keep_days=30, now=LATER):
@@ -103,7 +76,7 @@ def test_a_removal_names_its_size(store, published):
     published(1)
     run = published(2)
     sizes = {removal.path: removal.bytes for removal in removals(store, Settings.of({"keep_versions": 0}), LATER)}
-    assert sizes["models/stackoverflow_tagger/1"] == len("graph 1")
+    assert sizes["models/stackoverflow_tagger/1"] == len("graph 1weights 1")
     assert sizes["runs/run1"] == sum(p.stat().st_size for p in Path(store.url, "runs/run1").rglob("*") if p.is_file())
     assert run.path not in sizes
 

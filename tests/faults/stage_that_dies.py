@@ -1,11 +1,12 @@
-"""Run one stage and die, by SIGKILL, at the n-th write to the store; a fork for each line of standard input.
+"""Do one stage or deed and die, by SIGKILL, at the n-th write to the store; a fork for each line of standard input.
 
-A line is a JSON list: STORE RUN STAGE ARTIFACTS N HOW [PART]. The answer is a line with the fork's exit status, which
-is negative for a signal. A fork of a process that has imported everything is soon there.
+A line is a JSON list: STORE RUN STAGE ARTIFACTS N HOW [PART], with a name of DEEDS in the place of STAGE where it is
+none. The answer is a line with the fork's exit status, which is negative for a signal. A fork of a process that has
+imported everything is soon there.
 
 The stage's own work is a copy of what it made before (ARTIFACTS), so that a process takes a second and not ten; the
-runner, the run, the store and the registry are the real ones. HOW is `before` the write, or `halfway` through it.
-The status is 0 where there are fewer than N writes.
+runner, the run, the store, the registry and retention are the real ones. HOW is `before` the write, or `halfway`
+through it. The status is 0 where there are fewer than N writes.
 """
 
 import json
@@ -15,26 +16,54 @@ import signal
 import sys
 import traceback
 import types
+from contextlib import suppress
 from dataclasses import make_dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import s3fs  # noqa: F401 - imported once, and not by every fork
+from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import drift, partial  # noqa: F401 - the same
+from pipeline.errors import GateNotPassed
+from pipeline.registry import Registry
+from pipeline.retention import removals, remove
 from pipeline.runner import run_part, run_stage
 from pipeline.runs import Run
+from pipeline.settings import Settings
 from pipeline.store import Store
 
 
-def main(url, name, stage, artifacts, last, how, part=None):
+def collect(store):
+    for removal in removals(store, Settings.of({"keep_versions": 0, "keep_days": 0})):
+        remove(store, removal)
+
+
+DEEDS = {
+    "begin": lambda store: Run(store, "new").begin(Settings(), datetime(2026, 1, 5, tzinfo=UTC)),
+    "promote": lambda store: Registry(store).promote(1, "by hand"),
+    "rollback": lambda store: Registry(store).rollback("by hand"),
+    "gc": collect,
+}
+
+
+def main(url, name, what, artifacts, last, how, part=None):
     store = Store(url)
-    sys.modules[f"pipeline.stages.{stage}"] = canned(Path(artifacts), stage)
     die_at(store.fs, int(last), how)
+    if what in DEEDS:
+        DEEDS[what](store)
+        return
+    refused = part == "refused"
+    sys.modules[f"pipeline.stages.{what}"] = canned(Path(artifacts), what, refused=refused)
     run = Run(store, name)
-    run_stage(stage, run) if part is None else run_part(stage, run, int(part))
+    if part is None or refused:
+        with suppress(GateNotPassed):
+            run_stage(what, run)
+    else:
+        run_part(what, run, int(part))
 
 
-def canned(artifacts, stage):
+def canned(artifacts, stage, *, refused):
     summary = json.loads((artifacts / f"{stage}.json").read_text())
     module = types.ModuleType(stage)
 
@@ -42,6 +71,8 @@ def canned(artifacts, stage):
         for step in (1, 2) if stage == "train" else ():
             partial.save(artifacts / "fit_vocabulary", step)
         shutil.copytree(artifacts / stage, out, dirs_exist_ok=True)
+        if refused:
+            raise GateNotPassed("below", summary)
         return make_dataclass("Summary", summary)(**summary)
 
     def part(inputs, out, settings):
@@ -73,15 +104,21 @@ def die_at(fs, last, how):
         return call
 
     def half_of_file(here, there):
-        data = Path(here).read_bytes()
-        Path(there).write_bytes(data[: len(data) // 2])
+        if isinstance(fs, LocalFileSystem):  # elsewhere one put is whole or absent
+            data = Path(here).read_bytes()
+            Path(there).write_bytes(data[: len(data) // 2])
+
+    def half_of_folder(path):
+        files = fs.find(path)
+        for file in files[: len(files) // 2]:
+            fs.rm_file(file)
 
     def nothing(*_):
         pass
 
     fs.put_file = counted(fs.put_file, half_of_file)
     fs.pipe_file = counted(fs.pipe_file, nothing)
-    fs.rm = counted(fs.rm, nothing)
+    fs.rm = counted(fs.rm, half_of_folder)
     os.replace = counted(os.replace, nothing)
     os.link = counted(os.link, nothing)
 

@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from pipeline import posts
 from pipeline.registry import SAVED_MODEL, Registry, path_of
+from pipeline.retention import removals
 from pipeline.runs import Run
+from pipeline.settings import Settings
 from pipeline.stages import STAGES
 from pipeline.store import Store
 from pipeline.verify import verify
-from tests.conftest import CREATED
+from tests.conftest import CREATED, small_version
 
 CHILD = Path(__file__).with_name("stage_that_dies.py")
 ROOT = Path(__file__).parents[2]
@@ -67,6 +70,10 @@ def forks(place):
         process.stdin.close()
 
 
+def kind(place):
+    return "s3" if "://" in place.url else "local"
+
+
 def start(place, store, stage, artifacts, last, how, *part):
     process = place.forks[-1]
     process.stdin.write(json.dumps([store.url, "a", stage, str(artifacts), last, how, *part]) + "\n")
@@ -77,7 +84,7 @@ def start(place, store, stage, artifacts, last, how, *part):
 
 
 def prepared(place, name, finished_run, artifacts, stage, **values):
-    """A new store in which every stage before this one is complete, and an older version is live."""
+    """A new store in which every stage before this one is complete."""
     store = Store(place.url + name)
     run = Run(store, "a")
     run.begin(finished_run.existing().settings.model_copy(update=values), CREATED)
@@ -99,7 +106,7 @@ def assert_nothing_is_half(store):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_at_every_write(place, stage, finished_run, artifacts, record_property):
+def test_killed_at_every_write(place, stage, finished_run, artifacts):
     tried = 0
     for how in place.ways:
         for last in range(1, NEVER):
@@ -116,7 +123,62 @@ def test_killed_at_every_write(place, stage, finished_run, artifacts, record_pro
                 assert len(Registry(store).events()) == 1
         assert last > 1
     assert tried >= len(place.ways) * (len(finished_run.manifest(stage).files) + 1)
-    print(f"{place.url.split(':')[0] if '://' in place.url else 'local'} {stage}: {tried} kills")  # noqa: T201
+    print(f"{kind(place)} {stage}: {tried} kills")  # noqa: T201
+
+
+def lives_now(store):
+    return Registry(store).live()
+
+
+AFTER = {
+    "begin": lambda store: Run(store, "new").record() is not None,
+    "promote": lambda store: lives_now(store) == 1,
+    "rollback": lambda store: lives_now(store) == 2,
+    "gc": lambda store: removals(store, Settings.of({"keep_versions": 0, "keep_days": 0})) == [],
+}
+"""What holds once a deed is done, and of a store with versions 1, 2 and 3."""
+
+
+@pytest.mark.parametrize("deed", AFTER)
+def test_what_is_done_by_hand_killed_at_every_write(place, deed, tmp_path):
+    tried = 0
+    for how in ("before", "halfway"):
+        for last in range(1, NEVER):
+            store = Store(f"{place.url}{deed}-{how}-{last}")
+            for version in (1, 2, 3):
+                small_version(store, version, tmp_path, created=CREATED + timedelta(days=version))
+            killed = start(place, store, deed, tmp_path, last, how)
+            if killed:
+                tried += 1
+                assert_nothing_is_half(store)
+                assert lives_now(store) in {3, {"promote": 1, "rollback": 2}.get(deed, 3)}
+                assert not start(place, store, deed, tmp_path, NEVER, how), "the next try finishes"
+            assert AFTER[deed](store)
+            assert verify(store).faults == []
+            assert [event.number for event in Registry(store).events()] == list(
+                range(1, len(Registry(store).events()) + 1)
+            )
+            if not killed:
+                break
+    assert tried >= 2
+    print(f"{kind(place)} {deed}: {tried} kills")  # noqa: T201
+
+
+def test_a_gate_that_refuses_killed_at_every_write(place, finished_run, artifacts):
+    """The evidence is whole or absent, and nothing is published."""
+    tried = 0
+    for last in range(1, NEVER):
+        store, run = prepared(place, f"refused-{last}", finished_run, artifacts, "evaluate")
+        if not start(place, store, "evaluate", artifacts, last, "before", "refused"):
+            break
+        tried += 1
+        assert_nothing_is_half(store)
+        assert not start(place, store, "evaluate", artifacts, NEVER, "before", "refused")
+        assert run.manifest("evaluate").digest == finished_run.manifest("evaluate").digest
+        assert verify(store).faults == []
+        assert Registry(store).events() == []
+    assert tried > len(finished_run.manifest("evaluate").files)
+    print(f"{kind(place)} evaluate, refused: {tried} kills")  # noqa: T201
 
 
 def test_parts_killed_at_every_write(place, finished_run, artifacts):
