@@ -1,13 +1,11 @@
 """The DAG `stackoverflow_tagger`: six tasks, one a stage. Wiring only; the work is in the package `pipeline`."""
 
-import logging
 import os
-from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Asset, ExceptionRetryPolicy, Param, RetryAction, RetryRule, TaskGroup, chain, task
+from airflow.sdk import DAG, Asset, Param, TaskGroup, chain, task
 
-from pipeline.errors import TaggerError, Unavailable
+from one_sentence import RETRIED, one_sentence
 from pipeline.runner import run_part, run_stage
 from pipeline.runs import Run, identifier_of, name_of
 from pipeline.settings import Settings
@@ -27,15 +25,9 @@ Estimator, trained, measured, and exported as a SavedModel that reads raw text.
   `tagger predict TEXT` asks the live one.
 """
 
-log = logging.getLogger("stackoverflow_tagger")
-
 settings = Settings.read(os.environ)
 
 published = Asset("stackoverflow_tagger_model")
-
-
-class Refused(SystemExit):
-    """Ends a task without Airflow's traceback, which would bury the one sentence; trying again cannot help."""
 
 
 def work(
@@ -50,15 +42,12 @@ def work(
 
     Airflow fills in the arguments that default to None.
     """
-    try:
+    with one_sentence():
         identifier = identifier_of(dag_run.run_id, logical_date)
         run = Run(store_of(settings), name_of(identifier))
         if not stage.needs:
             run.begin(settings.triggered(params), logical_date or dag_run.run_after, identifier)
         summary = run_stage(stage.name, run) if index is None else run_part(stage.name, run, index)
-    except TaggerError as error:
-        log.error("%s", error)
-        raise (SystemExit if isinstance(error, Unavailable) else Refused)(error.exit_status) from None
     if stage.name == "export":
         outlet_events[published].extra = {name: summary[name] for name in ("version", "accuracy")}
     return summary
@@ -90,11 +79,6 @@ with DAG(
     max_active_runs=1,
     params={name: Param(**param) for name, param in settings.params().items()},
     tags=["stackoverflow", "tensorflow", "retraining"],
-    default_args={
-        "retries": 3,
-        "retry_delay": timedelta(seconds=30),
-        "retry_exponential_backoff": 2.0,
-        "retry_policy": ExceptionRetryPolicy([RetryRule(Refused, RetryAction.FAIL, reason="trying again cannot help")]),
-    },
+    default_args=RETRIED,
 ):
     chain(*map(as_task, STAGES.values()))

@@ -6,7 +6,8 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from pipeline.retention import removals, remove
+from one_sentence import RETRIED, one_sentence
+from pipeline.retention import collect
 from pipeline.settings import Settings
 from store_connection import store_of
 
@@ -22,22 +23,22 @@ with DAG(
     "stackoverflow_tagger_gc",
     description="Remove old runs and versions from the store",
     doc_md=DOC,
-    schedule="@weekly",
+    schedule="0 12 * * 0",  # not when `@weekly` runs the tagger, whose run is then under way
     catchup=False,
     max_active_runs=1,
     tags=["stackoverflow", "retention"],
+    default_args=RETRIED,
 ):
 
-    @task(doc_md=DOC, retries=2)
+    @task(doc_md=DOC)
     def gc() -> dict[str, Any]:
         """Remove, and return how many folders and bytes went."""
-        settings = Settings.read(os.environ)
-        store, size = store_of(settings), 0
-        found = removals(store, settings)
-        for removal in found:
-            remove(store, removal)
-            size += removal.bytes
-            log.info("removed %s (%s)", removal.path, removal.why)
-        return {"folders": len(found), "bytes": size}
+        folders = size = 0
+        with one_sentence():
+            settings = Settings.read(os.environ)
+            for removal in collect(store_of(settings), settings):
+                folders, size = folders + 1, size + removal.bytes
+                log.info("removed %s (%s)", removal.path, removal.why)
+        return {"folders": folders, "bytes": size}
 
     gc()

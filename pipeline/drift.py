@@ -57,9 +57,12 @@ def measure(corpus: Corpus, live: Corpus) -> Drift:
     """The corpus beside that of the live model, whose `words` are its vocabulary.
 
     Divergences are Jensen and Shannon's to base 2 (Lin 1991); words outside the vocabulary count as one more word.
+    Where the corpus leaves out rare words, the vocabulary is taken to be no longer than its list.
     """
     tags = sorted(corpus.posts_by_tag.keys() | live.posts_by_tag.keys())
-    now, then = (_shares(of.words, list(live.words), of.occurrences) for of in (corpus, live))
+    cut_short = sum(corpus.words.values()) < corpus.occurrences
+    words = list(live.words)[: len(corpus.words) if cut_short else None]
+    now, then = (_shares(of.words, words, of.occurrences) for of in (corpus, live))
     longer, shorter = sorted((corpus.median_characters, live.median_characters), reverse=True)
     figures = Drift(
         tag_drift=_divergence(*(_shares(of.posts_by_tag, tags) for of in (corpus, live))),

@@ -15,10 +15,18 @@ TaggerError                exit 1, trying again cannot help
 from typing import Any
 
 
+def inert(text: str) -> str:
+    r"""The text with characters that cannot be seen, and so could steer a terminal or forge a line, as \x1b."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class TaggerError(Exception):
-    """The root: `str(error)` is the sentence, `exit_status` what `tagger` ends with."""
+    """The root: `str(error)` is the sentence, in one line, and `exit_status` what `tagger` ends with."""
 
     exit_status = 1
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(inert(sentence))
 
 
 class BadInput(TaggerError):

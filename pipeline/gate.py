@@ -17,11 +17,15 @@ RECALL_DROP = 0.1
 
 @dataclass(frozen=True)
 class Scores:
-    """A model on the test posts: which it tagged rightly (bool [posts]), and the recall of each tag it was asked."""
+    """A model on the test posts: which it tagged rightly (bool [posts]), and the recall of each tag it was asked.
+
+    `unasked` are the tags of which there is no test post.
+    """
 
     name: str
     right: np.ndarray
     recall: dict[str, float]
+    unasked: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -112,6 +116,9 @@ def _alone(candidate: Scores, settings: Settings, found: _Findings) -> None:
         )
     elif accuracy < settings.min_accuracy:
         found.against.append(f"accuracy {accuracy:.4f} on the test posts is below min_accuracy {settings.min_accuracy}")
+    if candidate.unasked:
+        count, some = len(candidate.unasked), ", ".join(f"{tag!r:.60}" for tag in candidate.unasked[:5])
+        found.reservations.append(f"no test post bears {count} of the tags, so their recall is not known: {some}")
     if told["worst_recall"] < settings.min_tag_recall:
         found.against.append(
             f"recall {told['worst_recall']:.4f} of tag {told['worst_tag']!r} is below min_tag_recall "
@@ -133,7 +140,7 @@ def _beside(
     elif fall > 0:
         found.reservations.append(told)
     for tag, recall in candidate.recall.items():
-        if champion.recall[tag] - recall > RECALL_DROP:
+        if round(champion.recall[tag] - recall, 6) > RECALL_DROP:
             found.reservations.append(f"recall of tag {tag!r} fell from {champion.recall[tag]:.4f} to {recall:.4f}")
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline.errors import BadInput, CorruptArtifact, StageOutOfOrder
-from pipeline.registry import Card, Registry
-from pipeline.runs import Manifest, Record, Run, warnings_of
+from pipeline.card import Card
+from pipeline.errors import BadInput, CorruptArtifact
+from pipeline.registry import Registry
+from pipeline.runs import Manifest, Run, warnings_of
 from pipeline.stages import CHAMPION, FREQUENT
 
 log = logging.getLogger(__name__)
@@ -86,21 +87,32 @@ def _words(run: Run, manifests: Mapping[str, Manifest], words: str, folder: Path
 def publish(run: Run, inputs: Mapping[str, Manifest], exported: Manifest) -> dict[str, Any]:
     """Publish what export left: a stage knows no store. Done twice it is the same.
 
-    What is live already, to the byte, is not published once more.
+    What is live already, to the byte, is not published once more; nor is, unless forced, what was taken down by hand.
     """
     registry, record, evaluation = Registry(run.store), run.existing(), inputs["evaluate"].summary
-    version = registry.live()
+    version, forced = registry.live(), record.settings.force_reason or ""
     served = registry.card(version) if version is not None else None
     if served and served.files == exported.files:
         registry.reconcile()
         log.info("version %d is live, and is this very model", served.version)
         return _told(served, served.version)
+    checkpoint = inputs["train"].summary["checkpoint"]
+    down = registry.taken_down(checkpoint)
+    if down and not forced:
+        withdrawn, how = down
+        log.warning(
+            "version %s stays live: this is the very model of which %s; promote it, or give a force_reason, to "
+            "bring it back",
+            version,
+            how,
+        )
+        return _told(withdrawn, version)
     card = Card(
         version=record.version,
         run=run.name,
         data=record.created.astimezone(UTC).isoformat(),
         path=run.attempt(exported),
-        checkpoint=inputs["train"].summary["checkpoint"],
+        checkpoint=checkpoint,
         accuracy=evaluation["accuracy"],
         macro_f1=evaluation["macro_f1"],
         tags=evaluation["tags"],
@@ -109,29 +121,18 @@ def publish(run: Run, inputs: Mapping[str, Manifest], exported: Manifest) -> dic
         files=exported.files,
         warnings=warnings_of(inputs),
     )
-    _refuse_outrun(registry, evaluation, record)
-    with TemporaryDirectory(prefix="tagger-publish-") as scratch:
-        run.fetch(exported, Path(scratch))
-        card = registry.publish(card, Path(scratch), forced=record.settings.force_reason or "")
-    live = registry.live()
+    event = registry.publish(card, beside=evaluation["champion"], forced=forced)
     log.info("version %d is published, accuracy %.4f", card.version, card.accuracy)
     for warning in card.warnings:
         log.warning("with reservations: %s", warning)
-    if live != card.version:
-        log.warning("version %d stays live: its data is newer than that of version %d", live, card.version)
+    live = registry.live()
+    if event.live != card.version:
+        log.warning("version %d stays live: %s", event.live, event.reason)
+    elif live != card.version:
+        log.warning("version %d was live; since then version %d has taken its place", card.version, live)
     return _told(card, live)
 
 
 def _told(card: Card, live: int | None) -> dict[str, Any]:
     facts = {"version": card.version, "accuracy": card.accuracy, "live": live == card.version}
     return facts | {"warnings": card.warnings}
-
-
-def _refuse_outrun(registry: Registry, evaluation: dict[str, Any], record: Record) -> None:
-    """A verdict holds against the model it was reached against: not once another has gone live."""
-    live = registry.live()
-    if live not in {evaluation["champion"], record.version}:
-        raise StageOutOfOrder(
-            f"version {live} went live since this run was compared with {evaluation['champion'] or 'no model'}: "
-            f"run evaluate of run {record.run} again, then export"
-        )

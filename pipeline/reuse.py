@@ -2,10 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+
+import fsspec
 
 from pipeline import cluster
 from pipeline.errors import CorruptArtifact
@@ -17,6 +20,7 @@ from pipeline.stages import STAGES
 from pipeline.store import Store
 
 FOLDER = "reuse"
+OBJECT_STORES = ("s3://", "s3a://", "gs://", "gcs://", "abfs://", "az://")
 PACKAGES = ("tensorflow", "pyarrow", "numpy", "scipy", "scikit-learn", "matplotlib")
 """What a stage computes with."""
 
@@ -55,8 +59,35 @@ def _source(source: str) -> str | None:
     """What the posts are, without reading them as posts; None where only that would tell."""
     if source.startswith("sample://"):
         return source
-    path = Path(source).expanduser()
-    return digest(path) if "://" not in source and path.is_file() else None
+    if "://" in source:
+        return _tag(source)
+    with suppress(OSError):  # ingest says what is wrong
+        path = Path(source).expanduser()
+        return digest(path) if path.is_file() else None
+    return None
+
+
+def _tag(url: str) -> str | None:
+    """The entity tag that an object store gives its object, another for other bytes; None where there is none."""
+    if not url.startswith(OBJECT_STORES):
+        return None
+    with suppress(Exception):  # ingest says what is wrong
+        fs, path = fsspec.url_to_fs(url)
+        fs.invalidate_cache()
+        about = fs.info(path)
+        tag = about.get("ETag") or about.get("etag")
+        return f"{url} {tag}" if tag else None
+    return None
+
+
+def state(source: str) -> object:
+    """What is another once the source has been written or replaced, even by its equal: it was not while it was read."""
+    if "://" in source:
+        return _source(source)
+    with suppress(OSError):
+        about = Path(source).expanduser().stat()
+        return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+    return None
 
 
 def _sha256(described: Mapping[str, object]) -> str:
@@ -73,23 +104,30 @@ def remember(store: Store, manifest: Manifest, under: list[str]) -> None:
         store.write(_path(manifest.stage, key), asdict(manifest))
 
 
-def find(store: Store, stage: str, under: list[str]) -> Manifest | None:
-    """An earlier manifest of the same work whose files are all there and whole."""
-    if not under:
-        return None
+def noted(store: Store, stage: str, under: list[str]) -> Manifest | None:
+    """An earlier manifest of the same work, whether or not its files are still there."""
     try:
-        document = store.read(_path(stage, under[0]))
+        document = store.read(_path(stage, under[0])) if under else None
     except CorruptArtifact:
         return None
-    manifest = Manifest.of(document) if document else None
+    return Manifest.of(document) if document else None
+
+
+def find(store: Store, stage: str, under: list[str]) -> Manifest | None:
+    """An earlier manifest of the same work whose files are all there and whole."""
+    manifest = noted(store, stage, under)
     whole = manifest and not any(store.faults(Run(store, manifest.run).attempt(manifest), manifest.files))
     return manifest if whole else None
 
 
-def forget(store: Store, run: str) -> None:
-    """Let no later run find what is of this run."""
+def forget(store: Store, runs: Collection[str]) -> None:
+    """Let no later run find what is of these runs, nor a note that cannot be read."""
     for stage in STAGES:
         for name in store.names(f"{FOLDER}/{stage}"):
             path = f"{FOLDER}/{stage}/{name}"
-            if (store.read(path) or {}).get("run") == run:
+            try:
+                of = (store.read(path) or {}).get("run")
+            except CorruptArtifact:
+                of = None
+            if of is None or of in runs:
                 store.remove(path)

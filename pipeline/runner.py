@@ -36,6 +36,7 @@ def run_stage(stage: str, run: Run) -> dict[str, Any]:
     settings = run.existing().settings
     inputs = run.inputs(STAGES[stage])
     beside = live.data_beside(run, inputs) if stage == "vectorize" else {}
+    source = reuse.state(settings.source)
     under = reuse.keys(run, stage, inputs, settings) if settings.reuse else []
     manifest = reuse.find(run.store, stage, under)
     if place:
@@ -43,15 +44,26 @@ def run_stage(stage: str, run: Run) -> dict[str, Any]:
             with _disk(stage, gettempdir()):
                 replica.take_part(run, inputs, settings, place)
         return {"rows": 0, "replica": str(place)}
-    if manifest:
-        manifest = replace(manifest, summary=manifest.summary | beside)
-        run.adopt(manifest)
-        log.info("%s of run %s is that of run %s: same data, settings and code", stage, run.name, manifest.run)
-    else:
+    if not (manifest and _taken_over(run, manifest, under, beside)):
         manifest = _worked(run, stage, inputs, settings, beside)
-        reuse.remember(run.store, manifest, under)
+        if stage != "ingest" or reuse.state(settings.source) == source:
+            reuse.remember(run.store, manifest, under)
     run.forget(stage)
-    return manifest.summary | live.publish(run, inputs, manifest) if stage == "export" else manifest.summary
+    summary = manifest.summary | beside
+    return summary | live.publish(run, inputs, manifest) if stage == "export" else summary
+
+
+def _taken_over(run: Run, manifest: Manifest, under: list[str], beside: dict[str, Any]) -> bool:
+    """Make the earlier manifest this run's; False where retention may have been removing its files meanwhile.
+
+    Retention takes the note away before it asks which runs name the files: either it sees this run, or this run that
+    the note is gone.
+    """
+    run.adopt(replace(manifest, summary=manifest.summary | beside))
+    if reuse.noted(run.store, manifest.stage, under) is None:
+        return False
+    log.info("%s of run %s is that of run %s: same data, settings and code", manifest.stage, run.name, manifest.run)
+    return True
 
 
 def run_part(stage: str, run: Run, index: int) -> dict[str, Any]:
@@ -61,10 +73,10 @@ def run_part(stage: str, run: Run, index: int) -> dict[str, Any]:
     """
     settings = run.existing().settings
     inputs = run.inputs(STAGES[stage])
-    if settings.reuse and reuse.find(run.store, stage, reuse.keys(run, stage, inputs, settings)):
-        return {"part": index, "rows": 0}
-    with TemporaryDirectory(prefix=f"tagger-{stage}-") as scratch, _disk(stage, scratch):
-        folders = _inputs(run, inputs, Path(scratch, "inputs"), shard=index)
+    if settings.reuse and reuse.noted(run.store, stage, reuse.keys(run, stage, inputs, settings)):
+        return {"part": index, "rows": 0}  # run_stage sees whether it is whole, and else does all of it
+    with _disk(stage, gettempdir()), TemporaryDirectory(prefix=f"tagger-{stage}-") as scratch:
+        folders = _inputs(run, inputs, Path(scratch, "inputs"), shard=(index, settings.shards))
         out = Path(scratch, "out")
         out.mkdir()
         summary = asdict(_module(stage).part(folders, out, settings))
@@ -76,22 +88,22 @@ def _module(stage: str) -> Any:
     return import_module(f"pipeline.stages.{stage}")
 
 
-def _shard(ingested: Manifest, index: int) -> list[str]:
-    """The file of the shard; StageOutOfOrder where ingest made fewer."""
-    shards = sorted(name for name in ingested.files if name.startswith("posts/"))
-    if index >= len(shards):
+def _shard(ingested: Manifest, index: int, shards: int) -> list[str]:
+    """The file of the shard; StageOutOfOrder where ingest made more of them or fewer."""
+    files = sorted(name for name in ingested.files if name.startswith("posts/"))
+    if len(files) != shards or index >= shards:
         raise StageOutOfOrder(
-            f"there is no shard {index}, the posts are in {len(shards)}: TAGGER_SHARDS was changed since the run "
-            "began; start a new run"
+            f"shard {index} of {shards} is not there, the posts are in {len(files)}: TAGGER_SHARDS was changed since "
+            "the run began; start a new run"
         )
-    return [shards[index]]
+    return [files[index]]
 
 
 def _worked(
     run: Run, stage: str, inputs: Mapping[str, Manifest], settings: Settings, beside: dict[str, Any]
 ) -> Manifest:
     """Do the stage's work in a scratch folder and commit it."""
-    with TemporaryDirectory(prefix=f"tagger-{stage}-") as scratch, _disk(stage, scratch):
+    with _disk(stage, gettempdir()), TemporaryDirectory(prefix=f"tagger-{stage}-") as scratch:
         top, out = Path(scratch, "inputs"), Path(scratch, "out")
         out.mkdir()
         parts = _parts(run, stage, inputs, settings, top / PARTS)
@@ -131,11 +143,13 @@ def _disk(stage: str, scratch: str) -> Iterator[None]:
         ) from error
 
 
-def _inputs(run: Run, inputs: Mapping[str, Manifest], top: Path, shard: int | None = None) -> dict[str, Path]:
-    """Local folders with the stages' files; of the posts all, or one shard."""
+def _inputs(
+    run: Run, inputs: Mapping[str, Manifest], top: Path, shard: tuple[int, int] | None = None
+) -> dict[str, Path]:
+    """Local folders with the stages' files; of the posts all, or one shard of so many."""
     folders = {name: top / name for name in inputs}
     for name, manifest in inputs.items():
-        names = _shard(manifest, shard) if shard is not None and name == "ingest" else None
+        names = _shard(manifest, *shard) if shard is not None and name == "ingest" else None
         run.fetch(manifest, folders[name], names)
     return folders
 
@@ -158,6 +172,9 @@ def _parts(run: Run, stage: str, inputs: Mapping[str, Manifest], settings: Setti
     folders = [top / str(index) for index in range(settings.shards)]
     there = [run.resume(stage, f"{PARTS}/{index}", inputs, folder) for index, folder in enumerate(folders)]
     if any(there) and not all(there):
+        done = run.manifest(stage)
+        if done and done.inputs == {name: manifest.digest for name, manifest in inputs.items()}:
+            return []  # the try before was cut off while it removed them
         raise StageOutOfOrder(
             f"part {there.index(False)} of {stage} of run {run.name} is not done, or its inputs were made anew since: "
             "run it first"

@@ -5,7 +5,7 @@ import json
 import re
 import sys
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -226,12 +226,17 @@ class Run:
 
     def resume(self, stage: str, name: str, inputs: Mapping[str, Manifest], folder: Path) -> bool:
         """Fetch what was kept under the name, if it was made from these inputs: whether there was such."""
-        kept = self.store.read(f"{self.path}/{stage}/{name}.json")
-        if not kept or kept["inputs"] != {name: manifest.digest for name, manifest in inputs.items()}:
+        document = self.store.read(f"{self.path}/{stage}/{name}.json")
+        if not document or document["inputs"] != {name: manifest.digest for name, manifest in inputs.items()}:
             return False
         folder.mkdir(parents=True)
-        self.store.download(kept["path"], {name: FileEntry(**e) for name, e in kept["files"].items()}, folder)
+        self.store.download(*_kept(document), folder)
         return True
+
+    def kept(self, stage: str, name: str) -> tuple[str, dict[str, FileEntry]] | None:
+        """The folder and the files of what was kept under the name; None where there is nothing."""
+        document = self.store.read(f"{self.path}/{stage}/{name}.json")
+        return _kept(document) if document else None
 
     def forget(self, stage: str) -> None:
         """Remove what keep has kept: documents first."""
@@ -272,6 +277,18 @@ class Run:
     def adopt(self, manifest: Manifest) -> None:
         """Make an attempt, of this run or of another, the stage's result."""
         self.store.write(f"{self.path}/{manifest.stage}/manifest.json", asdict(manifest))
+
+
+def _kept(document: dict[str, Any]) -> tuple[str, dict[str, FileEntry]]:
+    return document["path"], {name: FileEntry(**entry) for name, entry in document["files"].items()}
+
+
+def every_run(store: Store) -> Iterator[Run]:
+    """The runs of the store; what else lies in their folder is passed over."""
+    for name in store.names(RUNS):
+        is_folder = store.names(f"{RUNS}/{name}") not in ([], [name])  # a file lists itself
+        if is_folder and name_of(name) == name:
+            yield Run(store, name)
 
 
 def _document(record: Record) -> dict[str, Any]:

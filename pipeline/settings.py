@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 
 from pipeline.allowed import refuse_secrets
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, inert
 
 PREFIX = "TAGGER_"
 MAX_SOURCE_BYTES = 64 * 2**30
@@ -141,7 +141,9 @@ class Settings(BaseModel):
         "ever. Empty: not forced. The thresholds hold all the same.",
     )
     keep_versions: int = _deployment("Versions that retention keeps besides the live one, 0 or more.", default=5, ge=0)
-    keep_days: float = _deployment("Days for which retention keeps everything, 0 or more.", default=30.0, ge=0)
+    keep_days: float = _deployment(
+        "Days for which retention keeps everything, 0 to 36,500.", default=30.0, ge=0, le=36_500
+    )
     shards: int = _deployment(
         "Pieces of the posts that fit_vocabulary and vectorize work on, each in a task of its own where there are "
         "several, 1 to 1,024. The result is the same.",
@@ -185,6 +187,12 @@ class Settings(BaseModel):
     def _none_by_name(cls, value: Any) -> Any:
         """A variable or a command line can only say "none" in letters."""
         return None if isinstance(value, str) and value.strip().lower() in {"", "none", "null"} else value
+
+    @field_validator("force_reason")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        """It is logged, and kept for ever."""
+        return value and inert(value.strip())
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

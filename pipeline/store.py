@@ -24,6 +24,17 @@ from pipeline.files import FileEntry, digest, files
 UNFINISHED = ".writing"
 """How a local file is named before it is in its place. A process that dies leaves it so, and nobody reads it."""
 
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+NEVER = {
+    errno.EROFS: "give this user leave to read and write it",
+    errno.EEXIST: "see that no file is in the place of one of its folders",
+    errno.ENOTDIR: "see that no file is in the place of one of its folders",
+    errno.EISDIR: "see that no folder is in its place",
+    errno.ENAMETOOLONG: "start a run with a shorter name",
+}
+"""What a disk says that it will say again, and the cure."""
+
 PIECE = 2**20
 """Bytes read at once where a file is not needed whole."""
 
@@ -61,13 +72,17 @@ class Store:
             self.fs.invalidate_cache()
             try:
                 return _document(self.fs.cat_file(self.path(path)))
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return None
             except ValueError:
                 raise CorruptArtifact(
                     f"{self.shown(path)} is not the document that was written there: restore it, or make anew what it "
                     "belongs to"
                 ) from None
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a document or file."""
+        return path.rpartition("/")[-1] in self.names(path.rpartition("/")[0])
 
     def write(self, path: str, document: dict[str, Any]) -> None:
         """Put the JSON document in its place, whole."""
@@ -136,6 +151,13 @@ class Store:
                     raise CorruptArtifact(
                         f"{self.shown(path)}/{name} is gone: run the stage that made it again"
                     ) from None
+                except OSError as error:
+                    if error.errno in FULL:  # it was the copy that had no room
+                        raise Unavailable(
+                            f"{folder} is full ({error.strerror}); trying again can help: make room there, or point "
+                            "TMPDIR at another disk"
+                        ) from error
+                    raise
                 if digest(local) != entry.sha256:
                     raise CorruptArtifact(
                         f"{self.shown(path)}/{name} is not the file that was written there ({entry.bytes} bytes, "
@@ -149,7 +171,7 @@ class Store:
                 try:
                     with self.fs.open(self.path(f"{path}/{name}"), "rb") as file:
                         found = _sha256(file)
-                except FileNotFoundError:
+                except (FileNotFoundError, NotADirectoryError):
                     yield f"{self.shown(path)}/{name} is gone"
                     continue
             yield None if found == entry.sha256 else f"{self.shown(path)}/{name} has other bytes than were written"
@@ -160,7 +182,7 @@ class Store:
             self.fs.invalidate_cache()
             try:
                 found = self.fs.find(self.path(path), detail=True)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return {}
             top = f"{self.path(path)}/"
             return {
@@ -184,7 +206,7 @@ class Store:
             self.fs.invalidate_cache()
             try:
                 found = self.fs.ls(self.path(path), detail=False)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return []
             names = (str(name).rstrip("/").rsplit("/", 1)[-1] for name in found)
             return sorted(name for name in names if not name.endswith(UNFINISHED))
@@ -201,13 +223,21 @@ class Store:
             # A remote filesystem raises what its client library raises: all of it is the store's fault or the way's.
             cause = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
             place = f"store: {self.shown(path)} cannot be read or written ({cause})"
-            if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
-                raise Forbidden(
-                    f"{place}; trying again cannot help: give this user leave to read and write it"
-                ) from error
+            cure = _final(error)
+            if cure:
+                raise Forbidden(f"{place}; trying again cannot help: {cure}") from error
             raise Unavailable(
                 f"{place}; trying again can help: see that the store is there and not full, then run the stage again"
             ) from error
+
+
+def _final(error: Exception) -> str | None:
+    """What to do about an error that trying again cannot help; None where it can."""
+    if type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError"}:  # botocore's, which may be missing
+        return "give the store's keys by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by TAGGER_STORE_CONNECTION"
+    if isinstance(error, PermissionError):
+        return NEVER[errno.EROFS]
+    return NEVER.get(getattr(error, "errno", None) or 0)
 
 
 def _json(document: dict[str, Any]) -> bytes:

@@ -10,12 +10,14 @@ import pyarrow as pa
 import pytest
 
 from pipeline import posts
-from pipeline.registry import SAVED_MODEL, Card, Registry
+from pipeline.card import Card
+from pipeline.registry import Registry
 from pipeline.runner import run_stage
 from pipeline.runs import Run
 from pipeline.settings import Settings
 from pipeline.stages import STAGES
 from pipeline.store import Store
+from pipeline.watched import SAVED_MODEL
 
 REAL_POSTS = Path(__file__).parents[2] / "shared" / "data" / "stack-overflow-16k.csv"
 CREATED = datetime(2026, 1, 5, 6, 7, 8, tzinfo=UTC)
@@ -84,7 +86,7 @@ def small_version(store: Store, version: int, folder: Path, *, created: datetime
             published=created.isoformat(),
             files=manifest.files,
         )
-        Registry(store).publish(card, out)
+        Registry(store).publish(card, beside=Registry(store).live())
     return run
 
 

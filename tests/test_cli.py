@@ -113,7 +113,7 @@ def test_a_gate_that_is_not_passed_is_status_3_and_publishes_nothing(tagger, sou
         (("run", "--from", "train", "--run", "a", "--set", "epochs=3"), 2, "keeps the settings it began with"),
         (("run", "--run", "a/b"), 2, "'a/b' cannot name a run"),
         (("show", "none"), 2, "holds no run 'none'"),
-        (("predict", "x"), 2, "does not hold a live version (published: none yet)"),
+        (("predict", "x"), 2, "does not hold a live version: run `tagger run`"),
         (("predict",), 2, "give either texts, or --input FILE and --output FILE"),
         (("predict", "--input", "x.csv"), 2, "give either texts, or --input FILE and --output FILE"),
         (("nothing",), 2, "No such command 'nothing'"),
@@ -160,8 +160,8 @@ def two_versions(finished_run, tmp_path):
     shutil.copytree(finished_run.store.url, tmp_path / "store")
     registry = Registry(Store(str(tmp_path / "store")))
     card = registry.card(20260105060708)
-    registry.fetch(None, tmp_path / "model")
-    registry.publish(replace(card, version=20260112060708, data="2026-01-12T06:07:08+00:00"), tmp_path / "model")
+    newer = replace(card, version=20260112060708, data="2026-01-12T06:07:08+00:00")
+    registry.publish(newer, beside=card.version)
     return registry
 
 
@@ -193,8 +193,40 @@ def test_which_model_was_live_when(tagger, two_versions):
         assert len(out.splitlines()) == 2
     status, _, err = tagger("models", "--at", "2020-01-01T12:00Z", "--store", store)
     assert (status, "no version was live at 2020-01-01T12:00Z" in err) == (2, True)
+    shown = tagger("models", "--log", "--store", store)[1].splitlines()[-1].split()[0]
+    _, out, _ = tagger("models", "--at", shown, "--store", store)
+    assert out.splitlines()[1].split()[0] == str(after.live), "a second copied from the log is all of it"
+    assert tagger("models", "--at", "", "--store", store)[0] == 2
     status, _, err = tagger("models", "--at", "monday", "--store", store)
     assert (status, "is no time: write it as 2026-11-01T12:00Z" in err) == (2, True)
+
+
+def test_a_run_that_cannot_be_read_is_named_and_the_others_listed(tagger, finished_run, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(finished_run.store.url, store)
+    shutil.copytree(store / "runs" / "finished", store / "runs" / "broken")
+    (store / "runs" / "broken" / "run.json").write_text("?")
+    (store / "runs" / ".DS_Store").write_text("?")
+    status, out, err = tagger("runs", "--store", store)
+    assert (status, [line.split()[0] for line in out.splitlines()[1:]]) == (0, ["finished"])
+    assert err.startswith("run broken is left out: ")
+    assert err.count("\n") == 1
+
+
+def test_a_version_that_is_not_live_says_so(tagger, two_versions):
+    status, out, _ = tagger("show", "finished", "--store", two_versions.store.url)
+    assert status == 0
+    assert "not live   version 20260112060708 is: " in out
+
+
+def test_where_a_retry_went_on_is_told(tagger, finished_run, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(finished_run.store.url, store)
+    run = Run(Store(str(store)), "finished")
+    manifest = run.manifest("train")
+    run.adopt(replace(manifest, summary=manifest.summary | {"resumed_from_step": 20}))
+    _, out, _ = tagger("show", "finished", "--store", store)
+    assert [line.split()[0] for line in out.splitlines() if line.endswith("went on from step 20")] == ["train"]
 
 
 def test_verify_names_what_is_not_as_it_was(tagger, two_versions):
@@ -204,7 +236,7 @@ def test_verify_names_what_is_not_as_it_was(tagger, two_versions):
     (path,) = Path(store).glob("runs/*/train/*/model/checkpoint")
     path.write_text("?")
     status, out, err = tagger("verify", "finished", "--store", store)
-    assert (status, out) == (1, f"{path} has other bytes than were written\n")
+    assert (status, out.startswith(f"{path} has other bytes than were written: run ")) == (1, True)
     assert "1 of " in err
 
 

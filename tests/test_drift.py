@@ -48,6 +48,12 @@ def test_longer_and_shorter_posts_are_alike_a_change(characters, factor):
     assert measure(Corpus(LIVE.posts_by_tag, characters, LIVE.words, 100), LIVE).length_change == factor
 
 
+def test_of_a_shorter_list_of_words_the_missing_ones_are_not_unknown():
+    """As where the live model's vocabulary is longer than what is kept of a run's counts."""
+    shorter = Corpus(LIVE.posts_by_tag, 100, {"the": 60}, 100)
+    assert asdict(measure(shorter, LIVE)) == SAME
+
+
 def test_posts_without_a_word_can_be_compared():
     assert measure(Corpus(LIVE.posts_by_tag, 1, {}, 0), LIVE).unknown_words == pytest.approx(0.8)
 

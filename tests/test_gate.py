@@ -28,6 +28,19 @@ def test_the_first_has_no_champion_and_says_so():
     assert decision.warnings == ["this is the first"]
 
 
+def test_a_recall_that_fell_by_just_so_much_is_no_reservation():
+    champion = scores(900, "version 7", {"a": 0.8})
+    assert verdict(scores(900, recall={"a": 0.7}), champion) == ("passed", [], [])
+    assert len(verdict(scores(900, recall={"a": 0.69}), champion)[2]) == 1
+
+
+def test_tags_without_a_test_post_are_told():
+    candidate = Scores("the candidate", np.ones(POSTS, bool), {"a": 1.0}, ("b", "c\x1b" + "c" * 100))
+    (warning,) = verdict(candidate, CHAMPION, min_tag_recall=0.5)[2]
+    assert warning.startswith("no test post bears 2 of the tags, so their recall is not known: 'b', 'c\\x1bccc")
+    assert len(warning) < 150
+
+
 def test_a_better_one_passes_without_a_word():
     assert verdict(scores(950), CHAMPION) == ("passed", [], [])
     assert verdict(scores(900), CHAMPION) == ("passed", [], [])

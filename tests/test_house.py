@@ -1,6 +1,7 @@
 """The rules of docs/architecture.md that the import contracts of pyproject.toml cannot say."""
 
 import ast
+import configparser
 import re
 import subprocess
 import sys
@@ -59,7 +60,9 @@ def test_no_module_is_longer_than_one_sitting():
 
 
 OURS = [
-    path for folder in ("pipeline", "dags", "tests", "benchmarks", "tools") for path in ROOT.glob(f"{folder}/**/*.py")
+    path
+    for folder in ("pipeline", "dags", "docker", "tests", "benchmarks", "tools")
+    for path in ROOT.glob(f"{folder}/**/*.py")
 ]
 
 PICKLING = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "torch", "yaml"}
@@ -105,3 +108,21 @@ def test_each_exception_from_the_security_rules_has_its_reason():
     ]
     assert comments
     assert [comment for comment in comments if re.search(r"noqa(?!: )|\bS\d+(?!.* - \w)", comment)] == []
+
+
+def test_airflow_keeps_its_secrets():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "airflow.cfg")
+    given = {option: value for section in config.sections() for option, value in config[section].items()}
+    assert given.get("expose_config", "False") == "False"
+    assert given.get("simple_auth_manager_all_admins", "False") == "False"
+    assert not [option for option in given if re.search("secret|key|password|sql_alchemy_conn|result_backend", option)]
+    assert given["host"] == "127.0.0.1"
+
+
+def test_nothing_kept_in_git_can_be_written_by_everybody():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    names = [name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
+    assert not [name for name in names if (ROOT / name).stat().st_mode & 0o002]

@@ -1,14 +1,18 @@
+import os
 import shutil
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.errors import BadInput, VersionTaken
+from pipeline.card import Card
+from pipeline.errors import BadInput, CorruptArtifact, StageOutOfOrder, VersionTaken
 from pipeline.files import entries
-from pipeline.registry import Card, Registry, lives
+from pipeline.registry import CARDS, LOG, Registry, lives
 from pipeline.store import Store
 from tests.conftest import files_of
+
+LIVE = object()
 
 
 @pytest.fixture
@@ -20,7 +24,7 @@ def registry(tmp_path):
 def publish(registry, tmp_path):
     """Publish version n of a model made for it, as a run that left it in its export's folder does."""
 
-    def do(version, *, checkpoint=None, run=None, data=None, forced="", invented=False):
+    def do(version, *, checkpoint=None, run=None, data=None, forced="", invented=False, beside=LIVE, warnings=()):
         folder = tmp_path / f"model-{version}"
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "variables").mkdir(parents=True)
@@ -40,8 +44,9 @@ def publish(registry, tmp_path):
             invented=invented,
             published="2026-01-01T00:00:00+00:00",
             files=entries(folder),
+            warnings=list(warnings),
         )
-        return registry.publish(card, folder, forced=forced)
+        return registry.publish(card, beside=registry.live() if beside is LIVE else beside, forced=forced)
 
     return do
 
@@ -173,24 +178,91 @@ def test_a_version_is_measured_by_what_was_live_before_it(registry, publish):
     assert (registry.live_before(7), registry.live_before(8), registry.live_before(9)) == (None, 7, 8)
 
 
-def test_two_that_write_the_log_at_once_take_two_numbers(registry, publish, monkeypatch):
-    """Another publisher's event comes between a look at the log and the writing of the next."""
+@pytest.fixture
+def meanwhile(registry, monkeypatch):
+    """Let another do something between the next look at the log and the writing of its entry."""
+
+    def let(deed):
+        create = registry.store.create
+
+        def late(path, document):
+            if path.startswith(LOG):
+                monkeypatch.undo()
+                deed(Registry(Store(registry.store.url)))
+            return create(path, document)
+
+        monkeypatch.setattr(registry.store, "create", late)
+
+    return let
+
+
+def log_of(registry):
+    return [(event.number, event.action, event.live) for event in registry.events()]
+
+
+def test_two_that_write_the_log_at_once_take_two_numbers(registry, publish, meanwhile):
     publish(7)
-    other = Registry(Store(registry.store.url))
     publish(8)
-    events = registry.events
-    calls = []
+    meanwhile(lambda other: other.promote(7, "at the same time"))
+    registry.promote(8, "mine")
+    assert log_of(registry)[2:] == [(3, "promote", 7), (4, "promote", 8)]
+    assert served(registry)[-1] == 8
+    assert registry.disagreement() is None
 
-    def slow_events():
-        seen = events()
-        if not calls:
-            calls.append(other.promote(7, "at the same time"))
-        return seen
 
-    monkeypatch.setattr(registry, "events", slow_events)
-    registry._log("promote", registry.card(8), by="me", reason="mine")
-    monkeypatch.undo()
-    assert [(e.number, e.live, e.reason) for e in registry.events()[2:]] == [(3, 7, "at the same time"), (4, 8, "mine")]
+def test_of_two_rollbacks_at_once_the_second_goes_back_from_where_the_first_left(registry, publish, meanwhile):
+    for version in (6, 7, 8):
+        publish(version)
+    meanwhile(lambda other: other.rollback("8 is worse"))
+    registry.rollback("8 is worse, as I found, too")
+    assert log_of(registry)[3:] == [(4, "rollback", 7), (5, "rollback", 6)]
+    assert lives(registry.events()) == [6]
+    assert served(registry) == [6]
+
+
+def test_a_rollback_takes_back_what_was_published_meanwhile(registry, publish, meanwhile):
+    publish(7)
+    publish(8)
+    meanwhile(lambda other: publish(9))
+    registry.rollback("worse")
+    assert (registry.live(), lives(registry.events())) == (8, [7, 8])
+
+
+def test_a_model_compared_with_another_than_is_live_is_not_published(registry, publish, meanwhile):
+    publish(6)
+    publish(7)
+    meanwhile(lambda other: other.rollback("worse"))
+    with pytest.raises(StageOutOfOrder, match=r"version 6 went live since this run was compared with 7: run evaluate"):
+        publish(8, beside=7)
+    assert (registry.live(), served(registry)) == (6, [6])
+    publish(8, beside=6)
+    assert registry.live() == 8
+
+
+def test_published_from_the_live_models_checkpoint_it_was_compared_with_none(registry, publish):
+    """Its export was lost and is made anew, with the verdict of then."""
+    publish(7)
+    publish(8, checkpoint="c7", beside=None)
+    assert registry.live() == 8
+
+
+def test_an_entry_whose_answer_was_lost_is_written_once(registry, publish, monkeypatch):
+    """An object store's client asks again, and is told that there is one."""
+    publish(7)
+    publish(8)
+    create = registry.store.create
+    monkeypatch.setattr(registry.store, "create", lambda path, document: create(path, document) and False)
+    registry.rollback("worse")
+    assert log_of(registry)[2:] == [(3, "rollback", 7)]
+
+
+def test_the_log_is_in_the_order_of_time_whatever_the_clocks_say(registry, publish, monkeypatch):
+    publish(7)
+    publish(8)
+    monkeypatch.setattr("pipeline.registry._now", lambda: datetime(2020, 1, 1, tzinfo=UTC))
+    registry.rollback("worse")
+    assert registry.live(datetime.now(UTC)) == 7
+    assert sorted(event.at for event in registry.events()) == [event.at for event in registry.events()]
 
 
 def test_an_unfinished_publication_is_no_version_and_the_next_try_finishes_it(registry, publish, monkeypatch):
@@ -199,25 +271,109 @@ def test_an_unfinished_publication_is_no_version_and_the_next_try_finishes_it(re
     with pytest.raises(SystemExit):
         publish(8)
     monkeypatch.undo()
-    assert (registry.live(), [card.version for card in registry.cards()]) == (7, [7])
-    assert "8/saved_model.pb" not in registry.store.sizes("models/stackoverflow_tagger")
-    publish(8)
+    assert (registry.live(), [card.version for card in registry.cards()], served(registry)) == (7, [7], [7])
+    publish(8, warnings=["of the second try"])
     assert registry.live() == 8
+    assert registry.card(8).warnings == ["of the second try"]
     assert served(registry) == [7, 8]
+
+
+def test_a_rollback_that_was_cut_off_is_ended_and_not_done_twice(registry, publish, monkeypatch):
+    for version in (6, 7, 8):
+        publish(version)
+    monkeypatch.setattr(registry, "reconcile", lambda: (_ for _ in ()).throw(SystemExit("killed")))
+    with pytest.raises(SystemExit):
+        registry.rollback("worse")
+    monkeypatch.undo()
+    assert served(registry) == [6, 7, 8]
+    with pytest.raises(BadInput, match=r"the rollback to version 7 of .* had been cut off and has been ended just now"):
+        registry.rollback("worse")
+    assert (registry.live(), served(registry)) == (7, [6, 7])
+    assert registry.rollback("further").live == 6
+
+
+def test_what_is_lost_or_damaged_does_not_go_live(registry, publish, tmp_path):
+    publish(6)
+    publish(7)
+    before = files_of(tmp_path / "store")
+    weights = tmp_path / "store" / "runs" / "6" / "export" / "one" / "variables" / "variables.index"
+    for damage, fault in ((lambda: weights.write_text("weights 9"), "other bytes"), (weights.unlink, "is gone")):
+        damage()
+        for deed in (lambda: registry.promote(6, "because"), lambda: registry.rollback("because")):
+            with pytest.raises(CorruptArtifact, match=rf"version 6 cannot go live: .*{fault}.*; what is live stays"):
+                deed()
+    registry.note_let_go("runs/6", "old")
+    with pytest.raises(CorruptArtifact, match=r"version 6 cannot go live: retention removed its files on .* \(old\)"):
+        registry.promote(6, "because")
+    with pytest.raises(CorruptArtifact, match="version 6 cannot be fetched: retention removed its files"):
+        registry.fetch(6, tmp_path / "back")
+    assert registry.live() == 7
+    kept = {name: content for name, content in files_of(tmp_path / "store").items() if name in before}
+    assert {name for name, content in before.items() if kept.get(name) != content} == {
+        "runs/6/export/one/variables/variables.index"
+    }
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda live: (live / "saved_model.pb").write_text("graph 9"),
+        lambda live: (live / "variables" / "variables.index").unlink(),
+        lambda live: (live / ".DS_Store").write_text("?"),
+    ],
+    ids=["changed", "lost", "foreign"],
+)
+def test_to_promote_the_live_version_puts_its_folder_right(registry, publish, tmp_path, damage):
+    publish(7)
+    live = tmp_path / "store" / "models" / "stackoverflow_tagger" / "7"
+    whole = files_of(live)
+    damage(live)
+    assert registry.disagreement() == f"live version 7 is not whole in {live}: `tagger promote 7` puts it right"
+    registry.promote(7, "put right")
+    assert files_of(live) == whole
+    assert registry.disagreement() is None
+
+
+def test_what_a_person_took_down_is_known_by_its_model(registry, publish):
+    for version in (6, 7, 8):
+        publish(version)
+    assert registry.taken_down("c8") is None
+    registry.rollback("tags c as c++")
+    card, how = registry.taken_down("c8")
+    assert card.version == 8
+    assert "took version 8 down on 20" in how
+    assert how.endswith("(tags c as c++)")
+    assert registry.taken_down("c6") is None, "7 was put over it by a run"
+    registry.promote(6, "the best")
+    assert registry.taken_down("c7")
+    registry.promote(8, "it was right")
+    assert registry.taken_down("c8") is None
+
+
+def test_who_has_no_name_is_told_by_number(registry, publish, monkeypatch):
+    """As a container's user may be."""
+    publish(7)
+    monkeypatch.setattr("getpass.getuser", lambda: (_ for _ in ()).throw(KeyError("uid not found")))
+    assert registry.promote(7, "because").by == f"user {os.getuid()}"
+
+
+def test_a_reason_is_kept_as_one_line_of_visible_characters(registry, publish):
+    publish(7)
+    assert registry.promote(7, " a\nb \x1b[31m \udcff ").reason == r"a\nb \x1b[31m \udcff"
 
 
 def test_a_hand_needs_a_reason_and_a_published_version(registry, publish):
     publish(7)
     with pytest.raises(BadInput, match="give one with --reason"):
         registry.promote(7, " ")
-    with pytest.raises(BadInput, match="version 8 is not published"):
+    with pytest.raises(BadInput, match=r"does not hold version 8 \(published: 7\)"):
         registry.promote(8, "because")
 
 
 def test_a_version_whose_publication_was_cut_off_is_not_fetched(registry, publish, tmp_path):
     publish(7)
     card = registry.card(7)
-    registry.store.create("registry/stackoverflow_tagger/versions/8.json", asdict(replace(card, version=8)))
+    registry.store.create(f"{CARDS}/8.json", asdict(replace(card, version=8)))
     with pytest.raises(BadInput, match=r"does not hold version 8 \(published: 7\)"):
         registry.fetch(8, tmp_path / "back")
 
@@ -228,7 +384,7 @@ def test_a_version_is_fetched_whole(registry, publish, tmp_path):
     assert files_of(tmp_path / "back") == files_of(tmp_path / "model-7")
 
 
-@pytest.mark.parametrize("version", [None, 3])
-def test_what_is_not_published_is_refused(registry, version, tmp_path):
-    with pytest.raises(BadInput, match="published: none yet"):
+@pytest.mark.parametrize(("version", "said"), [(None, "does not hold a live version"), (3, "published: none yet")])
+def test_what_is_not_published_is_refused(registry, version, said, tmp_path):
+    with pytest.raises(BadInput, match=said):
         registry.fetch(version, tmp_path / "back")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import reuse, runner
-from pipeline.errors import GateNotPassed
+from pipeline.errors import GateNotPassed, TaggerError
 from pipeline.registry import Registry
-from pipeline.retention import removals, remove
+from pipeline.retention import collect
 from pipeline.runner import run_stage
 from pipeline.runs import Run
 from pipeline.settings import Settings
@@ -111,12 +111,109 @@ def test_a_run_compared_with_another_live_model_is_evaluated_anew(first):
         run_stage(stage, run)
     registry = Registry(first.store)
     card = registry.card(first.existing().version)
-    registry.publish(
-        replace(card, version=20260106000000, checkpoint="other", data="2026-01-06"), Path(first.store.path(card.path))
-    )
+    other = replace(card, version=20260106000000, checkpoint="other", data="2026-01-06")
+    registry.publish(other, beside=card.version)
     run_stage("evaluate", run)
     assert whose(run)["evaluate"] == "second"
     assert run.manifest("evaluate").summary["champion"] == 20260106000000
+
+
+def test_a_damaged_export_is_made_anew_and_published(first):
+    """The verdict, reached when no model was live, is taken over: it is of the very model that is live."""
+    (labels,) = Path(first.store.url).glob("runs/finished/export/*/assets/labels.txt")
+    labels.write_text("?")
+    run = second(first)
+    for stage in STAGES:
+        summary = run_stage(stage, run)
+    assert whose(run)["evaluate"] == first.name
+    assert (whose(run)["export"], summary["version"], summary["live"]) == ("second", 20260112060708, True)
+
+
+def test_what_a_person_took_down_does_not_come_back_by_itself(first, caplog):
+    for name, epochs, day in (("better", 4, 12), ("again", 4, 19), ("forced", 4, 26)):
+        run = Run(first.store, name)
+        settings = first.existing().settings.model_copy(
+            update={"epochs": epochs, "max_regression": 1, "force_reason": "I know" if name == "forced" else None}
+        )
+        run.begin(settings, CREATED.replace(day=day))
+        for stage in STAGES:
+            summary = run_stage(stage, run)
+        if name == "better":
+            assert summary["live"]
+            Registry(first.store).rollback("tags c as c++")
+        elif name == "again":
+            assert (summary["version"], summary["live"]) == (20260112060708, False)
+            assert "took version 20260112060708 down" in caplog.text
+            assert [event.action for event in Registry(first.store).events()] == ["publish", "publish", "rollback"]
+    assert (summary["version"], summary["live"]) == (20260126060708, True)
+
+
+def test_a_source_that_is_replaced_while_it_is_read_is_not_remembered(new_run, tmp_path, monkeypatch):
+    """Even where it is put back afterwards."""
+    one, source = new_run("one"), tmp_path / "posts.csv"
+    monday = source.read_bytes()
+    run, real = runner.import_module("pipeline.stages.ingest").run, Path(source)
+
+    def tuesday(*arguments):
+        real.write_bytes(monday.replace(b"python", b"perl"))
+        try:
+            return run(*arguments)
+        finally:
+            real.write_bytes(monday)
+
+    monkeypatch.setattr("pipeline.stages.ingest.run", tuesday)
+    run_stage("ingest", one)
+    monkeypatch.undo()
+    two = new_run("two")
+    run_stage("ingest", two)
+    assert whose(two) == {"ingest": "two"}
+
+
+@pytest.mark.parametrize("source", ["/proc/self/mem", "x" * 300])
+def test_a_source_whose_digest_cannot_be_taken_is_ingests_to_refuse(new_run, source):
+    run = new_run("a", source=source)
+    with pytest.raises(TaggerError):
+        run_stage("ingest", run)
+
+
+def test_an_object_is_known_by_its_tag_and_another_in_its_place_is_a_change(s3, tmp_path):
+    source = "s3://stores/weekly.csv"
+    store = Store(str(tmp_path / "store"))
+    fs = Store("s3://stores").fs
+
+    def ingested(name):
+        run = Run(store, name)
+        run.begin(Settings.of({"source": source}), CREATED)
+        run_stage("ingest", run)
+        return whose(run)["ingest"]
+
+    fs.pipe_file("stores/weekly.csv", b"post,tags\nhow to,java\nwhy not,c\n")
+    assert [ingested("one"), ingested("two")] == ["one", "one"]
+    fs.pipe_file("stores/weekly.csv", b"post,tags\nhow to,java\nwhy not,d\n")
+    assert ingested("three") == "three"
+
+
+def test_what_retention_removes_while_it_is_taken_over_is_done_anew(first, monkeypatch):
+    adopt = Run.adopt
+
+    def slow(run, manifest):
+        reuse.forget(first.store, {first.name})
+        adopt(run, manifest)
+
+    monkeypatch.setattr(Run, "adopt", slow)
+    run = second(first)
+    run_stage("ingest", run)
+    assert whose(run) == {"ingest": "second"}
+
+
+def test_a_note_that_cannot_be_read_is_no_hindrance(first):
+    (note,) = Path(first.store.url).glob("reuse/ingest/*.json")
+    note.write_text("?")
+    reuse.forget(first.store, {"other"})
+    assert not note.exists()
+    run = second(first)
+    run_stage("ingest", run)
+    assert whose(run) == {"ingest": "second"}
 
 
 def test_a_refusal_is_not_taken_over(new_run):
@@ -138,8 +235,7 @@ def test_retention_keeps_what_a_kept_run_has_taken_over(first):
         for stage in STAGES:
             run_stage(stage, run)
     settings = Settings.of({"keep_versions": 0})
-    for removal in removals(run.store, settings, LATER):
-        remove(run.store, removal)
+    assert [removal.path for removal in collect(run.store, settings, LATER)][-1] == "runs/second"
     assert run.store.names("runs") == ["finished", "third"]
     assert verify(run.store).faults == []
     again = Run(first.store, "again")

@@ -79,8 +79,36 @@ def test_a_part_of_other_posts_is_not_taken(tmp_path):
 
 def test_a_shard_that_ingest_did_not_make_is_refused(tmp_path):
     run = run_of(tmp_path, "run", 2)
-    with pytest.raises(StageOutOfOrder, match="there is no shard 2, the posts are in 2: TAGGER_SHARDS was changed"):
+    with pytest.raises(StageOutOfOrder, match="shard 2 of 2 is not there, the posts are in 2: TAGGER_SHARDS was"):
         run_part("fit_vocabulary", run, 2)
+
+
+def test_where_shards_were_changed_meanwhile_no_posts_are_lost(tmp_path):
+    run = run_of(tmp_path, "run", 3)
+    run.begin(run.existing().settings.model_copy(update={"shards": 2}), CREATED)
+    with pytest.raises(StageOutOfOrder, match="shard 0 of 2 is not there, the posts are in 3: TAGGER_SHARDS was"):
+        run_part("fit_vocabulary", run, 0)
+
+
+def test_a_gather_that_was_cut_off_behind_its_end_is_done_again(tmp_path, monkeypatch):
+    run = run_of(tmp_path, "run", 2, reuse=False)
+    for index in (0, 1):
+        run_part("fit_vocabulary", run, index)
+    remove = run.store.remove
+
+    def dies(path):
+        remove(path)
+        if path.endswith("parts/0.json"):
+            raise SystemExit("killed")
+
+    monkeypatch.setattr(run.store, "remove", dies)
+    with pytest.raises(SystemExit):
+        run_stage("fit_vocabulary", run)
+    monkeypatch.undo()
+    before = run.manifest("fit_vocabulary").digest
+    run_stage("fit_vocabulary", run)
+    assert run.manifest("fit_vocabulary").digest == before
+    assert [name for name in run.store.names("runs/run/fit_vocabulary") if name.startswith("part")] == []
 
 
 def test_what_the_parts_left_is_gone_once_it_is_gathered(tmp_path):

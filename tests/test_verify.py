@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadInput
+from pipeline.registry import CARDS, LOG, Registry
 from pipeline.runs import Run
 from pipeline.store import Store
 from pipeline.verify import verify
@@ -42,7 +43,8 @@ def test_one_run_or_one_version_alone(store, finished_run):
     (path,) = Path(store.url).glob("models/*/*/saved_model.pb")
     path.write_bytes(path.read_bytes()[:-1])
     assert verify(store, finished_run.name).faults == []
-    assert verify(store, "20260105060708").faults == [f"{path} has other bytes than were written"]
+    (fault,) = verify(store, "20260105060708").faults
+    assert fault.startswith(f"{path} has other bytes than were written: `tagger promote 20260105060708` puts it right")
     with pytest.raises(BadInput, match="neither a run nor a version named 'x'"):
         verify(store, "x")
 
@@ -64,3 +66,44 @@ def test_files_without_a_manifest_are_no_fault(store, finished_run):
     Path(store.url, "runs", finished_run.name, "train", "20260101T000000-deadbeef").mkdir()
     assert verify(store).faults == []
     assert Run(store, finished_run.name).attempts("train")[0] == "20260101T000000-deadbeef"
+
+
+LOST = {
+    "the settings of a run": ("runs/finished/run.json", "is gone: restore it, or start a new run"),
+    "an entry of the log": (f"{LOG}/00000001.json", "00000001.json is gone, so what was live then is not known"),
+    "the card of the live version": (f"{CARDS}/20260105060708.json", "is gone, though the log names version 2026"),
+}
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_a_lost_document_is_named(store, what):
+    path, sentence = LOST[what]
+    Registry(store).promote(20260105060708, "a second entry")
+    Path(store.url, path).unlink()
+    assert any(sentence in fault for fault in verify(store).faults)
+
+
+def test_the_lost_run_of_the_live_version_is_named(store):
+    shutil.rmtree(Path(store.url, "runs"))
+    faults = verify(store).faults
+    assert any("/export/" in fault and "saved_model.pb is gone: it can be served no more" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("name", ["partial", "parts/0"])
+def test_a_flipped_byte_in_what_a_try_has_kept_is_found(store, tmp_path, name):
+    run = Run(store, "finished")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("half of it")
+    run.keep("train", name, tmp_path / "kept", {})
+    assert verify(store).faults == []
+    (file,) = Path(store.url, "runs/finished/train", name).glob("*/file")
+    for path, whole in ((file, "half of it"), (Path(store.url, f"runs/finished/train/{name}.json"), None)):
+        whole = whole or path.read_text()
+        path.write_text("?" + whole[1:])
+        assert [str(path) in fault for fault in verify(store).faults] == [True]
+        path.write_text(whole)
+
+
+def test_what_is_no_card_is_passed_over(store):
+    Path(store.url, CARDS, "1 (copy).json").write_text("?")
+    assert verify(store).faults == []

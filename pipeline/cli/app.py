@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from pipeline import progress
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, inert
 from pipeline.settings import Settings
 from pipeline.store import Store
 
@@ -27,11 +27,6 @@ app = typer.Typer(
     help="Train, evaluate and publish the Stack Overflow tag classifier, stage by stage, without Airflow.",
     epilog="Exit status: 0 done, 2 bad input or usage, 3 gate not passed, 1 anything unforeseen.",
 )
-
-
-def inert(text: str) -> str:
-    r"""The text with characters that cannot be seen, and so could steer a terminal or forge a line, as \x1b."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class _Plain(Console):

@@ -23,7 +23,7 @@ from pipeline.cli.app import (
 )
 from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.registry import Event, Registry
-from pipeline.retention import removals, remove
+from pipeline.retention import collect, removals
 from pipeline.settings import Settings
 from pipeline.verify import verify as verify_store
 
@@ -44,8 +44,8 @@ def models(
     if log:
         _print_log(registry.events(), as_json)
         return
-    cards, live = registry.cards(), registry.live(_time(at) if at else None)
-    if at:
+    cards, live = registry.cards(), registry.live(None if at is None else _time(at))
+    if at is not None:
         cards = [card for card in cards if card.version == live]
         if not cards:
             raise BadInput(f"no version was live at {at}: `tagger models --log` tells since when one is")
@@ -55,7 +55,7 @@ def models(
     rows = [
         (
             str(c.version),
-            "live" if c.version == live else "",
+            "live" if c.version == live else "let go" if registry.let_go(c.version) else "",
             number(c.accuracy),
             number(c.macro_f1),
             c.published,
@@ -72,6 +72,8 @@ def _time(text: str) -> datetime:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise BadInput(f"--at {text!r} is no time: write it as 2026-11-01T12:00Z") from None
+    # The log is shown by the second, so a second that was copied from there means all of it.
+    time = time if "." in text else time.replace(microsecond=999_999)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
@@ -123,13 +125,11 @@ def gc(
     """Remove what nothing kept refers to, and is old enough (keep_versions, keep_days)."""
     settings = settings_of(store, None, [])
     there = store_of(store)
-    found = removals(there, settings)
-    for removal in found:
-        if not dry_run:
-            remove(there, removal)
+    count = size = 0
+    for removal in removals(there, settings) if dry_run else collect(there, settings):
         out.print(f"{'would remove' if dry_run else 'removed'} {removal.path} ({removal.why})", soft_wrap=True)
-    size = sum(removal.bytes for removal in found)
-    out.print(f"{len(found)} folders, {size:,} bytes; kept is {_kept(settings)}", soft_wrap=True)
+        count, size = count + 1, size + removal.bytes
+    out.print(f"{count} folders, {size:,} bytes; kept is {_kept(settings)}", soft_wrap=True)
 
 
 def _kept(settings: Settings) -> str:

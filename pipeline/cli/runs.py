@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.card import Card
 from pipeline.cli.app import (
     JsonOption,
     StoreOption,
@@ -22,13 +23,14 @@ from pipeline.cli.app import (
     settings_of,
     store_of,
 )
-from pipeline.errors import BadInput
-from pipeline.registry import Card, Registry, path_of
+from pipeline.errors import BadInput, CorruptArtifact
+from pipeline.registry import Registry
 from pipeline.runner import run_stage
-from pipeline.runs import RUNS, Manifest, Run, warnings_of
+from pipeline.runs import Manifest, Run, every_run, warnings_of
 from pipeline.settings import Settings
 from pipeline.stages import STAGES
 from pipeline.store import Store
+from pipeline.watched import path_of
 
 
 @app.command()
@@ -57,7 +59,7 @@ def run(
             )
             return
         took = f"{summary['rows']:>10,} posts {time.monotonic() - start:7.1f} s"
-        err.print(f"  {stage:<15}{took}{_reused(this, this.manifest(stage))}", soft_wrap=True)
+        err.print(f"  {stage:<15}{took}  {_note(this, this.manifest(stage))}".rstrip(), soft_wrap=True)
     if chosen[-1] == "export":
         _print_published(this)
     else:
@@ -89,7 +91,14 @@ def _run(settings: Settings, name: str | None, *, begins: bool, changed: bool) -
 
 def _reused(this: Run, manifest: Manifest | None) -> str:
     """Which run's work the stage has taken over; empty where it is the run's own."""
-    return "" if manifest is None or manifest.run == this.name else f"  as in run {manifest.run}"
+    return "" if manifest is None or manifest.run == this.name else f"as in run {manifest.run}"
+
+
+def _note(this: Run, manifest: Manifest | None) -> str:
+    """That the stage's work is another run's, or where it went on; empty where it is the run's own, done at one go."""
+    step = manifest.summary.get("resumed_from_step") if manifest else None
+    going_on = f"went on from step {step:,}" if step else ""
+    return _reused(this, manifest) or going_on
 
 
 def _card(this: Run) -> Card | None:
@@ -117,6 +126,9 @@ def _print_published(this: Run) -> None:
     made = "published  " if card.run == this.name else f"unchanged  since run {card.run}: "
     out.print(f"{made}version {card.version}, accuracy {card.accuracy:.4f}", soft_wrap=True)
     out.print(f"model      {this.store.shown(path_of(card.version))}", soft_wrap=True)
+    live = Registry(this.store).live()
+    if live != card.version:
+        out.print(f"not live   version {live} is: `{command()} models --log` says since when and why", soft_wrap=True)
     question = "How do I center a div with css?"
     out.print(f"ask it     {command()} predict{store} --version {card.version} '{question}'", soft_wrap=True)
 
@@ -148,7 +160,7 @@ def show(
         out.print(f"with reservations: {warning}", soft_wrap=True)
     columns = ("stage", "rows", "seconds", "peak MiB", "bytes", "")
     rows = [
-        (stage, f"{s['rows']:,}", f"{s['seconds']:.1f}", f"{s['peak_mib'] or 0:,.0f}", f"{s['bytes']:,}", s["reused"])
+        (stage, f"{s['rows']:,}", f"{s['seconds']:.1f}", f"{s['peak_mib'] or 0:,.0f}", f"{s['bytes']:,}", s["note"])
         for stage, s in report["stages"].items()
     ]
     print_table(columns, rows)
@@ -179,8 +191,13 @@ def _print_data(report: dict[str, Any]) -> None:
 
 
 def _newest_first(store: Store) -> list[dict[str, Any]]:
-    found = [Run(store, name) for name in store.names(RUNS)]
-    return sorted((_show(this) for this in found if this.record()), key=lambda report: report["created"], reverse=True)
+    reports = []
+    for this in every_run(store):
+        try:
+            reports += [_show(this)] if this.record() else []
+        except CorruptArtifact as error:
+            err.print(f"run {this.name} is left out: {error}", soft_wrap=True)
+    return sorted(reports, key=lambda report: report["created"], reverse=True)
 
 
 def _show(this: Run) -> dict[str, Any]:
@@ -205,7 +222,7 @@ def _show(this: Run) -> dict[str, Any]:
                 "rows": manifest.summary["rows"],
                 "bytes": sum(entry.bytes for entry in manifest.files.values()),
                 "peak_mib": manifest.peak_mib,
-                "reused": _reused(this, manifest).strip(),
+                "note": _note(this, manifest),
                 "finished": manifest.finished,
                 "summary": manifest.summary,
             }

@@ -67,7 +67,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Evaluated:
         )
     report = _per_tag(true, predicted, labels)
     recall = {tag: float(report[tag]["recall"]) for tag in labels if report[tag]["support"]}
-    candidate = gate.Scores("the candidate", true == predicted, recall)
+    unasked = tuple(tag for tag in labels if tag not in recall)
+    candidate = gate.Scores("the candidate", true == predicted, recall, unasked)
     champion = _champion(inputs, labels, true, settings)
     decision = gate.decide(candidate, champion, settings)
     summary = Evaluated(
@@ -165,7 +166,11 @@ def _labels(tags: np.ndarray, labels: list[str]) -> np.ndarray:
 
 def _other_tags(known: list[str], labels: list[str]) -> str:
     new, gone = sorted(set(labels) - set(known)), sorted(set(known) - set(labels))
-    parts = [f"{what} {', '.join(tags[:5])}" for what, tags in (("it lacks", new), ("only it has", gone)) if tags]
+    parts = [
+        f"{what} {', '.join(f'{tag!r:.60}' for tag in tags[:5])}"
+        for what, tags in (("it lacks", new), ("only it has", gone))
+        if tags
+    ]
     return f"it knows other tags: {'; '.join(parts)}"
 
 

@@ -66,6 +66,12 @@ def test_retention_removes_by_its_own_dag(called, airflow):
     assert verify(airflow.store).faults == []
 
 
+def test_retention_is_refused_in_one_sentence_too(called, airflow):
+    done = airflow("tasks", "test", GC_ID, "gc", DATE, TAGGER_STORE="nowhere://models")
+    assert "store 'nowhere://models' cannot be used: Protocol not known: nowhere; set TAGGER_STORE" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def test_parts_are_tried_one_by_one_too(airflow):
     sharded = {"TAGGER_SHARDS": "2", "TAGGER_REUSE": "false"}
     date = "2026-03-02"

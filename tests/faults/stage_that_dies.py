@@ -25,25 +25,25 @@ import s3fs  # noqa: F401 - imported once, and not by every fork
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import drift, partial  # noqa: F401 - the same
-from pipeline.errors import GateNotPassed
+from pipeline.errors import BadInput, GateNotPassed
 from pipeline.registry import Registry
-from pipeline.retention import removals, remove
+from pipeline.retention import collect
 from pipeline.runner import run_part, run_stage
 from pipeline.runs import Run
 from pipeline.settings import Settings
 from pipeline.store import Store
 
 
-def collect(store):
-    for removal in removals(store, Settings.of({"keep_versions": 0, "keep_days": 0})):
-        remove(store, removal)
+def rollback(store):
+    with suppress(BadInput):  # a rollback that was cut off is ended, and the next one refused
+        Registry(store).rollback("by hand")
 
 
 DEEDS = {
     "begin": lambda store: Run(store, "new").begin(Settings(), datetime(2026, 1, 5, tzinfo=UTC)),
     "promote": lambda store: Registry(store).promote(1, "by hand"),
-    "rollback": lambda store: Registry(store).rollback("by hand"),
-    "gc": collect,
+    "rollback": rollback,
+    "gc": lambda store: list(collect(store, Settings.of({"keep_versions": 0, "keep_days": 0}))),
 }
 
 

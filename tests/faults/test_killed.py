@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from pipeline import posts
-from pipeline.registry import SAVED_MODEL, Registry, path_of
+from pipeline.registry import Registry
 from pipeline.retention import removals
 from pipeline.runs import Run
 from pipeline.settings import Settings
 from pipeline.stages import STAGES
 from pipeline.store import Store
 from pipeline.verify import verify
+from pipeline.watched import SAVED_MODEL, path_of
 from tests.conftest import CREATED, small_version
 
 CHILD = Path(__file__).with_name("stage_that_dies.py")

@@ -97,6 +97,42 @@ def test_a_full_disk_is_worth_another_try(tmp_path):
         os.system(f"umount {folder}")  # noqa: S605 - the folder is ours
 
 
+def test_a_full_scratch_folder_is_not_blamed_on_the_store(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    (tmp_path / "big").mkdir()
+    (tmp_path / "big" / "file").write_bytes(bytes(2**21))
+    store = Store(str(tmp_path / "store"))
+    store.upload(tmp_path / "big", "there")
+    if os.system(f"mount -t tmpfs -o size=1m tmpfs {folder} 2>/dev/null"):  # noqa: S605 - the folder is ours
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        with pytest.raises(Unavailable, match=rf"{folder}/scratch is full \(No space left.*trying again can help"):
+            store.download("there", entries(tmp_path / "big"), folder / "scratch")
+    finally:
+        os.system(f"umount {folder}")  # noqa: S605 - the folder is ours
+
+
+def test_what_a_disk_will_say_again_is_not_tried_again(tmp_path):
+    (tmp_path / "file").write_text("?")
+    in_the_way = r"(File exists|Not a directory)\); trying again cannot help: see that no file is in the place"
+    for path in ("a.json", "a/b.json"):
+        with pytest.raises(Forbidden, match=in_the_way):
+            Store(str(tmp_path / "file")).write(path, {})
+    with pytest.raises(Forbidden, match=r"File name too long\); trying again cannot help: start a run with"):
+        Store(str(tmp_path)).write(f"{'x' * 300}/a.json", {})
+
+
+def test_an_s3_without_keys_is_not_tried_again(s3, monkeypatch):
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(f"AWS_{name}")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", "/nonexistent")
+    store = Store("s3://stores/a", skip_instance_cache=True)
+    with pytest.raises(Forbidden, match="trying again cannot help: give the store's keys by AWS_ACCESS_KEY_ID"):
+        store.write("a.json", {})
+
+
 def test_of_two_attempts_at_once_one_is_the_stages_and_the_other_garbage(tmp_path, new_run, monkeypatch):
     """A zombie and its retry: both upload, then both write the manifest."""
     zombie, retry = new_run(), new_run()

@@ -92,8 +92,17 @@ def test_the_champion_is_asked_about_the_same_posts(with_champion, finished_run,
 def test_a_champion_with_other_tags_cannot_be_compared(with_champion, finished_run, tmp_path):
     assets = with_champion["champion"] / "model" / "assets" / "labels.txt"
     assets.write_text(assets.read_text().replace("python", "perl"))
-    with pytest.raises(GateNotPassed, match=r"it knows other tags: it lacks python; only it has perl"):
+    with pytest.raises(GateNotPassed, match=r"it knows other tags: it lacks 'python'; only it has 'perl'"):
         evaluate.run(with_champion, tmp_path / "out", finished_run.existing().settings)
+
+
+def test_a_champions_tags_are_shown_as_data_and_cut_short(with_champion, finished_run, tmp_path):
+    assets = with_champion["champion"] / "model" / "assets" / "labels.txt"
+    assets.write_text(assets.read_text().replace("python", "\x1b[31m\x85forged" + "x" * 1000))
+    with pytest.raises(GateNotPassed, match=r"only it has '\\x1b\[31m\\x85forgedx") as caught:
+        evaluate.run(with_champion, tmp_path / "out", finished_run.existing().settings)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("lost", ["saved_model.pb", "variables/variables.index", "assets/labels.txt"])
