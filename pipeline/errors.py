@@ -7,7 +7,7 @@ TaggerError                exit 1, trying again cannot help
 ├── TrainingFailed         exit 1: the loss is no number, or training did not advance
 ├── ExportRefused          exit 1: the exported model does not answer as the trained one
 ├── VersionTaken           exit 1: the version is published already from another checkpoint
-├── Forbidden              exit 1: the store may not be read or written by this user
+├── Forbidden              exit 1: the store cannot be used so; trying again cannot help
 ├── CorruptArtifact        exit 1: a stored file is not the one its manifest describes
 └── Unavailable            exit 1, trying again can help: a disk, a network, a store
 """
@@ -64,7 +64,7 @@ class VersionTaken(TaggerError):
 
 
 class Forbidden(TaggerError):
-    """The store refuses this user; trying again cannot help, a permission can."""
+    """The store cannot be used so by this user; trying again cannot help, a permission or a setting can."""
 
 
 class CorruptArtifact(TaggerError):

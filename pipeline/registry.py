@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from pipeline.card import MODEL, Card
-from pipeline.errors import BadInput, CorruptArtifact, StageOutOfOrder, VersionTaken, inert
+from pipeline.errors import BadInput, CorruptArtifact, Forbidden, StageOutOfOrder, VersionTaken, inert
 from pipeline.store import Store
 from pipeline.watched import Watched
 
@@ -264,6 +264,7 @@ class Registry:
         while True:
             events = self.events()
             card, live, reason = decide(events)
+            self._refuse_overwriting(card)
             number = events[-1].number + 1 if events else 1
             # The clocks of two machines differ; the order of the log is that of its numbers.
             at = max([_now(), *(datetime.fromisoformat(event.at) for event in events[-1:])])
@@ -272,6 +273,15 @@ class Registry:
             # Where an object store's answer is lost, its client writes again, and is told that there is one already.
             if self.store.create(path, asdict(event)) or self.store.read(path) == asdict(event):
                 return event
+
+    def _refuse_overwriting(self, card: Card) -> None:
+        """The log relies on a store that creates a file only where there is none, which some servers claim to."""
+        if self.store.create(f"{CARDS}/{card.version}.json", asdict(card)):
+            raise Forbidden(
+                f"the store {self.store.url} writes over a file that it is asked to create, so two publishers at once "
+                "could lose an entry of the log: nothing is made live; use a disk, or a server that knows S3's "
+                "If-None-Match"
+            )
 
 
 def _newer(champion: Card, candidate: Card) -> bool:

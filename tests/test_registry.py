@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline.card import Card
-from pipeline.errors import BadInput, CorruptArtifact, StageOutOfOrder, VersionTaken
+from pipeline.errors import BadInput, CorruptArtifact, Forbidden, StageOutOfOrder, VersionTaken
 from pipeline.files import entries
 from pipeline.registry import CARDS, LOG, Registry, lives
 from pipeline.store import Store
@@ -251,9 +251,18 @@ def test_an_entry_whose_answer_was_lost_is_written_once(registry, publish, monke
     publish(7)
     publish(8)
     create = registry.store.create
-    monkeypatch.setattr(registry.store, "create", lambda path, document: create(path, document) and False)
+    monkeypatch.setattr(registry.store, "create", lambda path, document: create(path, document) and CARDS in path)
     registry.rollback("worse")
     assert log_of(registry)[2:] == [(3, "rollback", 7)]
+
+
+def test_on_a_store_that_writes_over_what_it_is_to_create_nothing_is_made_live(registry, publish, monkeypatch):
+    """As an S3 server does that does not know If-None-Match."""
+    publish(7)
+    monkeypatch.setattr(registry.store, "create", lambda path, document: not registry.store.write(path, document))
+    with pytest.raises(Forbidden, match=r"writes over a file that it is asked to create.*: nothing is made live"):
+        publish(8)
+    assert registry.live() == 7
 
 
 def test_the_log_is_in_the_order_of_time_whatever_the_clocks_say(registry, publish, monkeypatch):
