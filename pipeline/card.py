@@ -29,6 +29,12 @@ class Card:
     files: dict[str, FileEntry]
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def model(self) -> tuple[str, ...]:
+        """What tells one trained model from another: its checkpoint, and the words and tags that it names."""
+        assets = sorted((name, entry.sha256) for name, entry in self.files.items() if name.startswith("assets/"))
+        return (self.checkpoint, *(digest for _, digest in assets))
+
     @classmethod
     def of(cls, document: dict[str, Any]) -> Self:
         """The card that `asdict` made the document from."""

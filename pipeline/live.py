@@ -89,39 +89,24 @@ def publish(run: Run, inputs: Mapping[str, Manifest], exported: Manifest) -> dic
 
     What is live already, to the byte, is not published once more; nor is, unless forced, what was taken down by hand.
     """
-    registry, record, evaluation = Registry(run.store), run.existing(), inputs["evaluate"].summary
-    version, forced = registry.live(), record.settings.force_reason or ""
+    registry, forced = Registry(run.store), run.existing().settings.force_reason or ""
+    version = registry.live()
     served = registry.card(version) if version is not None else None
     if served and served.files == exported.files:
         registry.reconcile()
         log.info("version %d is live, and is this very model", served.version)
         return _told(served, served.version)
-    checkpoint = inputs["train"].summary["checkpoint"]
-    down = registry.taken_down(checkpoint)
+    card = _card(run, inputs, exported)
+    down = registry.taken_down(card)
     if down and not forced:
-        withdrawn, how = down
+        withdrawn, by_hand = down
         log.warning(
-            "version %s stays live: this is the very model of which %s; promote it, or give a force_reason, to "
-            "bring it back",
-            version,
-            how,
+            "version %s stays live: this is the very model of version %d, which %s took down on %s (%s); to bring it "
+            "back, promote it or give a force_reason",
+            *(version, withdrawn.version, by_hand.by, by_hand.at[:10], by_hand.reason),
         )
         return _told(withdrawn, version)
-    card = Card(
-        version=record.version,
-        run=run.name,
-        data=record.created.astimezone(UTC).isoformat(),
-        path=run.attempt(exported),
-        checkpoint=checkpoint,
-        accuracy=evaluation["accuracy"],
-        macro_f1=evaluation["macro_f1"],
-        tags=evaluation["tags"],
-        invented=inputs["ingest"].summary["invented"],
-        published=datetime.now(UTC).isoformat(timespec="seconds"),
-        files=exported.files,
-        warnings=warnings_of(inputs),
-    )
-    event = registry.publish(card, beside=evaluation["champion"], forced=forced)
+    event = registry.publish(card, beside=inputs["evaluate"].summary["champion"], forced=forced)
     log.info("version %d is published, accuracy %.4f", card.version, card.accuracy)
     for warning in card.warnings:
         log.warning("with reservations: %s", warning)
@@ -131,6 +116,24 @@ def publish(run: Run, inputs: Mapping[str, Manifest], exported: Manifest) -> dic
     elif live != card.version:
         log.warning("version %d was live; since then version %d has taken its place", card.version, live)
     return _told(card, live)
+
+
+def _card(run: Run, inputs: Mapping[str, Manifest], exported: Manifest) -> Card:
+    record, evaluation = run.existing(), inputs["evaluate"].summary
+    return Card(
+        version=record.version,
+        run=run.name,
+        data=record.created.astimezone(UTC).isoformat(),
+        path=run.attempt(exported),
+        checkpoint=inputs["train"].summary["checkpoint"],
+        accuracy=evaluation["accuracy"],
+        macro_f1=evaluation["macro_f1"],
+        tags=evaluation["tags"],
+        invented=inputs["ingest"].summary["invented"],
+        published=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=exported.files,
+        warnings=warnings_of(inputs),
+    )
 
 
 def _told(card: Card, live: int | None) -> dict[str, Any]:

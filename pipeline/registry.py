@@ -117,19 +117,19 @@ class Registry:
     def _refuse_outrun(self, card: Card, champion: Card | None, beside: int | None) -> None:
         """A verdict holds against the model it was reached against: not once another has gone live."""
         version = champion.version if champion else None
-        if version == beside or (champion and champion.checkpoint == card.checkpoint):
+        if version == beside or (champion and champion.model == card.model):
             return
         raise StageOutOfOrder(
             f"version {version} went live since this run was compared with {beside or 'no model'}: run evaluate of run "
             f"{card.run} again, then export"
         )
 
-    def taken_down(self, checkpoint: str) -> tuple[Card, str] | None:
-        """The version of this very model that was taken down by hand, and how, in words; None where there is none."""
+    def taken_down(self, model: Card) -> tuple[Card, Event] | None:
+        """The version of this very model that was taken down by hand, and the event; None where there is none."""
         for version, event in taken_down(self.events()).items():
             card = self.card(version)
-            if card and card.checkpoint == checkpoint:
-                return card, f"{event.by} took version {version} down on {event.at[:10]} ({event.reason})"
+            if card and card.model == model.model:
+                return card, event
         return None
 
     def promote(self, version: int, reason: str) -> Event:

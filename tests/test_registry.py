@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.card import Card
 from pipeline.errors import BadInput, CorruptArtifact, Forbidden, StageOutOfOrder, VersionTaken
-from pipeline.files import entries
+from pipeline.files import FileEntry, entries
 from pipeline.registry import CARDS, LOG, Registry, lives
 from pipeline.store import Store
 from tests.conftest import files_of
@@ -346,17 +346,17 @@ def test_to_promote_the_live_version_puts_its_folder_right(registry, publish, tm
 def test_what_a_person_took_down_is_known_by_its_model(registry, publish):
     for version in (6, 7, 8):
         publish(version)
-    assert registry.taken_down("c8") is None
+    assert registry.taken_down(registry.card(8)) is None
     registry.rollback("tags c as c++")
-    card, how = registry.taken_down("c8")
-    assert card.version == 8
-    assert "took version 8 down on 20" in how
-    assert how.endswith("(tags c as c++)")
-    assert registry.taken_down("c6") is None, "7 was put over it by a run"
+    card, event = registry.taken_down(registry.card(8))
+    assert (card.version, event.action, event.reason) == (8, "rollback", "tags c as c++")
+    renamed = replace(card, files=card.files | {"assets/labels.txt": FileEntry(1, "other tags")})
+    assert registry.taken_down(renamed) is None
+    assert registry.taken_down(registry.card(6)) is None, "7 was put over it by a run"
     registry.promote(6, "the best")
-    assert registry.taken_down("c7")
+    assert registry.taken_down(registry.card(7))
     registry.promote(8, "it was right")
-    assert registry.taken_down("c8") is None
+    assert registry.taken_down(registry.card(8)) is None
 
 
 def test_who_has_no_name_is_told_by_number(registry, publish, monkeypatch):
