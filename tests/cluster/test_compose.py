@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from tests.cluster.compose import FOLDER, ROOT, SECRET, SERVICES, filled, secrets_of, writable
-from tests.cluster.conftest import PARTS
+from tests.cluster.conftest import MODELS, ONCE, PARTS
 
 TEXT = (FOLDER / "compose.yaml").read_text()
 LASTING = [name for name, service in SERVICES.items() if service.get("restart") != "no"]
@@ -148,7 +148,7 @@ def test_the_stores_key_is_with_those_that_use_the_store():
     assert holders == {"minio", "bucket", "worker", "models"}
 
 
-def test_the_parts_that_the_cluster_test_starts_are_all_that_airflow_has_here():
-    started = {name for name, service in SERVICES.items() if service.get("command", [""])[0] == "airflow"}
-    assert started == {*PARTS, "migrate", "worker"}
+def test_the_services_that_the_cluster_test_starts_are_all_that_are_ours():
+    ours = {name for name, service in SERVICES.items() if service["image"] == SERVICES["worker"]["image"]}
+    assert ours == {*PARTS, *ONCE, MODELS, "worker"}
     assert SERVICES["worker"]["deploy"]["replicas"] == 2
