@@ -39,21 +39,26 @@ class Place:
 
     @classmethod
     def of(cls, text: str) -> Self | None:
-        """What TF_CONFIG says; None where it names no cluster, or one process that trains alone.
+        """What TF_CONFIG says; None where it names no cluster, or this process as the only one of it.
 
         Raises BadInput for what it cannot mean, and for a cluster that trains collectively.
         """
         config = _parsed(text)
         addresses = {kind: list(found) for kind, found in config.get("cluster", {}).items() if found}
-        trainers = [address for kind in (CHIEF, WORKER) for address in addresses.get(kind, [])]
-        if not addresses or (len(trainers) == 1 and PS not in addresses):
+        if not addresses:
             return None
         place = cls(*_task(config), addresses)
         _check(place)
-        return place
+        return None if place.alone else place
 
     def __str__(self) -> str:
         return f"{self.kind} {self.index}"
+
+    @property
+    def alone(self) -> bool:
+        """Whether it trains, and no other process does or holds the weights."""
+        named = [(kind, index) for kind in (CHIEF, WORKER, PS) for index in range(len(self.addresses.get(kind, [])))]
+        return named == [(self.kind, self.index)] and self.kind != PS
 
     @property
     def leads(self) -> bool:
@@ -139,6 +144,8 @@ def _check(place: Place) -> None:
     unknown = [kind for kind in (place.kind, *addresses) if kind not in KINDS]
     if unknown:
         raise BadInput(f"TF_CONFIG: no process is of type {unknown[0]!r}: the types are {', '.join(KINDS)}")
+    if place.alone:
+        return
     if WORKER in addresses and PS not in addresses:
         raise BadInput(
             "TF_CONFIG names workers and no ps, which is a cluster of MultiWorkerMirroredStrategy: its collective "
@@ -147,6 +154,11 @@ def _check(place: Place) -> None:
         )
     if len(addresses.get(CHIEF, [])) != 1:
         raise BadInput("TF_CONFIG names a cluster without its one chief, which keeps what all have trained: name one")
+    if place.kind == EVALUATOR and PS not in addresses:
+        raise BadInput(
+            f"TF_CONFIG makes this process {place} beside a chief that trains alone, which keeps no checkpoints for "
+            "others: leave the evaluator out, or add a ps to every process's TF_CONFIG"
+        )
     if place.kind != EVALUATOR and not 0 <= place.index < len(addresses.get(place.kind, [])):
         raise BadInput(f"TF_CONFIG: this process is {place}, which its cluster does not name: add its address, or mend")
 

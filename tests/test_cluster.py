@@ -70,6 +70,15 @@ def test_chief_and_workers_are_numbered(text, leads, rank):
         (config(chief=["a:1", "a:2"], ps=["b:1"]), "without its one chief"),
         (config("worker", 2), "this process is worker 2, which its cluster does not name"),
         (config("ps", -1), "this process is ps -1, which its cluster does not name"),
+        (config("evaluator", chief=["a:1"]), "evaluator 0 beside a chief that trains alone, which keeps no"),
+        (config("evaluator", worker=["a:1"]), "MultiWorkerMirroredStrategy"),
+        (config("worker", chief=["a:1"]), "this process is worker 0, which its cluster does not name"),
+        (config("chief", worker=["a:1"]), "MultiWorkerMirroredStrategy"),
+        (config("ps", chief=["a:1"]), "this process is ps 0, which its cluster does not name"),
+        (config("ps", ps=["a:1"]), "without its one chief"),
+        (config("chief", 1, chief=["a:1"]), "this process is chief 1, which its cluster does not name"),
+        (config(chief=["a:1"], master=["b:1"]), "no process is of type 'master'"),
+        (json.dumps({"cluster": {"chief": ["a:1"]}}), "names a cluster and no task"),
     ],
 )
 def test_what_it_cannot_mean_is_refused(text, refusal):

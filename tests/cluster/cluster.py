@@ -1,6 +1,7 @@
 """The parts of docker/compose.yaml as processes of this machine, each in a home of its own."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -12,54 +13,97 @@ from typing import Any
 
 import httpx
 
-from tests.cluster.compose import ROOT, SERVICES, filled
+from tests.cluster.compose import ROOT, SERVICES, filled, writable
 from tests.dags.conftest import PATIENCE, clean_environment, end_session, processes_of, tail, wait_for
+
+IMAGE = "/opt/tagger"
+"""The folder in which our services work."""
+
+READ_ONLY = """
+mount --bind "$0" "$0"
+while [ "$1" != -- ]; do mount --bind "$1" "$1"; shift; done
+mount -o remount,bind,ro "$0"
+mount -o remount,bind,ro /
+cd "$0"
+shift
+exec "$@"
+"""
+"""Start the command after `--` in the folder $0 where only the folders before it may be written."""
+
+
+def may_mount() -> bool:
+    """Whether a program may be shown its files read-only: by root, unless in a container that forbids it."""
+    try:
+        tried = ["unshare", "--mount", "mount", "-o", "remount,bind,ro", "/"]
+        return subprocess.run(tried, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
 
 
 @dataclass
 class Cluster:
     """What runs, by name, and where each address of compose.yaml is on this machine.
 
-    `variables` are set for every part, over those of compose.yaml. `api` is Airflow's REST API.
+    `variables` are set for every part, over those of compose.yaml. `api` is Airflow's REST API. Where `read_only`, our
+    services may write what they may in their containers, and nothing else.
     """
 
     folder: Path
     addresses: dict[str, str]
     secrets: dict[str, str] = field(repr=False)
     variables: dict[str, str] = field(default_factory=dict)
+    read_only: bool = field(default_factory=may_mount)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     api: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30 * PATIENCE, trust_env=False), repr=False)
 
-    def here(self, text: str, home: Path) -> str:
-        """A text of compose.yaml with its secrets, this machine's addresses, and this part's home."""
-        text = filled(text, self.secrets).replace("/opt/tagger", str(home))
-        for there, here in self.addresses.items():
-            text = text.replace(there, here)
-        return text
+    def place(self, path: str, name: str) -> Path:
+        """Where a folder of a container is for the part of this name."""
+        return self.folder / name / path.removeprefix(IMAGE).lstrip("/")
+
+    def here(self, text: str, service: str, name: str) -> str:
+        """A text of the service in compose.yaml with its secrets, this machine's addresses, and this part's folders."""
+        folders = {path: str(self.place(path, name)) for path in (*writable(service), IMAGE)}
+        places = folders | self.addresses
+        return re.sub("|".join(map(re.escape, places)), lambda found: places[found[0]], filled(text, self.secrets))
 
     def command(self, service: str, name: str) -> list[str]:
-        return [self.here(word, self.folder / name) for word in SERVICES[service]["command"]]
+        return [self.here(word, service, name) for word in SERVICES[service]["command"]]
 
     def environment(self, service: str, name: str) -> dict[str, str]:
         """What the service has in its container, and nothing of this process's that it would not have there."""
         home = self.folder / name
-        own = {key: self.here(value, home) for key, value in SERVICES[service].get("environment", {}).items()}
+        own = {key: self.here(value, service, name) for key, value in SERVICES[service].get("environment", {}).items()}
         if "AIRFLOW__API__HOST" in own:
             host, port = self.addresses["api-server:8080"].split(":")
             own |= {"AIRFLOW__API__HOST": host, "AIRFLOW__API__PORT": port}
         outside = {key: value for key, value in clean_environment().items() if not key.startswith("AWS_")}
-        machine = {"AIRFLOW_HOME": str(home), "HOSTNAME": name, "TMPDIR": str(home / "tmp")}
-        return outside | own | machine | self.variables
+        image = {"AIRFLOW_HOME": str(home), "HOME": str(home)}
+        machine = {"HOSTNAME": name, "TMPDIR": str(home / "tmp")}
+        return outside | image | own | machine | self.variables
 
-    def start(self, service: str, name: str = "", options: Sequence[str] = (), **variables: str) -> None:
-        """Start a service's command in a home of its own, which holds the project's files as the image does."""
-        name = name or service
+    def contained(self, service: str, name: str, command: Sequence[str]) -> list[str]:
+        """The command, so that it may write what the service may in its container."""
+        if not self.read_only:
+            return list(command)
+        folders = [str(self.place(path, name)) for path in writable(service)]
+        return ["unshare", "--mount", "sh", "-euc", READ_ONLY, str(self.folder / name), *folders, "--", *command]
+
+    def furnish(self, service: str, name: str) -> Path:
+        """Make a home with the project's files as the image has them, and with the service's volumes."""
         home = self.folder / name
-        for folder in (home / "tmp", home / "auth"):
-            folder.mkdir(parents=True)
+        for path in writable(service):
+            self.place(path, name).mkdir(parents=True)
         shutil.copy(ROOT / "airflow.cfg", home)
         shutil.copytree(ROOT / "dags", home / "dags", ignore=shutil.ignore_patterns("__pycache__"))
-        self.spawn(name, [*self.command(service, name), *options], home, self.environment(service, name) | variables)
+        (home / "docker").mkdir()
+        shutil.copy(ROOT / "docker" / "bring_models.py", home / "docker")
+        return home
+
+    def start(self, service: str, name: str = "", options: Sequence[str] = (), **variables: str) -> None:
+        """Start a service's command in a home of its own."""
+        name = name or service
+        command = self.contained(service, name, [*self.command(service, name), *options])
+        self.spawn(name, command, self.furnish(service, name), self.environment(service, name) | variables)
 
     def spawn(self, name: str, command: list[str], home: Path, environment: dict[str, str], **how: Any) -> None:
         """Start a program in a session of its own, by which all it starts is found again."""
@@ -82,9 +126,9 @@ class Cluster:
         """Start the service's health check where the service runs; what the check is called here."""
         name = name or service
         kind, *words = SERVICES[service]["healthcheck"]["test"]
-        command = ["sh", "-c", *words] if kind == "CMD-SHELL" else words
-        home = self.folder / name
-        self.spawn(f"{name}.health", [self.here(w, home) for w in command], home, self.environment(service, name))
+        told = [self.here(word, service, name) for word in words]
+        command = self.contained(service, name, ["sh", "-c", *told] if kind == "CMD-SHELL" else told)
+        self.spawn(f"{name}.health", command, self.folder / name, self.environment(service, name))
         return f"{name}.health"
 
     def wait(self, what: str, look: Callable[[], Any], seconds: float) -> Any:

@@ -22,3 +22,10 @@ def secrets_of(env: Path) -> dict[str, str]:
 def filled(text: str, secrets: dict[str, str]) -> str:
     """What compose makes of a text: secrets in their places, and `$$` as `$`; KeyError for a secret not made."""
     return SECRET.sub(lambda found: secrets[found[1]], text).replace("$$", "$")
+
+
+def writable(service: str) -> list[str]:
+    """The folders that may be written in the service's container, whose file system is read-only: volumes and tmpfs."""
+    mounted = [volume for volume in SERVICES[service].get("volumes", []) if isinstance(volume, str)]
+    volumes = [volume.split(":")[-1] for volume in mounted if not volume.endswith(":ro")]
+    return [*volumes, *SERVICES[service].get("tmpfs", [])]

@@ -13,13 +13,14 @@ import celery
 import httpx
 import pytest
 
-from pipeline.store import Store
 from tests.cluster.cluster import Cluster
 from tests.cluster.compose import FOLDER, secrets_of
 from tests.dags.conftest import DAG_ID, free_ports
 
 WORKERS = ("worker-1", "worker-2")
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+ONCE = ("bucket", "migrate")
+MODELS = "models"
 
 PACKAGES = {"initdb": "postgresql", "postgres": "postgresql", "psql": "postgresql", "redis-server": "redis-server"}
 """The programs that the databases are made of, and Debian's packages that hold them."""
@@ -44,11 +45,8 @@ def programs() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def places(s3: dict[str, str], real_posts: Path, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
-    """A cluster of which nothing runs yet but the S3 server, which holds the posts."""
-    store = Store("s3://tagger")
-    store.fs.mkdir("tagger")
-    store.fs.put_file(str(real_posts), "tagger/posts.csv")
+def places(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    """A cluster of which nothing runs yet but the S3 server."""
     folder = tmp_path_factory.mktemp("cluster")
     postgres, redis, api = (f"127.0.0.1:{port}" for port in free_ports(3))
     addresses = {"postgres:5432": postgres, "redis:6379": redis, "api-server:8080": api, "127.0.0.1:8080": api}
@@ -103,10 +101,14 @@ def start_redis(cluster: Cluster, programs: dict[str, str]) -> None:
 
 @pytest.fixture(scope="module")
 def cluster(databases: Cluster) -> Cluster:
-    """Every part of Airflow and both workers, ready, and the administrator logged in."""
+    """Every service that is ours, ready, and the administrator logged in."""
     cluster = databases
-    cluster.start("migrate")
-    cluster.finish("migrate")
+    for part in ONCE:
+        # Compose starts them at every `up`.
+        for name in (part, f"{part}-again"):
+            cluster.start(part, name)
+            cluster.finish(name)
+    cluster.start(MODELS)
     for part in PARTS:
         cluster.start(part, options=ALONE if part == "triggerer" else [])
     for worker in WORKERS:

@@ -1,5 +1,8 @@
 """One run on two workers, one of which is killed, beside the same run on one machine without Airflow."""
 
+import re
+import subprocess
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,22 +11,27 @@ from urllib.parse import quote
 
 import pytest
 
+from pipeline.files import digest
+from pipeline.registry import MODEL, SAVED_MODEL, Registry
 from pipeline.runs import Run, name_of
 from pipeline.stages import STAGES
 from pipeline.store import Store
 from tests.cluster.cluster import Cluster
 from tests.cluster.compose import SERVICES
-from tests.cluster.conftest import PARTS, WORKERS
-from tests.conftest import files_of
+from tests.cluster.conftest import MODELS, PARTS, WORKERS
+from tests.conftest import REAL_POSTS, files_of
 from tests.dags.conftest import DAG_ID
 
 SHARDS = int(SERVICES["worker"]["environment"]["TAGGER_SHARDS"])
-VARIABLES = {"TAGGER_SOURCE": "s3://tagger/posts.csv", "TAGGER_SCHEDULE": "none", "TAGGER_TRAIN_FRACTION": "0.5"}
+SOURCE = "s3://tagger/posts.csv" if REAL_POSTS.exists() else "sample://posts?rows=16000"
+VARIABLES = {"TAGGER_SOURCE": SOURCE, "TAGGER_SCHEDULE": "none", "TAGGER_TRAIN_FRACTION": "0.5"}
 
 LOST = "vectorize.part"
 """A task of this name is at work on the worker that is killed."""
 
 TOLD = ("task_id", "map_index", "try_number", "state")
+
+DENIED = re.compile("read-only file system|not a writable directory", re.IGNORECASE)
 
 SAME = {"fit_vocabulary": ("vocabulary.txt", "counts.parquet"), "vectorize": ("train/", "test/")}
 
@@ -33,6 +41,8 @@ class Outcome:
     """A finished run: the worker that was killed, the task it had, and every try of every task.
 
     `alone` is the same run on one machine; `healthy` says of each part whether its health check was content after that.
+    `served` is the sha256 of each file that TensorFlow Serving would see; `denied` is what was said of files that could
+    not be written.
     """
 
     run: Run
@@ -41,6 +51,8 @@ class Outcome:
     lost: dict[str, Any]
     tries: list[dict[str, Any]]
     healthy: dict[str, bool]
+    served: dict[str, str]
+    denied: list[str]
 
 
 def worker(instance: dict[str, Any]) -> str:
@@ -56,6 +68,10 @@ def places(places: Cluster) -> Cluster:
 @pytest.fixture(scope="module")
 def outcome(cluster: Cluster) -> Outcome:
     """While the scheduler has not noticed yet that a worker is lost, the single machine takes its turn."""
+    if REAL_POSTS.exists():
+        Store("s3://tagger").fs.put_file(str(REAL_POSTS), "tagger/posts.csv")
+    else:
+        warnings.warn(f"the 16,000 real posts are not beside this checkout: the cluster has {SOURCE}", stacklevel=1)
     cluster.api.patch(f"/dags/{DAG_ID}", json={"is_paused": False}).raise_for_status()
     began = cluster.api.post(f"/dags/{DAG_ID}/dagRuns", json={"logical_date": None}).raise_for_status().json()
     run = f"/dags/{DAG_ID}/dagRuns/{quote(began['dag_run_id'])}"
@@ -65,6 +81,7 @@ def outcome(cluster: Cluster) -> Outcome:
     cluster.finish("alone")
     checks = {part: cluster.check_health(part) for part in PARTS}
     checks |= {worker: cluster.check_health("worker", worker) for worker in WORKERS}
+    checks[MODELS] = cluster.check_health(MODELS)
     healthy = {part: cluster.finished(check) for part, check in checks.items()}
     assert cluster.wait("the run ends", lambda: ended(cluster, run), 420) == "success", cluster.logs()
     tries = [each for task in instances(cluster, run) for each in tries_of(cluster, run, task)]
@@ -72,7 +89,10 @@ def outcome(cluster: Cluster) -> Outcome:
         start, end = (each[key][11:19] for key in ("start_date", "end_date"))
         print(start, end, worker(each), *map(each.get, TOLD))  # noqa: T201
     store = Store(cluster.environment("worker", WORKERS[0])["TAGGER_STORE"])
-    return Outcome(Run(store, name_of(began["dag_run_id"])), alone, worker(lost), lost, tries, healthy)
+    served = cluster.wait("the model is brought", lambda: brought(cluster, store), 60)
+    logs = cluster.folder.glob("**/*.log")
+    denied = [line for log in logs for line in log.read_text().splitlines() if DENIED.search(line)]
+    return Outcome(Run(store, name_of(began["dag_run_id"])), alone, worker(lost), lost, tries, healthy, served, denied)
 
 
 def start_alone(cluster: Cluster) -> Run:
@@ -109,6 +129,14 @@ def kill(cluster: Cluster, run: str) -> dict[str, Any] | None:
 def ended(cluster: Cluster, run: str) -> str | None:
     state = cluster.get(run)["state"]
     return state if state in {"success", "failed"} else None
+
+
+def brought(cluster: Cluster, store: Store) -> dict[str, str]:
+    """The files of the folder that TensorFlow Serving watches, once the live version is there, and their sha256."""
+    folder = cluster.place("/models", MODELS) / MODEL
+    if not (folder / str(Registry(store).live())).exists():
+        return {}
+    return {path.relative_to(folder).as_posix(): digest(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def files(run: Run, stage: str, folder: Path) -> dict[str, bytes]:
@@ -148,4 +176,29 @@ def test_the_model_is_as_good(outcome):
 
 
 def test_every_part_is_healthy_but_the_worker_that_is_gone(outcome):
-    assert outcome.healthy == {part: part != outcome.killed for part in (*PARTS, *WORKERS)}
+    assert outcome.healthy == {part: part != outcome.killed for part in (*PARTS, *WORKERS, MODELS)}
+
+
+def test_the_server_of_models_sees_the_live_version_whole_and_no_other(outcome):
+    registry = Registry(outcome.run.store)
+    card = registry.card(registry.live())
+    assert card.run == outcome.run.name
+    assert outcome.served == {f"{card.version}/{name}": entry.sha256 for name, entry in card.files.items()}
+    assert f"{card.version}/{SAVED_MODEL}" in outcome.served
+
+
+def test_nothing_is_written_but_where_it_may_be(outcome):
+    assert outcome.denied == []
+
+
+@pytest.mark.parametrize(
+    ("path", "may"),
+    [("tmp/new", True), ("logs/new", True), ("new", False), ("dags/new", False), ("../new", False)],
+)
+def test_what_may_be_written_is_what_compose_says(tmp_path, path, may):
+    alone = Cluster(tmp_path, {}, {})
+    if not alone.read_only:
+        pytest.skip("the file systems of the cluster's parts are read-only only where root may mount")
+    home = alone.furnish("worker", "worker")
+    tried = subprocess.run(alone.contained("worker", "worker", ["touch", path]), capture_output=True, check=False)
+    assert (tried.returncode == 0) == (home / path).exists() == may

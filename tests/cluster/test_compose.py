@@ -5,11 +5,16 @@ import stat
 
 import pytest
 
-from tests.cluster.compose import FOLDER, ROOT, SECRET, SERVICES, filled, secrets_of
-from tests.cluster.conftest import PARTS
+from tests.cluster.compose import FOLDER, ROOT, SECRET, SERVICES, filled, secrets_of, writable
+from tests.cluster.conftest import MODELS, ONCE, PARTS
 
 TEXT = (FOLDER / "compose.yaml").read_text()
 LASTING = [name for name, service in SERVICES.items() if service.get("restart") != "no"]
+
+NOT_YET = {"serving"}
+"""Not healthy before a first model is published."""
+
+READMES = (ROOT / "README.md", FOLDER / "README.md")
 
 
 def words(part):
@@ -34,6 +39,49 @@ def test_no_service_is_root_or_may_become_it(name):
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["read_only"] is True
     assert not {"privileged", "cap_add", "devices", "network_mode", "pid", "ipc", "userns_mode"} & set(service)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("postgres", "/var/lib/postgresql/data"),
+        ("postgres", "/var/run/postgresql"),
+        ("minio", "/store"),
+        ("minio", "~/.minio"),  # "Unable to create directory specified config-dir"
+    ],
+)
+def test_what_an_image_of_others_writes_is_in_a_place_that_may_be_written(name, path):
+    home = SERVICES[name]["environment"].get("HOME", "")
+    assert any(f"{path.replace('~', home)}/".startswith(f"{place}/") for place in writable(name))
+
+
+def ups(readme):
+    """Of each `docker compose up` that is shown: its options, and the services that it names."""
+    shown = readme.read_text().replace("\\\n", " ")
+    for command in re.findall("^ .*docker compose --file docker/compose.yaml up ([^#\n]*)", shown, flags=re.MULTILINE):
+        named = [word for word in command.split() if not word.startswith("--")]
+        yield {word for word in command.split() if word.startswith("--")}, named
+
+
+def started(names):
+    """What compose starts where these are named: they, and what they depend on; all where none is."""
+    needed = [name for each in names for name in SERVICES[each].get("depends_on", {})]
+    return {*names, *started(needed)} if names else set()
+
+
+@pytest.mark.parametrize("readme", READMES, ids=["README", "docker/README"])
+def test_the_commands_shown_start_every_service(readme):
+    assert set().union(*(started(names or list(SERVICES)) for _, names in ups(readme))) == set(SERVICES)
+
+
+@pytest.mark.parametrize("readme", READMES, ids=["README", "docker/README"])
+def test_no_command_shown_waits_for_what_does_not_become_healthy(readme):
+    """What ends by itself may only be waited for as something that another depends on."""
+    for options, names in ups(readme):
+        if "--wait" in options:
+            assert names
+            assert not started(names) & NOT_YET
+            assert set(names) <= set(LASTING)
 
 
 def test_the_image_runs_as_the_same_user():
@@ -100,7 +148,7 @@ def test_the_stores_key_is_with_those_that_use_the_store():
     assert holders == {"minio", "bucket", "worker", "models"}
 
 
-def test_the_parts_that_the_cluster_test_starts_are_all_that_airflow_has_here():
-    started = {name for name, service in SERVICES.items() if service.get("command", [""])[0] == "airflow"}
-    assert started == {*PARTS, "migrate", "worker"}
+def test_the_services_that_the_cluster_test_starts_are_all_that_are_ours():
+    ours = {name for name, service in SERVICES.items() if service["image"] == SERVICES["worker"]["image"]}
+    assert ours == {*PARTS, *ONCE, MODELS, "worker"}
     assert SERVICES["worker"]["deploy"]["replicas"] == 2

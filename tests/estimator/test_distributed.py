@@ -5,11 +5,13 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
+from pipeline.replica import KEPT
 from pipeline.runner import run_stage
 from pipeline.runs import Run
 from pipeline.settings import Settings
@@ -21,6 +23,10 @@ KINDS = ("ps", "worker", "evaluator", "chief")
 SOURCE = str(REAL_POSTS) if REAL_POSTS.exists() else "sample://posts?rows=16000&seed=0"
 ENOUGH = 300
 """Seconds after which processes that should have ended by themselves are ended."""
+
+TAGGER = (str(Path(sys.executable).with_name("tagger")),)
+IMPATIENT = (sys.executable, "-c", "from pipeline import cli, cluster; cluster.LOST = 5.0; cli.main()")
+"""`tagger` that misses another process after five seconds, not after a minute."""
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +57,9 @@ def logs(alone):
     return said
 
 
-def start(run, kind, cluster):
+def start(run, kind, cluster, tagger=TAGGER):
     config = json.dumps({"cluster": cluster, "task": {"type": kind, "index": 0}})
-    tagger = Path(sys.executable).with_name("tagger")
-    command = [tagger, "run", "--store", run.store.url, "--run", run.name, "--from", "train", "--until", "train"]
+    command = [*tagger, "run", "--store", run.store.url, "--run", run.name, "--from", "train", "--until", "train"]
     environment = os.environ | {"TF_CONFIG": config}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -110,3 +115,34 @@ def test_the_chief_writes_and_reads_checkpoints_itself(together, tmp_path):
     assert {device.partition("/task")[0] for device in devices} == {"/job:chief"}
     weights = {node.device.partition("/task")[0] for node in graph.graph_def.node if node.op == "VarHandleOp"}
     assert "/job:ps" in weights
+
+
+@pytest.mark.parametrize("lost", ["ps", "chief"])
+def test_where_one_is_killed_the_others_end_and_nothing_is_complete(lost, tmp_path):
+    """Killed in the midst of training: more epochs are to be done than the test has time for."""
+    run = Run(Store(str(tmp_path / "store")), "cut")
+    run.begin(Settings.of({"source": "sample://posts?rows=4000", "epochs": 1000, "checkpoint_steps": 20}), CREATED)
+    for stage in ("ingest", "fit_vocabulary", "vectorize"):
+        run_stage(stage, run)
+    cluster = {kind: [f"127.0.0.1:{free_port()}"] for kind in ("ps", "worker", "chief")}
+    processes = {kind: start(run, kind, cluster, IMPATIENT) for kind in cluster}
+    try:
+        end = time.monotonic() + ENOUGH
+        while not run.store.read(f"{run.path}/train/{KEPT}.json"):
+            assert time.monotonic() < end
+            assert not any(process.poll() for process in processes.values())
+            time.sleep(0.1)
+        processes[lost].kill()
+        said = {kind: process.communicate(timeout=ENOUGH)[0] for kind, process in processes.items()}
+    finally:
+        for process in processes.values():
+            process.kill()
+    del said[lost]
+    assert {kind: processes[kind].returncode for kind in said} == dict.fromkeys(said, 1), said
+    for text in said.values():
+        assert (
+            len(re.findall("start all (?:processes of the cluster|of them) again$", text, flags=re.MULTILINE)) == 1
+        ), text
+        assert "Traceback" not in text
+    assert run.manifest("train") is None
+    assert run.store.names("runs/cut/train") == ["parts"]
