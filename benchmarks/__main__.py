@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from benchmarks.scheduled import scheduled_rows
 from benchmarks.table import Row, head, lines
@@ -17,12 +18,13 @@ RESULTS = Path(__file__).with_name("results.json")
 
 def main() -> None:
     """Measure everything."""
-    data, source, posts = load()
-    print(f"{len(posts):,} posts ({data}), {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n\n{head()}")
-    rows = list[Row]()
-    for measured in _parts(source, posts):
-        rows += measured
-        print(lines(measured), flush=True)
+    with TemporaryDirectory(prefix="tagger-bench-") as scratch:
+        data, source, posts = load(Path(scratch))
+        print(f"{len(posts):,} posts ({data}), {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n\n{head()}")
+        rows = list[Row]()
+        for measured in _parts(source, posts):
+            rows += measured
+            print(lines(measured), flush=True)
     told = {"data": data, "machine": platform.machine(), "rows": [row.told() for row in rows]}
     RESULTS.write_text(json.dumps(told, indent=2) + "\n")
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow.csv import write_csv
 from sklearn.feature_extraction.text import CountVectorizer
 
 import pipeline.estimator  # noqa: F401 - before TensorFlow, to keep it from talking about CUDA
 from benchmarks.table import Row
-from pipeline import sources
+from pipeline import sample, sources
 from pipeline.text import Vocabulary, count_words, vectorize_all
 
 REAL_POSTS = Path(__file__).parents[2] / "shared" / "data" / "stack-overflow-16k.csv"
@@ -24,6 +25,8 @@ ROUNDS = 3
 THREADS = (1, 2)
 FIT, TRANSFORM = "Keras fit_on_texts", "Keras texts_to_matrix"
 SK_FIT, SK_TRANSFORM = "CountVectorizer.fit", "CountVectorizer.transform"
+
+INVENTED = 16_000  # posts, where the real ones are not there
 
 BESIDE_KERAS = 10
 """At least so many times Keras's pace, on two threads."""
@@ -96,10 +99,15 @@ def _dense(vectors: list[pa.RecordBatch]) -> NDArray[np.float32]:
     return matrix
 
 
-def load() -> tuple[str, str, list[str]]:
-    """What the posts are, in words, the source to read them from, and their texts."""
-    name, source = "invented, the real ones are not there", "sample://posts?rows=16000&seed=0"
-    if REAL_POSTS.exists():
-        name, source = REAL_POSTS.name, str(REAL_POSTS)
-    blocks = sources.read(source, text_column="post", tag_column="tags")
-    return name, source, [post for block in blocks for post in block.posts.column("post").to_pylist()]
+def load(folder: Path, real: Path = REAL_POSTS, invented: int = INVENTED) -> tuple[str, str, list[str]]:
+    """What the posts are, in words, the CSV file that they are in, and their texts.
+
+    Invented ones are written to the folder, because the notebook and the linear model read nothing but a file.
+    """
+    name, path = real.name, real
+    if not real.exists():
+        name, path = "invented, the real ones are not there", folder / "invented.csv"
+        posts = pa.Table.from_batches(block.select(["post", "tag"]) for block in sample.blocks(invented, seed=0))
+        write_csv(posts.rename_columns(["post", "tags"]), path)
+    blocks = sources.read(str(path), text_column="post", tag_column="tags")
+    return name, str(path), [post for block in blocks for post in block.posts.column("post").to_pylist()]
