@@ -131,6 +131,12 @@ def test_memory_and_time_of_stages(tmp_path):
     assert (tmp_path / "flat.png").exists()
 
 
+def test_tensorflows_profiler_names_operations_and_iterators(loaded, tmp_path):
+    run = ["run", "--store", str(tmp_path / "store"), "--run", "a", "--source", loaded[0], "--until", "train"]
+    traced = spent([sys.executable, "-m", "benchmarks.traced", str(tmp_path / "profile"), *run])
+    assert {"ResourceApplyAdam", "Iterator::Root"} <= set(traced.printed.split())
+
+
 HOLD = "import time; held = bytearray(100 << 20); time.sleep(1)"
 
 
