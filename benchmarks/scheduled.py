@@ -16,7 +16,7 @@ from tests.dags.conftest import DAG_ID, Server, airflow_in, servers, standalone,
 
 DAG = f"/dags/{DAG_ID}"
 RUNS = f"{DAG}/dagRuns"
-BESIDE_NOTEBOOK, EACH = 45 / 14.5, 1.0
+BESIDE_NOTEBOOK, EACH = 3.1, 1.0
 """At most so many times the notebook's CPU seconds: 45 where it takes 14.5. Seconds of a task where nothing changed."""
 
 WORKER = b"airflow worker -- LocalExecutor"
