@@ -3,34 +3,40 @@
 import json
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from benchmarks.scheduled import scheduled_rows
-from benchmarks.table import head, lines
+from benchmarks.table import Row, head, lines
 from benchmarks.text import load, text_rows
 from benchmarks.training import training_rows
-from benchmarks.whole import parse_rows, whole_rows
+from benchmarks.whole import parse_rows, whole, whole_rows
 
 RESULTS = Path(__file__).with_name("results.json")
 
 
 def main() -> None:
-    """Measure everything; text and training last, because from then on TensorFlow's threads are in this process."""
-    data, source, posts = load()
-    print(f"{len(posts):,} posts ({data}), {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n\n{head()}")
-    parts = (
-        parse_rows,
-        lambda: whole_rows(source),
-        lambda: scheduled_rows(source),
-        lambda: text_rows(posts),
-        lambda: training_rows(source),
-    )
-    rows = []
-    for part in parts:
-        rows += (measured := part())
-        print(lines(measured), flush=True)
+    """Measure everything."""
+    with TemporaryDirectory(prefix="tagger-bench-") as scratch:
+        data, source, posts = load(Path(scratch))
+        print(f"{len(posts):,} posts ({data}), {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n\n{head()}")
+        rows = list[Row]()
+        for measured in _parts(source, posts):
+            rows += measured
+            print(lines(measured), flush=True)
     told = {"data": data, "machine": platform.machine(), "rows": [row.told() for row in rows]}
     RESULTS.write_text(json.dumps(told, indent=2) + "\n")
+
+
+def _parts(source: str, posts: list[str]) -> Iterator[list[Row]]:
+    """Text and training last, because from then on TensorFlow's threads are in this process."""
+    yield parse_rows()
+    scripts = whole(source)
+    yield whole_rows(scripts)
+    yield scheduled_rows(source, scripts.notebook_cpu)
+    yield text_rows(posts)
+    yield training_rows(source)
 
 
 if __name__ == "__main__":

@@ -6,23 +6,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-WATCH = """
-import json, resource, subprocess, sys, time
-start = time.perf_counter()
-done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
-wall, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-took = {"cpu": used.ru_utime + used.ru_stime, "wall": wall, "peak_mib": used.ru_maxrss / 1024, "printed": done.stdout}
-print(json.dumps({"status": done.returncode, "errors": done.stderr, "took": took}))
-"""
-"""A small process between: Linux begins a process's peak with that of the one which started it."""
+WATCH = str(Path(__file__).with_name("watch.py"))
 
 
 @dataclass(frozen=True)
 class Spent:
     """Cores' time, user and system, with that of the processes it waited for; the clock's; and what it printed.
 
-    `peak_mib` is resident memory at the most: of the process or of one of those, whichever had more.
+    `peak_mib` is what it and all that it started held together at the most, looked at ten times a second.
     """
 
     cpu: float
@@ -33,7 +26,7 @@ class Spent:
 
 def spent(command: Sequence[str], **variables: str) -> Spent:
     """Run the command to its end, with these variables beside its environment; RuntimeError where it fails."""
-    watched = [sys.executable, "-IS", "-c", WATCH, *command]
+    watched = [sys.executable, "-IS", WATCH, *command]
     told = json.loads(subprocess.check_output(watched, env=os.environ | variables))
     if told["status"]:
         raise RuntimeError(f"{' '.join(command)} ended with status {told['status']}\n{told['errors']}")

@@ -3,6 +3,11 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+NOTEBOOK = "the article's notebook"
+
+SAME = 0.99
+"""An accuracy is the peer's if it is at least so many times that: at most 0.01 below."""
+
 LINE = "{:<40}{:>8} {:<12}{:<32}{:>8}{:>7}{:>8}  {}"
 
 

@@ -1,5 +1,6 @@
 """Posts a second of counting words and making vectors, beside Keras and scikit-learn, in one process."""
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -9,23 +10,30 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow.csv import write_csv
 from sklearn.feature_extraction.text import CountVectorizer
 
 import pipeline.estimator  # noqa: F401 - before TensorFlow, to keep it from talking about CUDA
 from benchmarks.table import Row
-from pipeline import sources
+from pipeline import sample, sources
 from pipeline.text import Vocabulary, count_words, vectorize_all
 
 REAL_POSTS = Path(__file__).parents[2] / "shared" / "data" / "stack-overflow-16k.csv"
 SIZE = 1000  # words of the vocabulary, as Keras's num_words
 BATCH = 4000  # posts
 ROUNDS = 3
+THREADS = (1, 2)
+FIT, TRANSFORM = "Keras fit_on_texts", "Keras texts_to_matrix"
+SK_FIT, SK_TRANSFORM = "CountVectorizer.fit", "CountVectorizer.transform"
+
+INVENTED = 16_000  # posts, where the real ones are not there
+
 BESIDE_KERAS = 10
 """At least so many times Keras's pace, on two threads."""
 
 
-def text_rows(posts: list[str]) -> list[Row]:
-    """Time all sides on the same posts, given to ours as Arrow arrays, on one thread and on two; best of three rounds.
+def text_rows(posts: list[str], rounds: int = ROUNDS) -> list[Row]:
+    """Time all sides by turns on the same posts, given to ours as Arrow arrays, on one thread and on two; best rounds.
 
     Raises AssertionError where Keras and ours do not agree on the vocabulary or on a single cell.
     """
@@ -38,45 +46,49 @@ def text_rows(posts: list[str]) -> list[Row]:
         tokenizer.fit_on_texts(posts)
         return tokenizer
 
-    fit, tokenizer = _timed(fitted)
-    transform, matrix = _timed(lambda: tokenizer.texts_to_matrix(posts, "binary"))
-    sk_fit, counter = _timed(lambda: CountVectorizer(max_features=SIZE - 1, binary=True).fit(posts))
-    sk_transform, _ = _timed(lambda: counter.transform(posts))
+    def vectors(threads: int) -> Any:
+        return _vectors(batches, made[_count(threads)], threads)
+
+    made = dict[str, Any]()
+    sides: dict[str, Callable[[], Any]] = {
+        FIT: fitted,
+        TRANSFORM: lambda: made[FIT].texts_to_matrix(posts, "binary"),
+        SK_FIT: lambda: CountVectorizer(max_features=SIZE - 1, binary=True).fit(posts),
+        SK_TRANSFORM: lambda: made[SK_FIT].transform(posts),
+    }
+    for threads in THREADS:
+        sides[_count(threads)] = partial(count_words, batches, size=SIZE, threads=threads)
+        sides[_make(threads)] = partial(vectors, threads)
+    seconds = dict.fromkeys(sides, math.inf)
+    for _ in range(rounds):
+        for side, work in sides.items():
+            made.pop(side, None)  # to give its memory back is no part of the next round
+            start = time.perf_counter()
+            made[side] = work()
+            seconds[side] = min(seconds[side], time.perf_counter() - start)
+    for threads in THREADS:
+        np.testing.assert_array_equal(made[_count(threads)].words.to_pylist(), list(made[FIT].word_index)[: SIZE - 1])
+        np.testing.assert_array_equal(_dense(made[_make(threads)]), made[TRANSFORM])
     rows = list[Row]()
-    for threads in (1, 2):
-        on, paces = f"{threads} thread{'s' if threads > 1 else ''}", partial(_row, len(posts))
-        reach = BESIDE_KERAS if threads == 2 else None
-        seconds, vocabulary = _timed(partial(count_words, batches, size=SIZE, threads=threads))
-        np.testing.assert_array_equal(vocabulary.words.to_pylist(), list(tokenizer.word_index)[: SIZE - 1])
-        for peer, theirs, to in (("Keras fit_on_texts", fit, reach), ("CountVectorizer.fit", sk_fit, None)):
-            rows.append(paces(f"count words, {on}", seconds, peer, theirs, to))
-        seconds, vectors = _timed(partial(_vectors, batches, vocabulary, threads))
-        np.testing.assert_array_equal(_dense(vectors), matrix)
-        for peer, theirs, to in (
-            ("Keras texts_to_matrix", transform, reach),
-            ("CountVectorizer.transform", sk_transform, None),
-        ):
-            rows.append(paces(f"make vectors, {on}", seconds, peer, theirs, to))
+    for threads in THREADS:
+        reach = BESIDE_KERAS if threads == max(THREADS) else None
+        for what, peers in ((_count(threads), (FIT, SK_FIT)), (_make(threads), (TRANSFORM, SK_TRANSFORM))):
+            ours, theirs, others = (len(posts) / seconds[side] for side in (what, *peers))
+            rows += [Row(what, "posts/s", ours, peers[0], theirs, reach), Row(what, "posts/s", ours, peers[1], others)]
     return rows
+
+
+def _count(threads: int) -> str:
+    return f"count words, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _make(threads: int) -> str:
+    return f"make vectors, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _vectors(batches: list[pa.Array], vocabulary: Vocabulary, threads: int) -> list[pa.RecordBatch]:
     beside = (pa.record_batch({"post": batch}) for batch in batches)
     return [vectors for _, vectors in vectorize_all(beside, vocabulary, size=SIZE, mode="binary", threads=threads)]
-
-
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of the best of some rounds, and what the last returned."""
-    seconds = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        result = work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds), result
-
-
-def _row(posts: int, what: str, seconds: float, peer: str, theirs: float, reach: float | None) -> Row:
-    return Row(what, "posts/s", posts / seconds, peer, posts / theirs, reach)
 
 
 def _dense(vectors: list[pa.RecordBatch]) -> NDArray[np.float32]:
@@ -87,10 +99,15 @@ def _dense(vectors: list[pa.RecordBatch]) -> NDArray[np.float32]:
     return matrix
 
 
-def load() -> tuple[str, str, list[str]]:
-    """What the posts are, in words, the source to read them from, and their texts."""
-    name, source = "invented, the real ones are not there", "sample://posts?rows=16000&seed=0"
-    if REAL_POSTS.exists():
-        name, source = REAL_POSTS.name, str(REAL_POSTS)
-    blocks = sources.read(source, text_column="post", tag_column="tags")
-    return name, source, [post for block in blocks for post in block.posts.column("post").to_pylist()]
+def load(folder: Path, real: Path = REAL_POSTS, invented: int = INVENTED) -> tuple[str, str, list[str]]:
+    """What the posts are, in words, the CSV file that they are in, and their texts.
+
+    Invented ones are written to the folder, because the notebook and the linear model read nothing but a file.
+    """
+    name, path = real.name, real
+    if not real.exists():
+        name, path = "invented, the real ones are not there", folder / "invented.csv"
+        posts = pa.Table.from_batches(block.select(["post", "tag"]) for block in sample.blocks(invented, seed=0))
+        write_csv(posts.rename_columns(["post", "tags"]), path)
+    blocks = sources.read(str(path), text_column="post", tag_column="tags")
+    return name, str(path), [post for block in blocks for post in block.posts.column("post").to_pylist()]

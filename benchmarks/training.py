@@ -1,4 +1,4 @@
-"""Examples a second of training the Estimator, beside the article's way and Keras's own, in one process."""
+"""Pace and time of training the Estimator, beside the article's way and Keras's own, in one process."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ import pyarrow as pa
 import tensorflow as tf
 from tensorflow.python.framework import config as determinism
 
-from benchmarks.table import Row
+from benchmarks.table import SAME, Row
 from pipeline import posts, progress
 from pipeline.estimator import input_fn, network, training
 from pipeline.runner import run_stage
@@ -35,21 +35,24 @@ BESIDE_ARTICLE, BESIDE_FEW = 1.5, 0.5
 
 @dataclass
 class Trained:
-    """Clock readings at the ends of the steps, and accuracy on the test posts."""
+    """Clock readings at the ends of the steps, seconds from the network's making on, and accuracy on the test posts."""
 
     ends: list[float]
+    seconds: float = 0.0
     accuracy: float = 0.0
 
-    def pace(self, batch_size: int) -> float:
-        """Examples a second over all steps but the first."""
-        return (len(self.ends) - FIRST) * batch_size / (self.ends[-1] - self.ends[FIRST - 1])
+    def pace(self, examples: int, batch_size: int) -> float:
+        """Examples a second over all steps but the first; the last of an epoch may have fewer than a batch."""
+        return (examples - FIRST * batch_size) / (self.ends[-1] - self.ends[FIRST - 1])
 
 
-def training_rows(source: str) -> list[Row]:
+def training_rows(source: str, rounds: int = ROUNDS) -> list[Row]:
     """Train on half of the posts in each way, by turns.
 
-    A pace is that of the fastest round, without the first two steps, and with them without graph building, checkpoints
-    and reading in advance; an accuracy is the mean of the rounds.
+    A pace is that of the fastest round, without the first two steps, and with them without graph building and what ours
+    reads in advance: one window, of at most 16,384 posts. The seconds of the whole are of the shortest round, from the
+    making of the network until it is trained: conversion, graph, all reading of ours, and the Estimators' checkpoints.
+    An accuracy is the mean of the rounds.
     """
     with TemporaryDirectory(prefix="tagger-bench-") as scratch:
         few, many = (_vectors(Path(scratch, str(words)), source, words) for words in (WORDS, MANY_WORDS))
@@ -61,25 +64,31 @@ def training_rows(source: str) -> list[Row]:
             lambda folder: _ours(folder, *many),
             lambda folder: _article(folder, many[1], *dense_many),
         ]
-        rounds = [[_once(train) for train in ways] for _ in range(ROUNDS)]
-    ours, article, fit, ours_many, article_many = (_Way(done, few[1].batch_size) for done in zip(*rounds, strict=True))
+        done = [[_once(train) for train in ways] for _ in range(rounds)]
+    examples, batch = few[1].epochs * len(dense[0][1]), few[1].batch_size
+    ours, article, fit, ours_many, article_many = (_Way(each, examples, batch) for each in zip(*done, strict=True))
     name, name_many = (f"train, {words:,} words" for words in (WORDS, MANY_WORDS))
+    whole, whole_many = (f"{each}, the whole call" for each in (name, name_many))
     return [
         Row(name, "examples/s", ours.pace, ARTICLE, article.pace, BESIDE_ARTICLE),
         Row(name, "examples/s", ours.pace, FIT, fit.pace),
         Row(name_many, "examples/s", ours_many.pace, f"ours, {WORDS:,} words", ours.pace, BESIDE_FEW),
         Row(name_many, "examples/s", ours_many.pace, ARTICLE, article_many.pace),
-        Row(name, "accuracy", ours.accuracy, ARTICLE, article.accuracy),
-        Row(name, "accuracy", ours.accuracy, FIT, fit.accuracy),
-        Row(name_many, "accuracy", ours_many.accuracy, ARTICLE, article_many.accuracy),
+        Row(whole, "s", ours.seconds, ARTICLE, article.seconds, least=True),
+        Row(whole, "s", ours.seconds, FIT, fit.seconds, least=True),
+        Row(whole_many, "s", ours_many.seconds, ARTICLE, article_many.seconds, least=True),
+        Row(name, "accuracy", ours.accuracy, ARTICLE, article.accuracy, SAME),
+        Row(name, "accuracy", ours.accuracy, FIT, fit.accuracy, SAME),
+        Row(name_many, "accuracy", ours_many.accuracy, ARTICLE, article_many.accuracy, SAME),
     ]
 
 
 class _Way:
     """All rounds of one way."""
 
-    def __init__(self, rounds: Sequence[Trained], batch_size: int) -> None:
-        self.pace = max(done.pace(batch_size) for done in rounds)
+    def __init__(self, rounds: Sequence[Trained], examples: int, batch_size: int) -> None:
+        self.pace = max(done.pace(examples, batch_size) for done in rounds)
+        self.seconds = min(done.seconds for done in rounds)
         self.accuracy = float(np.mean([done.accuracy for done in rounds]))
 
 
@@ -98,12 +107,20 @@ def _ours(folder: Path, vectors: Path, settings: Settings, tags: int) -> Trained
         yield lambda steps: done.ends.append(time.perf_counter()) if steps else None
 
     progress.show_with(clock)
-    training.train(vectors, folder, settings, tags)
+    with _timed(done):
+        training.train(vectors, folder, settings, tags)
     progress.show_with(progress.log_lines)
     with network.trained(folder, settings, tags) as estimator:
         test = input_fn.testing(vectors, columns=settings.vocabulary_size, tags=tags)
         done.accuracy = float(estimator.evaluate(test)["accuracy"])
     return done
+
+
+@contextmanager
+def _timed(done: Trained) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    done.seconds = time.perf_counter() - start
 
 
 class _Clock(tf.estimator.SessionRunHook):
@@ -115,25 +132,28 @@ class _Clock(tf.estimator.SessionRunHook):
 
 
 def _article(folder: Path, settings: Settings, train: list[np.ndarray], test: list[np.ndarray]) -> Trained:
-    def feed(vectors: np.ndarray, labels: np.ndarray, epochs: int) -> Any:
+    def feed(side: list[np.ndarray], epochs: int) -> Any:
+        vectors, labels = side
         return tf.compat.v1.estimator.inputs.numpy_input_fn(
             {"posts_input": vectors}, labels, batch_size=settings.batch_size, num_epochs=epochs, shuffle=epochs > 1
         )
 
     done = Trained([])
-    model = _network(settings, train[1].shape[1])
-    estimator = tf.keras.estimator.model_to_estimator(model, model_dir=str(folder))
-    tf.keras.backend.clear_session()
-    estimator.train(feed(*train, settings.epochs), hooks=[_Clock(done.ends)])
-    done.accuracy = float(estimator.evaluate(feed(*test, 1))["accuracy"])
+    with _timed(done):
+        model = _network(settings, train[1].shape[1])
+        estimator = tf.keras.estimator.model_to_estimator(model, model_dir=str(folder))
+        tf.keras.backend.clear_session()
+        estimator.train(feed(train, settings.epochs), hooks=[_Clock(done.ends)])
+    done.accuracy = float(estimator.evaluate(feed(test, 1))["accuracy"])
     return done
 
 
 def _fit(settings: Settings, train: list[np.ndarray], test: list[np.ndarray]) -> Trained:
     done = Trained([])
     clock = tf.keras.callbacks.LambdaCallback(on_batch_end=lambda batch, logs: done.ends.append(time.perf_counter()))
-    model = _network(settings, train[1].shape[1])
-    model.fit(*train, settings.batch_size, settings.epochs, verbose=0, callbacks=[clock])
+    with _timed(done):
+        model = _network(settings, train[1].shape[1])
+        model.fit(*train, settings.batch_size, settings.epochs, verbose=0, callbacks=[clock])
     done.accuracy = float(model.evaluate(*test, verbose=0)[1])
     return done
 
@@ -155,8 +175,9 @@ def _vectors(folder: Path, source: str, words: int) -> tuple[Path, Settings, int
     run.begin(settings, datetime.now(UTC))
     for stage in ("ingest", "fit_vocabulary", "vectorize"):
         run_stage(stage, run)
-    run.fetch(run.manifest("vectorize"), folder / "vectors")
-    return folder / "vectors", settings, run.manifest("fit_vocabulary").summary["tags"]
+    made = run.manifests()
+    run.fetch(made["vectorize"], folder / "vectors")
+    return folder / "vectors", settings, made["fit_vocabulary"].summary["tags"]
 
 
 def _dense(vectors: tuple[Path, Settings, int], side: posts.Side) -> list[np.ndarray]:

@@ -1,0 +1,155 @@
+"""Every part of `make bench` on few invented posts: its rows, and what it asserts of both sides. No figure is."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as bench
+from benchmarks import flat, text, whole
+from benchmarks.process import spent
+from benchmarks.table import Row, head, lines
+from pipeline.text import count_words, vectorize_all
+
+ARTICLE, FIT, NOTEBOOK = "numpy_input_fn, dense in memory", "Keras fit, dense in memory", "the article's notebook"
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """The posts' file and their texts."""
+    folder = tmp_path_factory.mktemp("bench")
+    _, source, posts = text.load(folder, real=folder / "none", invented=800)
+    return source, posts
+
+
+def shape(rows: list[Row]) -> list[tuple[str, str, str, float | None]]:
+    """What the rows say but for their figures, each of which is above 0."""
+    assert all(row.ours > 0 and (row.theirs is None or row.theirs > 0) for row in rows)
+    return [(row.what, row.unit, row.peer, row.reach) for row in rows]
+
+
+def test_a_bound_is_of_the_ratio_or_of_our_figure():
+    table = [
+        (Row("a", "posts/s", 30, "b", 10, 3), True),
+        (Row("a", "posts/s", 29, "b", 10, 3), False),
+        (Row("a", "s", 2.9, "b", 1, 3, least=True), True),
+        (Row("a", "s", 3.1, "b", 1, 3, least=True), False),
+        (Row("a", "s", 3.1, reach=3, least=True), False),
+        (Row("a", "posts/s", 3.1, reach=3), True),
+        (Row("a", "posts/s", 3.1), None),
+    ]
+    assert [row.reached for row, _ in table] == [reached for _, reached in table]
+
+
+def test_all_parts_make_one_table_and_one_file(monkeypatch, tmp_path, capsys):
+    parts = [[Row("a", "s", 1, "b", 2, 1, least=True)], [Row("c", "CPU s", 3)]]
+    monkeypatch.setattr(bench, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(bench, "load", lambda folder: ("some", "file", ["a post"]))
+    monkeypatch.setattr(bench, "_parts", lambda source, posts: iter(parts))
+    bench.main()
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[2:] == [head(), lines(parts[0]), lines(parts[1])]
+    assert [row["ratio"] for row in json.loads((tmp_path / "results.json").read_text())["rows"]] == [0.5, None]
+
+
+def test_the_parse_of_the_dag_file():
+    assert shape(whole.parse_rows(rounds=1)) == [
+        ("parse of the DAG file", "s", "", 0.3),
+        ("parse of the DAG file", "CPU s", "", None),
+    ]
+
+
+def test_a_run_beside_the_scripts(loaded, monkeypatch):
+    monkeypatch.setenv("TAGGER_MIN_ACCURACY", "0")  # so few posts teach little
+    measured = whole.whole(loaded[0], rounds=1)
+    svm = "TF-IDF + LinearSVC"
+    assert shape(whole.whole_rows(measured)) == [
+        ("tagger run", "CPU s", NOTEBOOK, 1.5),
+        ("tagger run", "CPU s", svm, None),
+        ("tagger run", "MiB at most", NOTEBOOK, None),
+        ("tagger run", "MiB at most", svm, None),
+        ("tagger run", "accuracy", NOTEBOOK, 0.99),
+        ("tagger run", "accuracy", svm, None),
+        ("tagger predict --input", "posts/s", "", 20_000),
+        ("tagger predict TEXT, model load included", "CPU s", "", None),
+    ]
+    assert measured.notebook_cpu == measured.notebook[0].cpu
+
+
+def test_words_and_vectors_are_those_of_keras(loaded):
+    assert shape(text.text_rows(loaded[1], rounds=1)) == [
+        row
+        for on, reach in (("1 thread", None), ("2 threads", 10))
+        for row in (
+            (f"count words, {on}", "posts/s", "Keras fit_on_texts", reach),
+            (f"count words, {on}", "posts/s", "CountVectorizer.fit", None),
+            (f"make vectors, {on}", "posts/s", "Keras texts_to_matrix", reach),
+            (f"make vectors, {on}", "posts/s", "CountVectorizer.transform", None),
+        )
+    ]
+
+
+def a_word_less(batches, *, size, threads):
+    return count_words(batches, size=size - 1, threads=threads)
+
+
+def counts(batches, vocabulary, *, mode, **how):
+    return vectorize_all(batches, vocabulary, mode="count", **how)
+
+
+@pytest.mark.parametrize(("name", "other"), [("count_words", a_word_less), ("vectorize_all", counts)])
+def test_others_than_those_of_keras_are_not_timed(loaded, monkeypatch, name, other):
+    monkeypatch.setattr(text, name, other)
+    with pytest.raises(AssertionError):
+        text.text_rows(loaded[1], rounds=1)
+
+
+def test_training_beside_the_articles_way_and_keras_fit(loaded):
+    from benchmarks.training import training_rows
+
+    few, many = "train, 1,000 words", "train, 20,000 words"
+    assert shape(training_rows(loaded[0], rounds=1)) == [
+        (few, "examples/s", ARTICLE, 1.5),
+        (few, "examples/s", FIT, None),
+        (many, "examples/s", "ours, 1,000 words", 0.5),
+        (many, "examples/s", ARTICLE, None),
+        (f"{few}, the whole call", "s", ARTICLE, None),
+        (f"{few}, the whole call", "s", FIT, None),
+        (f"{many}, the whole call", "s", ARTICLE, None),
+        (few, "accuracy", ARTICLE, 0.99),
+        (few, "accuracy", FIT, 0.99),
+        (many, "accuracy", ARTICLE, 0.99),
+    ]
+
+
+def test_memory_and_time_of_stages(tmp_path):
+    flat.main([300, 600], tmp_path, ["ingest"])
+    measured = json.loads((tmp_path / "flat.json").read_text())
+    assert [(each.pop("stage"), each.pop("rows")) for each in measured] == [("ingest", 300), ("ingest", 600)]
+    assert all(each.keys() == {"peak_mib", "cpu_seconds", "seconds"} and min(each.values()) > 0 for each in measured)
+    assert (tmp_path / "flat.png").exists()
+
+
+def test_tensorflows_profiler_names_operations_and_iterators(loaded, tmp_path):
+    run = ["run", "--store", str(tmp_path / "store"), "--run", "a", "--source", loaded[0], "--until", "train"]
+    traced = spent([sys.executable, "-m", "benchmarks.traced", str(tmp_path / "profile"), *run])
+    assert {"ResourceApplyAdam", "Iterator::Root"} <= set(traced.printed.split())
+
+
+HOLD = "import time; held = bytearray(100 << 20); time.sleep(1)"
+
+
+@pytest.mark.parametrize(
+    ("code", "mib"),
+    [
+        (HOLD, 100),
+        (f"import subprocess, sys; held = bytearray(100 << 20); subprocess.run([sys.executable, '-c', {HOLD!r}])", 200),
+        ("import os, time; held = bytearray(100 << 20)\nif os.fork(): os.wait()\nelse: time.sleep(1)", 100),
+    ],
+    ids=["alone", "two at once", "a fork"],
+)
+def test_a_peak_is_of_all_processes_together(code, mib):
+    if not Path("/proc/self/smaps_rollup").exists():
+        pytest.skip("the system does not tell a process's memory")
+    assert mib < spent([sys.executable, "-c", code]).peak_mib < mib + 50
