@@ -34,9 +34,14 @@ MODES = ("binary", "count", "freq", "tfidf")
 THREADS = max(2, os.cpu_count() or 1)
 
 _CASED = 0x20000  # no code point from here on has a lower case
-_ASCII = bytes.maketrans(
-    FILTERS.encode() + bytes(range(ord("A"), ord("Z") + 1)),
-    b" " * len(FILTERS) + bytes(range(ord("a"), ord("z") + 1)),
+_ASCII = pa.array(
+    np.frombuffer(
+        bytes.maketrans(
+            FILTERS.encode() + bytes(range(ord("A"), ord("Z") + 1)),
+            b" " * len(FILTERS) + bytes(range(ord("a"), ord("z") + 1)),
+        ),
+        np.uint8,
+    )
 )
 _SLICE = 1 << 20  # bytes of text taken at once: the arrays made of them stay in a core's cache
 _MERGE = 1 << 19  # words set aside at least before they are merged
@@ -117,7 +122,8 @@ def _split(posts: pa.Array) -> tuple[pa.Array, Ints]:
     starts = np.ascontiguousarray(edges[0::2])
     offsets = np.zeros(len(starts) + 1, np.int32)
     np.cumsum(edges[1::2] - starts, out=offsets[1:])
-    letters = pa.array(text).filter(pa.array(~space[1:-1])).to_numpy()  # as text[...], in less time
+    kept = np.packbits(~space[1:-1], bitorder="little")  # as Arrow keeps its booleans
+    letters = pa.array(text).filter(_of_buffer(pa.bool_(), len(text), kept)).to_numpy()
     ends = np.searchsorted(starts, (_offsets(posts) + np.arange(len(posts) + 1)).astype(np.int32)).astype(np.int32)
     return pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(letters)), ends
 
@@ -128,7 +134,8 @@ def _lowered(posts: pa.Array) -> tuple[pa.Array, NDArray[np.uint8]]:
     The lower case of a code point does not depend on its neighbours, so those beyond ASCII are lower-cased by
     themselves, in one string, and put back over their own bytes. The few that would not fit there are replaced first.
     """
-    text = np.frombuffer(_joined(posts).translate(_ASCII), np.uint8)
+    # As bytes.translate, without Python's lock, so that threads do not wait for each other.
+    text = pc.take(_ASCII, _joined(posts), boundscheck=False).to_numpy()
     foreign = text >= 0x80
     characters = text[foreign].tobytes().decode()
     resized = _resized().keys() & set(characters) if characters else set()
@@ -143,10 +150,15 @@ def _lowered(posts: pa.Array) -> tuple[pa.Array, NDArray[np.uint8]]:
     return posts, text
 
 
-def _joined(posts: pa.Array) -> bytes:
+def _joined(posts: pa.Array) -> pa.Array:
+    """The bytes of all posts, a space between each two: uint8."""
     whole = pa.ListArray.from_arrays(pa.array([0, len(posts)], pa.int32()), posts)
-    joined: bytes = pc.binary_join(whole, " ")[0].as_buffer().to_pybytes()
-    return joined
+    joined = pc.binary_join(whole, " ")[0].as_buffer()
+    return _of_buffer(pa.uint8(), joined.size, joined)
+
+
+def _of_buffer(kind: pa.DataType, length: int, content: object) -> pa.Array:
+    return pa.Array.from_buffers(kind, length, [None, pa.py_buffer(content)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """Atheris over the bytes of a source: `python -m tests.fuzz.harness csv|gzip|parquet FOLDER [libFuzzer's options]`."""
 
 import gzip
+import os
 import random
 import struct
 import sys
@@ -22,12 +23,17 @@ LIMITS = ["-timeout=20", "-rss_limit_mb=1024", "-max_len=8192"]
 
 
 def main(form: str, folder: Path, options: list[str]) -> None:
-    """Break the form's valid files until libFuzzer has enough; a finding ends it, and is kept in the folder."""
+    """Break the form's valid files until libFuzzer has enough; a finding ends it, and is kept in the folder.
+
+    The folder's name is to be relative: a child is moved elsewhere, so that it keeps nothing.
+    """
     corpus = folder / form
     corpus.mkdir(parents=True, exist_ok=True)
     for number, content in enumerate(FORMS[form]()):
         (corpus / f"valid-{number}").write_bytes(content)
-    path = Path("/dev/shm" if Path("/dev/shm").is_dir() else folder, f"tagger-fuzz-{form}")  # noqa: S108 - in memory, for speed
+    path = Path("/dev/shm" if Path("/dev/shm").is_dir() else folder.absolute(), f"tagger-fuzz-{form}")  # noqa: S108 - in memory, for speed
+    # What Arrow throws in the child that decodes would end it; here it is caught above, and taken for a finding.
+    os.register_at_fork(after_in_child=lambda: os.chdir("/proc"))
 
     def once(content: bytes) -> None:
         csv_file.LONGEST_RECORD = 400 if len(content) % 2 else 2**20
