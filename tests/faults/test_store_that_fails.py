@@ -4,17 +4,20 @@ import os
 import socketserver
 import threading
 import time
+from dataclasses import replace
 
 import fsspec
 import pytest
 
 from pipeline.errors import Forbidden, Unavailable
 from pipeline.files import entries
-from pipeline.retention import removals
+from pipeline.registry import Registry
+from pipeline.retention import collect
 from pipeline.runs import Run
 from pipeline.settings import Settings
 from pipeline.store import Store
 from pipeline.verify import verify
+from tests.conftest import CREATED, small_version
 
 QUICK = {"retries": {"max_attempts": 1, "mode": "standard"}, "connect_timeout": 0.3, "read_timeout": 0.3}
 ANSWERS = {
@@ -155,5 +158,11 @@ def test_of_two_attempts_at_once_one_is_the_stages_and_the_other_garbage(tmp_pat
     assert run.manifest("ingest") == kept
     assert len(run.attempts("ingest")) == 2
     assert verify(run.store).faults == []
-    garbage = {path.path for path in removals(run.store, Settings.of({"keep_days": 0}))}
-    assert garbage == {"runs/a"}, "no version descends from it, so all of it may go"
+    published = small_version(run.store, 1, tmp_path, created=CREATED)
+    card = Registry(run.store).card(1)
+    Registry(run.store).publish(replace(card, version=2, run="a", checkpoint="2"), beside=1)
+    (loser,) = set(run.attempts("ingest")) - {kept.attempt}
+    gone = [removal.path for removal in collect(run.store, Settings.of({"keep_days": 0}))]
+    assert [path for path in gone if not path.startswith(published.path)] == [f"runs/a/ingest/{loser}"]
+    assert run.attempts("ingest") == [kept.attempt]
+    assert verify(run.store).faults == []
