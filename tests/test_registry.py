@@ -8,7 +8,7 @@ import pytest
 from pipeline.card import Card
 from pipeline.errors import BadInput, CorruptArtifact, Forbidden, StageOutOfOrder, VersionTaken
 from pipeline.files import FileEntry, entries
-from pipeline.registry import CARDS, LOG, Registry, lives
+from pipeline.registry import CARDS, LOG, Event, Registry, lives
 from pipeline.store import Store
 from tests.conftest import files_of
 
@@ -218,6 +218,35 @@ def test_of_two_rollbacks_at_once_the_second_goes_back_from_where_the_first_left
     assert log_of(registry)[3:] == [(4, "rollback", 7), (5, "rollback", 6)]
     assert lives(registry.events()) == [6]
     assert served(registry) == [6]
+
+
+@pytest.mark.parametrize(
+    ("steps", "history"),
+    [
+        ([("publish", 1), ("publish", 2), ("publish", 3), ("rollback", 2), ("rollback", 2)], [1, 2]),
+        ([("publish", 1), ("publish", 2), ("publish", 3), ("rollback", 1)], [1]),
+        ([("publish", 1), ("publish", 2), ("promote", 1), ("rollback", 2)], [1, 2]),
+        ([("publish", 1), ("publish", 1), ("rollback", 4)], [1, 4]),
+    ],
+)
+def test_the_last_of_what_was_live_is_live_whatever_the_log_holds(steps, history):
+    events = [Event(at, "", action, live, live, "", "") for at, (action, live) in enumerate(steps, 1)]
+    assert lives(events) == history
+
+
+def test_the_folder_follows_what_is_made_live_while_it_is_put_right(registry, publish, monkeypatch):
+    publish(7)
+    publish(8)
+    withdraw = registry.watched.withdraw
+
+    def late(version):
+        monkeypatch.undo()
+        Registry(Store(registry.store.url)).promote(8, "at the same time")
+        withdraw(version)
+
+    monkeypatch.setattr(registry.watched, "withdraw", late)
+    registry.rollback("worse")
+    assert (registry.live(), served(registry), registry.disagreement()) == (8, [7, 8], None)
 
 
 def test_a_rollback_takes_back_what_was_published_meanwhile(registry, publish, meanwhile):
