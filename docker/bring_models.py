@@ -7,8 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+from pipeline.card import MODEL
 from pipeline.errors import Unavailable
-from pipeline.registry import MODEL, Registry
+from pipeline.registry import Registry
 from pipeline.settings import Settings
 from pipeline.store import Store
 

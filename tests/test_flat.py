@@ -12,9 +12,9 @@ from pipeline.runs import Run
 from pipeline.store import Store
 from pipeline.text import count
 
-FEW, MANY = 25_000, 85_000
-ALLOWED = 32.0
-"""MiB beside 48 of text by which MANY posts are more. What is held of some batches is not yet full at FEW."""
+FEW, MANY = 25_000, 200_000
+ALLOWED = 64.0
+"""MiB beside 140 of text by which MANY posts are more. What is held of some batches is not yet full at FEW."""
 
 STAGES = ("ingest", "fit_vocabulary", "vectorize")
 TAGGER = Path(sys.executable).with_name("tagger")

@@ -104,12 +104,6 @@ def test_a_local_document_is_never_seen_half_written(tmp_path, monkeypatch):
     assert store.names("") == ["a.json"]
 
 
-def test_a_store_in_a_file_is_unavailable(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(Unavailable, match="see that the store is there and not full"):
-        Store(str(tmp_path / "file")).write("a.json", {})
-
-
 @pytest.mark.parametrize("url", ["nowhere://x", "abfs://container"])
 def test_an_unknown_protocol_is_bad_input(url):
     with pytest.raises(BadInput, match="set TAGGER_STORE to another"):
