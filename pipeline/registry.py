@@ -44,6 +44,7 @@ class Registry:
 
     def __init__(self, store: Store) -> None:
         self.store, self.watched = store, Watched(store)
+        self._read = dict[str, Event]()  # an entry of the log is never changed, so it is read once
 
     def card(self, version: int) -> Card | None:
         """The version's card, or None where there is none."""
@@ -60,8 +61,11 @@ class Registry:
 
     def events(self) -> list[Event]:
         """The whole log, oldest first."""
-        documents = [self.store.read(f"{LOG}/{name}") for name in self.store.names(LOG) if name.endswith(".json")]
-        return [Event(**document) for document in documents if document]
+        names = [name for name in self.store.names(LOG) if name.endswith(".json")]
+        for name in names:
+            if name not in self._read and (document := self.store.read(f"{LOG}/{name}")):
+                self._read[name] = Event(**document)
+        return [self._read[name] for name in names if name in self._read]
 
     def live(self, at: datetime | None = None) -> int | None:
         """The version that is live, or was at a time; None where none was."""

@@ -1,7 +1,7 @@
 """Retention by lineage: what nothing kept refers to, and is old enough, may go."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +9,7 @@ from pipeline import reuse
 from pipeline.card import Card
 from pipeline.errors import CorruptArtifact
 from pipeline.registry import CARDS, Event, Registry, lives
-from pipeline.runs import PARTIAL, PARTS, Run, attempt_time, every_run
+from pipeline.runs import PARTIAL, PARTS, Manifest, Run, attempt_time, every_run
 from pipeline.settings import Settings
 from pipeline.stages import STAGES
 from pipeline.store import Store
@@ -104,38 +104,43 @@ def _versions(store: Store, kept: list[Card]) -> Iterator[tuple[str, str]]:
 
 def _runs(store: Store, kept: list[Card], before: datetime) -> Iterator[tuple[str, str]]:
     every = list(every_run(store))
-    young = {run.name for run in every if _last_work(run) >= before}
+    manifests = {run.name: run.manifests() for run in every}
+    young = {run.name for run in every if _last_work(run, manifests[run.name]) >= before}
     # A version may be published by one run from the files of another.
     descended = {card.run for card in kept} | {card.path.split("/")[1] for card in kept}
     named = {card.path for card in kept} | {
-        run.attempt(manifest) for run in every if run.name in young | descended for manifest in run.manifests().values()
+        run.attempt(manifest)
+        for run in every
+        if run.name in young | descended
+        for manifest in manifests[run.name].values()
     }
     for run in every:
         if run.name in young:
             continue
         if run.name in descended or any(path.startswith(f"{run.path}/") for path in named):
-            yield from _attempts(run, named, before)
+            yield from _attempts(run, manifests[run.name], named, before)
         else:
             yield run.path, "a run that no kept version descends from, and old"
 
 
-def _last_work(run: Run) -> datetime:
+def _last_work(run: Run, manifests: Mapping[str, Manifest]) -> datetime:
     """When something was last done in the run; of a folder that is no run, the beginning of time."""
     try:
         record = run.record()
     except CorruptArtifact as error:
         log.warning("run %s is kept whole: %s", run.name, error)
         return datetime.max.replace(tzinfo=UTC)
-    times = [datetime.fromisoformat(manifest.finished) for manifest in run.manifests().values()]
+    times = [datetime.fromisoformat(manifest.finished) for manifest in manifests.values()]
     times += [attempt_time(attempt) for stage in STAGES for attempt in run.attempts(stage)]
     return max([*times, record.started] if record else [*times, datetime.min.replace(tzinfo=UTC)])
 
 
-def _attempts(run: Run, named: set[str], before: datetime) -> Iterator[tuple[str, str]]:
+def _attempts(
+    run: Run, manifests: Mapping[str, Manifest], named: set[str], before: datetime
+) -> Iterator[tuple[str, str]]:
     """The attempts of a kept run that neither a manifest nor a card names, and what late tries left half-done."""
     for stage in STAGES:
-        manifest = run.manifest(stage)
-        current = {run.attempt(manifest)} if manifest else set()
+        current = {run.attempt(manifests[stage])} if stage in manifests else set()
         for attempt in run.attempts(stage):
             path = f"{run.path}/{stage}/{attempt}"
             if path not in named | current and attempt_time(attempt) < before:

@@ -1,0 +1,85 @@
+"""Where processes are killed, and how."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pipeline.registry import Registry
+from pipeline.verify import verify
+from pipeline.watched import SAVED_MODEL, path_of
+
+CHILD = Path(__file__).with_name("stage_that_dies.py")
+ROOT = Path(__file__).parents[2]
+NEVER = 10_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where stores are made: a URL that ends in a slash, and the environment that a process needs to reach it."""
+
+    url: str
+    environment: dict[str, str]
+    ways: tuple[str, ...]
+    forks: list[subprocess.Popen[str]] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def artifacts(finished_run, tmp_path_factory):
+    """What each stage of a real run left, and its summary."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    for stage, manifest in finished_run.manifests().items():
+        finished_run.fetch(manifest, folder / stage)
+        (folder / f"{stage}.json").write_text(json.dumps(manifest.summary))
+    return folder
+
+
+@pytest.fixture(scope="module", params=["local", "s3"])
+def place(request, tmp_path_factory):
+    if request.param == "local":
+        return Place(f"{tmp_path_factory.mktemp('stores')}/", {}, ("before", "halfway"))
+    return Place("s3://stores/", request.getfixturevalue("s3"), ("before",))  # one put is whole or absent on S3
+
+
+@pytest.fixture(scope="module")
+def forks(place):
+    """The process whose forks are killed."""
+    with subprocess.Popen(
+        [sys.executable, CHILD],
+        env=os.environ | place.environment,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        place.forks.append(process)
+        yield
+        process.stdin.close()
+
+
+def kind(place):
+    return "s3" if "://" in place.url else "local"
+
+
+def start(place, store, stage, artifacts, last, how, *part):
+    process = place.forks[-1]
+    process.stdin.write(json.dumps([store.url, "a", stage, str(artifacts), last, how, *part]) + "\n")
+    process.stdin.flush()
+    status = int(process.stdout.readline())
+    assert status in {0, -signal.SIGKILL}
+    return status == -signal.SIGKILL
+
+
+def assert_nothing_is_half(store):
+    """Whatever a reader can find is whole: each manifest's files, each version, and the live model in its folder."""
+    faults = [fault for fault in verify(store).faults if not fault.startswith("live version")]
+    assert [fault for fault in faults if "/models/" not in fault] == []
+    registry = Registry(store)
+    for card in registry.cards():
+        found = store.sizes(path_of(card.version))
+        assert SAVED_MODEL not in found or found == {name: entry.bytes for name, entry in card.files.items()}
