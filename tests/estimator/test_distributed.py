@@ -76,7 +76,9 @@ def test_it_learns_what_one_process_learns(alone, together, logs, monkeypatch):
     )
     accuracy = run_stage("evaluate", together)["accuracy"]
     assert together.manifest("train").run == "together"
-    assert abs(accuracy - alone.manifest("evaluate").summary["accuracy"]) <= 0.02
+    by_one = alone.manifest("evaluate").summary["accuracy"]
+    print(f"accuracy {accuracy:.4f}, of one process {by_one:.4f}")  # noqa: T201
+    assert abs(accuracy - by_one) <= 0.02
     measured = re.findall(r"evaluator 0: at step (\d+) accuracy ([\d.]+)", logs["evaluator"])
     assert measured[-1] == (str(together.manifest("train").summary["steps"]), f"{accuracy:.4f}")
 
