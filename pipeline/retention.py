@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pipeline import reuse
 from pipeline.card import Card
 from pipeline.errors import CorruptArtifact
-from pipeline.registry import CARDS, Event, Registry, lives
+from pipeline.registry import CARDS, Registry, lives
 from pipeline.runs import PARTIAL, PARTS, Manifest, Run, attempt_time, every_run
 from pipeline.settings import Settings
 from pipeline.stages import STAGES
@@ -81,10 +81,10 @@ def _kept(registry: Registry, settings: Settings, before: datetime) -> list[Card
     history = list(dict.fromkeys(reversed(lives(events))))
     chosen = set(history[: 1 + settings.keep_versions])
     chosen |= {event.version for event in events if datetime.fromisoformat(event.at) >= before}
-    return [_card(registry, version, events) for version in sorted(chosen)]
+    return [_card(registry, version) for version in sorted(chosen)]
 
 
-def _card(registry: Registry, version: int, events: list[Event]) -> Card:
+def _card(registry: Registry, version: int) -> Card:
     card = registry.card(version)
     if card is None:
         raise CorruptArtifact(

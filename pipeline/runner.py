@@ -36,7 +36,7 @@ def run_stage(stage: str, run: Run) -> dict[str, Any]:
     settings = run.existing().settings
     inputs = run.inputs(STAGES[stage])
     beside = live.data_beside(run, inputs) if stage == "vectorize" else {}
-    source = reuse.state(settings.source)
+    source = reuse.state(settings.source) if stage == "ingest" else None
     under = reuse.keys(run, stage, inputs, settings) if settings.reuse else []
     manifest = reuse.find(run.store, stage, under)
     if place:

@@ -24,6 +24,7 @@ from pipeline.files import FileEntry, digest, files
 UNFINISHED = ".writing"
 """How a local file is named before it is in its place. A process that dies leaves it so, and nobody reads it."""
 
+ABSENT = (FileNotFoundError, NotADirectoryError)
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 NEVER = {
@@ -72,7 +73,7 @@ class Store:
             self.fs.invalidate_cache()
             try:
                 return _document(self.fs.cat_file(self.path(path)))
-            except (FileNotFoundError, NotADirectoryError):
+            except ABSENT:
                 return None
             except ValueError:
                 raise CorruptArtifact(
@@ -171,7 +172,7 @@ class Store:
                 try:
                     with self.fs.open(self.path(f"{path}/{name}"), "rb") as file:
                         found = _sha256(file)
-                except (FileNotFoundError, NotADirectoryError):
+                except ABSENT:
                     yield f"{self.shown(path)}/{name} is gone"
                     continue
             yield None if found == entry.sha256 else f"{self.shown(path)}/{name} has other bytes than were written"
@@ -182,7 +183,7 @@ class Store:
             self.fs.invalidate_cache()
             try:
                 found = self.fs.find(self.path(path), detail=True)
-            except (FileNotFoundError, NotADirectoryError):
+            except ABSENT:
                 return {}
             top = f"{self.path(path)}/"
             return {
@@ -206,7 +207,7 @@ class Store:
             self.fs.invalidate_cache()
             try:
                 found = self.fs.ls(self.path(path), detail=False)
-            except (FileNotFoundError, NotADirectoryError):
+            except ABSENT:
                 return []
             names = (str(name).rstrip("/").rsplit("/", 1)[-1] for name in found)
             return sorted(name for name in names if not name.endswith(UNFINISHED))
