@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline import prediction, progress
+from pipeline import progress
+from pipeline.execution import predict
 from pipeline.settings import MAX_SOURCE_BYTES
 
 took = list[float]()
@@ -25,5 +26,5 @@ if __name__ == "__main__":
     model, source = sys.argv[1:]
     progress.show_with(_clock)
     with TemporaryDirectory(prefix="tagger-bench-") as scratch:
-        done = prediction.tag_file(Path(model), source, Path(scratch, "tags.parquet"), "post", MAX_SOURCE_BYTES)
+        done = predict.tag_file(Path(model), source, Path(scratch, "tags.parquet"), "post", MAX_SOURCE_BYTES)
     print(done.posts / took[0])

@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from benchmarks.process import spent
-from pipeline import posts, sample
-from pipeline.stages import STAGES
+from pipeline.data import posts
+from pipeline.sources import sample
+from pipeline.stages.plan import STAGES
 
 ROWS = (10_000, 30_000, 100_000)
 MORE = 205

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from benchmarks.table import NOTEBOOK, Row
 from benchmarks.whole import HALF
-from pipeline.runs import Run, name_of
-from pipeline.stages import STAGES
+from pipeline.stages.plan import STAGES
+from pipeline.store.runs import Run, name_of
 from tests.dags.conftest import DAG_ID, Server, airflow_in, servers, standalone, wait_for
 
 DAG = f"/dags/{DAG_ID}"

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from pyarrow.csv import write_csv
 from sklearn.feature_extraction.text import CountVectorizer
 
-import pipeline.estimator  # noqa: F401 - before TensorFlow, to keep it from talking about CUDA
+import pipeline.model  # noqa: F401 - before TensorFlow, to keep it from talking about CUDA
 from benchmarks.table import Row
-from pipeline import sample, sources
-from pipeline.text import Vocabulary, count_words, vectorize_all
+from pipeline.data.words import Vocabulary, count_words, vectorize_all
+from pipeline.sources import reader, sample
 
 REAL_POSTS = Path(__file__).parents[2] / "shared" / "data" / "stack-overflow-16k.csv"
 SIZE = 1000  # words of the vocabulary, as Keras's num_words
@@ -109,5 +109,5 @@ def load(folder: Path, real: Path = REAL_POSTS, invented: int = INVENTED) -> tup
         name, path = "invented, the real ones are not there", folder / "invented.csv"
         posts = pa.Table.from_batches(block.select(["post", "tag"]) for block in sample.blocks(invented, seed=0))
         write_csv(posts.rename_columns(["post", "tags"]), path)
-    blocks = sources.read(str(path), text_column="post", tag_column="tags")
+    blocks = reader.read(str(path), text_column="post", tag_column="tags")
     return name, str(path), [post for block in blocks for post in block.posts.column("post").to_pylist()]

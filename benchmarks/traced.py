@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import pipeline.estimator  # noqa: F401 - before TensorFlow, to keep it from talking about CUDA
+import pipeline.model  # noqa: F401 - before TensorFlow, to keep it from talking about CUDA
 from pipeline import cli
 
 TABLES = {"operations": re.compile(r"[^:]+:([A-Z_]\w+)$"), "tf.data's iterators": re.compile(r"(Iterator::[^#]+)")}

@@ -15,12 +15,13 @@ import tensorflow as tf
 from tensorflow.python.framework import config as determinism
 
 from benchmarks.table import SAME, Row
-from pipeline import posts, progress
-from pipeline.estimator import input_fn, network, training
-from pipeline.runner import run_stage
-from pipeline.runs import Run
+from pipeline import progress
+from pipeline.data import posts
+from pipeline.execution.runner import run_stage
+from pipeline.model import input_fn, network, training
 from pipeline.settings import Settings
-from pipeline.store import Store
+from pipeline.store.objects import Store
+from pipeline.store.runs import Run
 
 WORDS, MANY_WORDS = 1000, 20_000
 ROUNDS = 3

@@ -6,10 +6,10 @@ from typing import Any
 from airflow.sdk import DAG, Asset, Param, TaskGroup, chain, task
 
 from one_sentence import RETRIED, one_sentence
-from pipeline.runner import run_part, run_stage
-from pipeline.runs import Run, identifier_of, name_of
+from pipeline.execution.runner import run_part, run_stage
 from pipeline.settings import Settings
-from pipeline.stages import STAGES, Stage
+from pipeline.stages.plan import STAGES, Stage
+from pipeline.store.runs import Run, identifier_of, name_of
 from store_connection import store_of
 
 DOC = """\

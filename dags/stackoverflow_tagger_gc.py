@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import DAG, task
 
 from one_sentence import RETRIED, one_sentence
-from pipeline.retention import collect
+from pipeline.execution.gc import collect
 from pipeline.settings import Settings
 from store_connection import store_of
 

@@ -5,7 +5,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from pipeline.errors import BadInput
 from pipeline.settings import Settings
-from pipeline.store import Store
+from pipeline.store.objects import Store
 
 
 def store_of(settings: Settings) -> Store:

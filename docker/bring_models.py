@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.card import MODEL
 from pipeline.errors import Unavailable
-from pipeline.registry import Registry
+from pipeline.registry.card import MODEL
+from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
-from pipeline.store import Store
+from pipeline.store.objects import Store
 
 SECONDS = 15
 

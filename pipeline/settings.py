@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
-from pipeline.allowed import refuse_secrets
 from pipeline.errors import BadInput, inert
+from pipeline.source_policy import refuse_secrets
 
 PREFIX = "TAGGER_"
 MAX_SOURCE_BYTES = 64 * 2**30

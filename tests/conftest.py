@@ -9,15 +9,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline import posts
-from pipeline.card import Card
-from pipeline.registry import Registry
-from pipeline.runner import run_stage
-from pipeline.runs import Run
+from pipeline.data import posts
+from pipeline.execution.runner import run_stage
+from pipeline.registry.card import Card
+from pipeline.registry.registry import Registry
+from pipeline.registry.serving_dir import SAVED_MODEL
 from pipeline.settings import Settings
-from pipeline.stages import STAGES
-from pipeline.store import Store
-from pipeline.watched import SAVED_MODEL
+from pipeline.stages.plan import STAGES
+from pipeline.store.objects import Store
+from pipeline.store.runs import Run
 
 REAL_POSTS = Path(__file__).parents[2] / "shared" / "data" / "stack-overflow-16k.csv"
 CREATED = datetime(2026, 1, 5, 6, 7, 8, tzinfo=UTC)

@@ -10,7 +10,7 @@ from benchmarks import __main__ as bench
 from benchmarks import flat, text, whole
 from benchmarks.process import spent
 from benchmarks.table import Row, head, lines
-from pipeline.text import count_words, vectorize_all
+from pipeline.data.words import count_words, vectorize_all
 
 ARTICLE, FIT, NOTEBOOK = "numpy_input_fn, dense in memory", "Keras fit, dense in memory", "the article's notebook"
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.runs import Run
-from pipeline.store import Store
-from pipeline.text import count
+from pipeline.data.words import count
+from pipeline.store.objects import Store
+from pipeline.store.runs import Run
 
 FEW, MANY = 25_000, 200_000
 ALLOWED = 64.0

@@ -5,14 +5,14 @@ from itertools import islice
 
 import pytest
 
-from pipeline import posts
+from pipeline.data import posts
 from pipeline.errors import GateNotPassed
-from pipeline.registry import Registry
-from pipeline.runner import run_stage
-from pipeline.runs import Run
+from pipeline.execution.runner import run_stage
+from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
-from pipeline.stages import STAGES
-from pipeline.store import Store
+from pipeline.stages.plan import STAGES
+from pipeline.store.objects import Store
+from pipeline.store.runs import Run
 from tests.conftest import CREATED
 
 

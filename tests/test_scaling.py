@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipeline.cluster import KINDS
-from pipeline.runs import name_of
+from pipeline.store.runs import name_of
+from pipeline.tf_config import KINDS
 
 SCALING = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
 RUN = name_of("manual__2026-11-22T13:12:33.775667+00:00")

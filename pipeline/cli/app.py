@@ -18,7 +18,7 @@ from rich.table import Table
 from pipeline import progress
 from pipeline.errors import BadInput, inert
 from pipeline.settings import Settings
-from pipeline.store import Store
+from pipeline.store.objects import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,7 +57,7 @@ def _shared(
     if sys.stderr.isatty():
         progress.show_with(_bars)
     else:
-        for name in (progress.__name__, "pipeline.estimator.distributed"):
+        for name in (progress.__name__, "pipeline.model.distributed"):
             logging.getLogger(name).setLevel(logging.INFO)
     handler = logging.StreamHandler()
     handler.setFormatter(_Inert("%(message)s"))

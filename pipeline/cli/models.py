@@ -22,10 +22,10 @@ from pipeline.cli.app import (
     store_of,
 )
 from pipeline.errors import BadInput, CorruptArtifact
-from pipeline.registry import Event, Registry
-from pipeline.retention import collect, removals
+from pipeline.execution.gc import collect, removals
+from pipeline.execution.verify import verify as verify_store
+from pipeline.registry.registry import Event, Registry
 from pipeline.settings import Settings
-from pipeline.verify import verify as verify_store
 
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the log for ever.")]
 
@@ -150,15 +150,15 @@ def predict(
     if bool(texts) == bool(source) or bool(source) != bool(target):
         raise BadInput("give either texts, or --input FILE and --output FILE: see `tagger predict --help`")
     settings = Settings.read(os.environ)
-    from pipeline import prediction
+    from pipeline.execution import predict
 
     with TemporaryDirectory(prefix="tagger-predict-") as scratch:
         Registry(store_of(store)).fetch(version, Path(scratch))
         if source and target:
             text, limit = column or settings.text_column, settings.max_source_bytes
-            done = prediction.tag_file(Path(scratch), source, target, text, limit)
+            done = predict.tag_file(Path(scratch), source, target, text, limit)
             aside = f", {done.rejected:,} rows set aside" if done.rejected else ""
             err.print(f"{done.posts:,} posts tagged into {target}{aside}", soft_wrap=True)
         else:
-            for answer in prediction.tag_texts(Path(scratch), texts or []):
+            for answer in predict.tag_texts(Path(scratch), texts or []):
                 print_json(answer, indent=None)

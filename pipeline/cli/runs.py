@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.card import Card
 from pipeline.cli.app import (
     JsonOption,
     StoreOption,
@@ -24,13 +23,14 @@ from pipeline.cli.app import (
     store_of,
 )
 from pipeline.errors import BadInput, CorruptArtifact
-from pipeline.registry import Registry
-from pipeline.runner import run_stage
-from pipeline.runs import Manifest, Run, every_run, warnings_of
+from pipeline.execution.runner import run_stage
+from pipeline.registry.card import Card
+from pipeline.registry.registry import Registry
+from pipeline.registry.serving_dir import path_of
 from pipeline.settings import Settings
-from pipeline.stages import STAGES
-from pipeline.store import Store
-from pipeline.watched import path_of
+from pipeline.stages.plan import STAGES
+from pipeline.store.objects import Store
+from pipeline.store.runs import Manifest, Run, every_run, warnings_of
 
 
 @app.command()

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipeline import sample
 from pipeline.errors import BadInput
+from pipeline.sources import sample
 
 MALFORMED_QUOTES = "malformed quotes"
 WRONG_FIELD_COUNT = "wrong number of fields"

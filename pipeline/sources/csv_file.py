@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from pipeline import posts
+from pipeline.data import posts
 from pipeline.errors import BadInput
 from pipeline.sources.blocks import (
     BAD_UTF8,

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import posts
+from pipeline.data import posts
 from pipeline.errors import BadInput
-from pipeline.sources import apart
+from pipeline.sources import parquet_subprocess
 from pipeline.sources.blocks import (
     BAD_UTF8,
     EMPTY_POST,
@@ -37,7 +37,7 @@ def parquet_blocks(file: io.BufferedReader, name: str, columns: Columns, max_byt
     A file that lies about its pages can make Arrow take any amount of memory, or crash: hence the other process.
     """
     row, room = 1, max_bytes
-    for part in apart.batches(lambda: _decoded(file, name, columns), PLAIN, name):
+    for part in parquet_subprocess.batches(lambda: _decoded(file, name, columns), PLAIN, name):
         room -= part.nbytes
         if room < 0:
             raise too_large(name, max_bytes)

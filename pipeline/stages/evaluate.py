@@ -14,12 +14,15 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix, precision_recall_fscore_support
 
-from pipeline import gate, posts, progress, sample
+from pipeline import progress
+from pipeline.checks import gate
+from pipeline.data import posts
 from pipeline.errors import GateNotPassed, TaggerError
-from pipeline.estimator import input_fn, network, serving, training
 from pipeline.files import read_lines
+from pipeline.model import input_fn, network, serving, training
 from pipeline.settings import Settings
-from pipeline.stages import CHAMPION, CHECKPOINT, DECISION, EVALUATION, LABELS
+from pipeline.sources import sample
+from pipeline.stages.plan import CHAMPION, CHECKPOINT, DECISION, EVALUATION, LABELS
 
 THRESHOLDS = ("min_accuracy", "min_tag_recall", "max_regression", "force_reason")
 CURE = (

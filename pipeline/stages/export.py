@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import posts, progress
+from pipeline import progress
+from pipeline.data import posts
+from pipeline.data.words import VOCABULARY_FILE
 from pipeline.errors import ExportRefused, GateNotPassed
-from pipeline.estimator import network, proof, serving
 from pipeline.files import read_lines
+from pipeline.model import network, parity, serving
 from pipeline.settings import Settings
-from pipeline.stages import CHECKPOINT, DECISION, LABELS
-from pipeline.text import VOCABULARY_FILE
+from pipeline.stages.plan import CHECKPOINT, DECISION, LABELS
 
 POSTS_PROVED = 10_000
 
@@ -62,7 +63,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Exported:
 
 def prove(model: Path, cases: Path) -> dict[str, Any]:
     """Let a fresh process compare the SavedModel with the cases; ExportRefused names the first differences."""
-    command = [sys.executable, "-m", proof.__name__, str(model), str(cases)]
+    command = [sys.executable, "-m", parity.__name__, str(model), str(cases)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the command is ours
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -89,7 +90,7 @@ def _cases(inputs: Mapping[str, Path], labels: list[str], settings: Settings) ->
         "values": vectors.column("values"),
         "probabilities": answers.column("probabilities"),
     }
-    return pa.table(columns, schema=proof.CASES)
+    return pa.table(columns, schema=parity.CASES)
 
 
 def _head(folder: Path, kind: str) -> pa.Table:

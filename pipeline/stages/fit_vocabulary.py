@@ -10,12 +10,13 @@ from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
-from pipeline import posts, progress
+from pipeline import progress
+from pipeline.data import posts
+from pipeline.data.words import Counts, Vocabulary, count, merged
 from pipeline.errors import BadInput
 from pipeline.files import write_lines
 from pipeline.settings import Settings
-from pipeline.stages import FREQUENT, LABELS
-from pipeline.text import Counts, Vocabulary, count, merged
+from pipeline.stages.plan import FREQUENT, LABELS
 
 COUNTS = "counts.parquet"
 TAGS = "tags.json"

@@ -11,9 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import drift, posts, progress, sample, sources
+from pipeline import progress
+from pipeline.checks import drift
+from pipeline.data import posts
 from pipeline.errors import BadInput
 from pipeline.settings import Settings
+from pipeline.sources import reader, sample
 from pipeline.sources.blocks import REJECTED_TEXT
 
 DUPLICATE = "copy of an earlier post"
@@ -44,7 +47,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Ingested:
     total = sample.parse(settings.source)[0] if invented else None
     text, tag = settings.text_column, settings.tag_column
     limit, allowed = settings.max_source_bytes, settings.may_read
-    blocks = sources.read(settings.source, text_column=text, tag_column=tag, max_bytes=limit, allowed=allowed)
+    blocks = reader.read(settings.source, text_column=text, tag_column=tag, max_bytes=limit, allowed=allowed)
     seen = _Seen(drop=settings.drop_duplicates)
     with (
         posts.Writer(out, "posts") as accepted,
@@ -134,7 +137,7 @@ def _reservations(ingested: Ingested, settings: Settings) -> list[str]:
     if settings.drop_duplicates:
         return []
     figures = {"duplicates": ingested.duplicates, "leaked": ingested.leaked}
-    cure = f"set drop_duplicates, mend {sources.shown(settings.source)}, or raise the limit"
+    cure = f"set drop_duplicates, mend {reader.shown(settings.source)}, or raise the limit"
     warnings = drift.judge(figures, settings, cure)
     for warning in warnings:
         log.warning("with reservations: %s", warning)
@@ -147,7 +150,7 @@ def _first(rejected: pa.RecordBatch) -> str:
 
 def _check(tags: Counter[str], reasons: Counter[str], first: str, settings: Settings) -> None:
     """Refuse posts that nothing can be learnt from, and a source too faulty to be trusted; copies are no fault."""
-    source, rows = sources.shown(settings.source), tags.total() + reasons.total()
+    source, rows = reader.shown(settings.source), tags.total() + reasons.total()
     faults = Counter({reason: count for reason, count in reasons.items() if reason != DUPLICATE})
     rejected, told = faults.total(), ", ".join(f"{count:,} {reason}" for reason, count in faults.most_common())
     if not rows:

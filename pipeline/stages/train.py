@@ -1,6 +1,6 @@
 """Build the Keras network, convert it to an Estimator, and train that from the Parquet vectors.
 
-`python -m pipeline.stages.train` is the life of a cluster's process that is not its chief, as `cluster.part` begins
+`python -m pipeline.stages.train` is the life of a cluster's process that is not its chief, as `tf_config.part` begins
 it: a line of JSON on standard input says where its inputs are, and when that input ends, so does the process.
 """
 
@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline import cluster, posts, progress
+from pipeline import progress, tf_config
+from pipeline.data import posts
 from pipeline.errors import TaggerError
-from pipeline.estimator import distributed, training
 from pipeline.files import read_lines
+from pipeline.model import distributed, training
 from pipeline.settings import Settings
-from pipeline.stages import CHECKPOINT, LABELS, RESUME
+from pipeline.stages.plan import CHECKPOINT, LABELS, RESUME
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Trained:
     """
     tags = len(read_lines(inputs["fit_vocabulary"] / LABELS))
     model_dir = out / CHECKPOINT
-    if place := cluster.here():
+    if place := tf_config.here():
         result = distributed.train(inputs["vectorize"], model_dir, settings, tags, place)
     else:
         if RESUME in inputs:
@@ -62,7 +63,7 @@ def _take_part() -> None:
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     inputs = {name: Path(folder) for name, folder in job["inputs"].items()}
-    tags, place = len(read_lines(inputs["fit_vocabulary"] / LABELS)), cluster.here()
+    tags, place = len(read_lines(inputs["fit_vocabulary"] / LABELS)), tf_config.here()
     if place:
         settings = Settings.of(job["settings"])
         distributed.take_part(inputs.get("vectorize", Path()), Path(job["model_dir"]), settings, tags, place)

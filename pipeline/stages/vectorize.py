@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import posts, progress
+from pipeline import progress
+from pipeline.data import posts
+from pipeline.data.words import Vocabulary, vectorize_all
 from pipeline.files import read_lines
 from pipeline.settings import Settings
-from pipeline.stages import LABELS
-from pipeline.text import Vocabulary, vectorize_all
+from pipeline.stages.plan import LABELS
 
 UNKNOWN_TAG = "tag only in the test split"
 

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from pipeline.registry import Registry
-from pipeline.store import Store
+from pipeline.registry.registry import Registry
+from pipeline.store.objects import Store
 from tests.cluster.compose import FOLDER
 from tests.conftest import files_of
 

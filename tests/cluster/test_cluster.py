@@ -11,13 +11,13 @@ from urllib.parse import quote
 
 import pytest
 
-from pipeline.card import MODEL
 from pipeline.files import digest
-from pipeline.registry import Registry
-from pipeline.runs import Run, name_of
-from pipeline.stages import STAGES
-from pipeline.store import Store
-from pipeline.watched import SAVED_MODEL
+from pipeline.registry.card import MODEL
+from pipeline.registry.registry import Registry
+from pipeline.registry.serving_dir import SAVED_MODEL
+from pipeline.stages.plan import STAGES
+from pipeline.store.objects import Store
+from pipeline.store.runs import Run, name_of
 from tests.cluster.cluster import Cluster
 from tests.cluster.compose import SERVICES
 from tests.cluster.conftest import MODELS, PARTS, WORKERS

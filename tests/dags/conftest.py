@@ -19,7 +19,7 @@ from typing import TypeVar
 import httpx
 import pytest
 
-from pipeline.store import Store
+from pipeline.store.objects import Store
 
 ROOT = Path(__file__).parents[2]
 DAG_ID = "stackoverflow_tagger"

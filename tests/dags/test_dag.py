@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.settings import Settings
-from pipeline.stages import STAGES
+from pipeline.stages.plan import STAGES
 from tests.dags.conftest import DAG_ID, GC_ID, ROOT, clean_environment
 
 READ = """
@@ -48,7 +48,7 @@ from datetime import UTC, datetime
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
-from pipeline.stages import STAGES
+from pipeline.stages.plan import STAGES
 
 sys.path.append(str(Path(sys.argv[1]).parent))  # as Airflow's own processes do
 spec = spec_from_file_location("dag", sys.argv[1])

@@ -13,10 +13,10 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from pipeline.registry import Card, Registry
-from pipeline.runs import Run, name_of
+from pipeline.registry.registry import Card, Registry
 from pipeline.settings import Settings
-from pipeline.stages import STAGES
+from pipeline.stages.plan import STAGES
+from pipeline.store.runs import Run, name_of
 from tests.dags.conftest import DAG_ID, PATIENCE, SMALL, Airflow, Server, free_ports, servers, standalone, wait_for
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: `make install` installs it")

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv
 
-from pipeline import sample
-from pipeline.registry import Registry
-from pipeline.store import Store
+from pipeline.registry.registry import Registry
+from pipeline.sources import sample
+from pipeline.store.objects import Store
 from tests.dags.conftest import DAG_ID, Airflow, free_ports
 
 

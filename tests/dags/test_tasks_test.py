@@ -6,11 +6,11 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from pipeline.registry import Registry
-from pipeline.runs import RUNS, Run
+from pipeline.execution.verify import verify
+from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
-from pipeline.stages import STAGES
-from pipeline.verify import verify
+from pipeline.stages.plan import STAGES
+from pipeline.store.runs import RUNS, Run
 from tests.dags.conftest import DAG_ID, GC_ID, Airflow
 
 DATE = "2026-01-05"

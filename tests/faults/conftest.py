@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.registry import Registry
-from pipeline.verify import verify
-from pipeline.watched import SAVED_MODEL, path_of
+from pipeline.execution.verify import verify
+from pipeline.registry.registry import Registry
+from pipeline.registry.serving_dir import SAVED_MODEL, path_of
 
 CHILD = Path(__file__).with_name("stage_that_dies.py")
 ROOT = Path(__file__).parents[2]

@@ -24,14 +24,15 @@ from pathlib import Path
 import s3fs  # noqa: F401 - imported once, and not by every fork
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import drift, partial  # noqa: F401 - the same
+from pipeline import checkpoints
+from pipeline.checks import drift  # noqa: F401 - the same
 from pipeline.errors import BadInput, GateNotPassed
-from pipeline.registry import Registry
-from pipeline.retention import collect
-from pipeline.runner import run_part, run_stage
-from pipeline.runs import Run
+from pipeline.execution.gc import collect
+from pipeline.execution.runner import run_part, run_stage
+from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
-from pipeline.store import Store
+from pipeline.store.objects import Store
+from pipeline.store.runs import Run
 
 
 def rollback(store):
@@ -69,7 +70,7 @@ def canned(artifacts, stage, *, refused):
 
     def run(inputs, out, settings):
         for step in (1, 2) if stage == "train" else ():
-            partial.save(artifacts / "fit_vocabulary", step)
+            checkpoints.save(artifacts / "fit_vocabulary", step)
         shutil.copytree(artifacts / stage, out, dirs_exist_ok=True)
         if refused:
             raise GateNotPassed("below", summary)

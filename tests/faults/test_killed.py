@@ -5,12 +5,12 @@ import shutil
 
 import pytest
 
-from pipeline import posts
-from pipeline.registry import Registry
-from pipeline.runs import Run
-from pipeline.stages import STAGES
-from pipeline.store import Store
-from pipeline.verify import verify
+from pipeline.data import posts
+from pipeline.execution.verify import verify
+from pipeline.registry.registry import Registry
+from pipeline.stages.plan import STAGES
+from pipeline.store.objects import Store
+from pipeline.store.runs import Run
 from tests.conftest import CREATED
 from tests.faults.conftest import NEVER, assert_nothing_is_half, kind, start
 

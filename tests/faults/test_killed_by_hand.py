@@ -4,12 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.registry import Registry
-from pipeline.retention import removals
-from pipeline.runs import Run
+from pipeline.execution.gc import removals
+from pipeline.execution.verify import verify
+from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
-from pipeline.store import Store
-from pipeline.verify import verify
+from pipeline.store.objects import Store
+from pipeline.store.runs import Run
 from tests.conftest import CREATED, small_version
 from tests.faults.conftest import NEVER, assert_nothing_is_half, kind, start
 

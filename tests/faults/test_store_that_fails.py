@@ -10,13 +10,13 @@ import fsspec
 import pytest
 
 from pipeline.errors import Forbidden, Unavailable
+from pipeline.execution.gc import collect
+from pipeline.execution.verify import verify
 from pipeline.files import entries
-from pipeline.registry import Registry
-from pipeline.retention import collect
-from pipeline.runs import Run
+from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
-from pipeline.store import Store
-from pipeline.verify import verify
+from pipeline.store.objects import Store
+from pipeline.store.runs import Run
 from tests.conftest import CREATED, small_version
 
 QUICK = {"retries": {"max_attempts": 1, "mode": "standard"}, "connect_timeout": 0.3, "read_timeout": 0.3}

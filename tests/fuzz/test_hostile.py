@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import sources
 from pipeline.errors import BadInput
+from pipeline.sources import reader
 from tests.fuzz import thrift
 from tests.fuzz.thrift import chunk, group, leaf, one_column, packed, page, row_group
 
@@ -19,11 +19,11 @@ MEGABYTE = 2**20
 READ = """
 import json, re, resource, sys
 from pathlib import Path
-from pipeline import sources
+from pipeline.sources import reader
 from pipeline.errors import BadInput
 rows, said = 0, ""
 try:
-    for block in sources.read(sys.argv[1], text_column="post", tag_column=None, max_bytes=int(sys.argv[2])):
+    for block in reader.read(sys.argv[1], text_column="post", tag_column=None, max_bytes=int(sys.argv[2])):
         rows += block.posts.num_rows + block.rejected.num_rows
 except BadInput as refusal:
     said = str(refusal)
@@ -160,4 +160,4 @@ def test_parquet(tmp_path: Path, content: Callable[[], bytes]) -> None:
 @pytest.mark.parametrize("rows", [10**9, 10**15 - 1])
 def test_invented_posts_without_end(rows: int) -> None:
     with pytest.raises(BadInput, match=r"rows=.* holds more than max_source_bytes=68,719,476,736; name a smaller"):
-        next(sources.read(f"sample://posts?rows={rows}", text_column="post", tag_column="tags"))
+        next(reader.read(f"sample://posts?rows={rows}", text_column="post", tag_column="tags"))

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from pipeline import posts
+from pipeline.data import posts
 from pipeline.errors import GateNotPassed, TaggerError
-from pipeline.registry import Registry
+from pipeline.registry.registry import Registry
 from pipeline.stages import evaluate
 
 

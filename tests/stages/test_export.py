@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ExportRefused
-from pipeline.estimator import proof
-from pipeline.registry import Registry
+from pipeline.model import parity
+from pipeline.registry.registry import Registry
 from pipeline.stages import export
 
 
@@ -68,10 +68,10 @@ def test_only_a_tie_may_be_broken_either_way(lead, faults):
     """Two tags nearer to each other than the tolerance are no skew, whichever of them is named."""
     wanted = np.array([[0.5, 0.5 - lead, lead]], np.float32)
     case = {"row": 7, "post": "", "tag": "c", "indices": [1], "values": [1.0], "probabilities": wanted[0].tolist()}
-    batch = pa.RecordBatch.from_pylist([case], schema=proof.CASES)
+    batch = pa.RecordBatch.from_pylist([case], schema=parity.CASES)
     same = np.array([True])
     answer = {"tag": np.array([b"java"], object)}
-    assert list(proof._faults(batch, same, answer, wanted, np.zeros(1))) == faults
+    assert list(parity._faults(batch, same, answer, wanted, np.zeros(1))) == faults
 
 
 def test_a_model_that_cannot_be_loaded_is_refused(exported, tmp_path):

@@ -1,10 +1,10 @@
 import pytest
 
+from pipeline.data.words import Vocabulary
 from pipeline.errors import BadInput
 from pipeline.files import read_lines
 from pipeline.settings import Settings
 from pipeline.stages import fit_vocabulary
-from pipeline.text import Vocabulary
 from tests.conftest import TINY, write_posts
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import posts, progress
+from pipeline import progress
+from pipeline.data import posts
 from pipeline.errors import BadInput
 from pipeline.settings import Settings
 from pipeline.stages import ingest

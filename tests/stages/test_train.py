@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import TrainingFailed
-from pipeline.estimator import training
-from pipeline.runner import run_stage
-from pipeline.runs import Run
+from pipeline.execution.runner import run_stage
+from pipeline.model import training
+from pipeline.store.runs import Run
 
 
 @pytest.fixture

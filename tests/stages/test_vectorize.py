@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline import posts
+from pipeline.data import posts
 from pipeline.settings import Settings
 from pipeline.stages import fit_vocabulary, vectorize
 from tests.conftest import TINY, write_posts

@@ -1,0 +1,208 @@
+"""What the SavedModel accepts and returns: raw posts in, tags out, with `pipeline.data.words`'s rule in the graph."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from scipy.sparse import csr_matrix
+
+from pipeline.data.words import COUNTS_FILE, EXPANDS, Vocabulary, code_points, idf
+from pipeline.model import network
+from pipeline.model.network import OUTPUT
+from pipeline.settings import Settings
+
+SERVING = "serving_default"
+VECTORS = "vectors"
+CELLS = "cells"
+
+RULE = "words.json"
+"""An extra asset: how posts become vectors."""
+
+FEATURE = "posts_input"
+"""The input of `vectors`: whole rows, float32 [n, vocabulary_size]."""
+
+ERRORS = tf.errors.OpError
+"""What TensorFlow raises for a model that it cannot load or ask."""
+
+tf1 = tf.compat.v1
+
+
+def export(
+    estimator: tf.estimator.Estimator, *, vocabulary_file: Path, labels_file: Path, settings: Settings, folder: Path
+) -> Path:
+    """Write the SavedModel under `folder` and return its path.
+
+    `serving_default`: post (string [n]) to tag (string [n]), probability (float32 [n]) and probabilities (float32
+    [n, tags]). `vectors`: posts_input (float32 [n, vocabulary_size]) to labels (float32 [n, tags]). `cells`: the same
+    from a SparseTensor's parts, indices (int64 [cells, 2]), values (float32 [cells]) and shape (int64 [2]). Both files,
+    one entry a line, travel as assets; what `words` reads, as extra ones.
+    """
+    weights = idf(Vocabulary.load(vocabulary_file.parent), settings.vocabulary_size)
+
+    def receiver() -> tf.estimator.export.ServingInputReceiver:
+        post = tf1.placeholder(tf.string, [None], name="post")
+        features = {FEATURE: _vectors(post, _lines(vocabulary_file), weights, settings)}
+        return tf.estimator.export.ServingInputReceiver(features, {"post": post})
+
+    def model_fn(features: Any, labels: Any, mode: str, config: Any) -> tf.estimator.EstimatorSpec:
+        cells = tf.sparse.from_dense(features[FEATURE])
+        spec = estimator.model_fn(network.features(cells), labels, mode, config)
+        probabilities = spec.predictions[OUTPUT]
+        outputs = {
+            SERVING: tf.estimator.export.PredictOutput(_answer(probabilities, _lines(labels_file))),
+            VECTORS: _FromVectors({FEATURE: features[FEATURE]}, {OUTPUT: probabilities}),
+            CELLS: _FromVectors(
+                {"indices": cells.indices, "values": cells.values, "shape": cells.dense_shape}, {OUTPUT: probabilities}
+            ),
+        }
+        return spec._replace(export_outputs=outputs)
+
+    served = tf.estimator.Estimator(model_fn, model_dir=estimator.model_dir, config=estimator.config)
+    with TemporaryDirectory(prefix="tagger-words-") as scratch:
+        rule = Path(scratch, RULE)
+        rule.write_text(json.dumps({name: getattr(settings, name) for name in ("vocabulary_size", "vector_mode")}))
+        extra = {RULE: str(rule), COUNTS_FILE: str(vocabulary_file.with_name(COUNTS_FILE))}
+        return Path(served.export_saved_model(str(folder), receiver, assets_extra=extra).decode())
+
+
+@dataclass(frozen=True)
+class Words:
+    """What turns posts into a model's vectors outside its graph: the arguments of pipeline.data.words.vectorize."""
+
+    vocabulary: Vocabulary
+    size: int
+    mode: str
+
+
+def words(model: Path) -> Words | None:
+    """Those of a SavedModel; None where it carries none."""
+    extra = model / "assets.extra"
+    if not (extra / RULE).exists():
+        return None
+    rule = json.loads((extra / RULE).read_text())
+    return Words(Vocabulary.load(extra), rule["vocabulary_size"], rule["vector_mode"])
+
+
+class _FromVectors(tf.estimator.export.PredictOutput):
+    """A signature fed with vectors: Estimator gives every signature the receiver's inputs, here the posts."""
+
+    def __init__(self, inputs: dict[str, tf.Tensor], outputs: dict[str, tf.Tensor]) -> None:
+        super().__init__(outputs)
+        self.inputs = inputs
+
+    def as_signature_def(self, receiver_tensors: dict[str, tf.Tensor]) -> Any:
+        return super().as_signature_def(self.inputs)
+
+
+def _lines(file: Path) -> tf.Tensor:
+    """The lines of a file that travels as an asset: string [n].
+
+    Read whole and split, because TensorFlow's own text-file table drops carriage returns, which a word may hold.
+    """
+    name = tf.constant(str(file), name=file.stem)
+    tf1.add_to_collection(tf1.GraphKeys.ASSET_FILEPATHS, name)
+    return tf.strings.split([tf.io.read_file(name)], sep="\n").flat_values[:-1]
+
+
+def _answer(probabilities: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+    numbers = tf.range(tf.size(labels, out_type=tf.int64), dtype=tf.int64)
+    # A table, not the lines themselves: an asset's path holds only while the tables are initialised.
+    tags = tf1.lookup.StaticHashTable(tf1.lookup.KeyValueTensorInitializer(numbers, labels), "")
+    return {
+        "tag": tags.lookup(tf.argmax(probabilities, axis=1)),
+        "probability": tf.reduce_max(probabilities, axis=1),
+        "probabilities": probabilities,
+    }
+
+
+def _vectors(post: tf.Tensor, vocabulary: tf.Tensor, weights: np.ndarray, settings: Settings) -> tf.Tensor:
+    """float32 [n, vocabulary_size]: what `pipeline.data.words.vectorize` makes of the same posts."""
+    numbers = tf.range(1, tf.size(vocabulary, out_type=tf.int64) + 1, dtype=tf.int64)
+    table = tf1.lookup.StaticHashTable(tf1.lookup.KeyValueTensorInitializer(vocabulary, numbers), 0)
+    words = tf.strings.split(_normalized(post), sep=" ")
+    index = table.lookup(words.flat_values)
+    known = index > 0
+    cells = tf.boolean_mask(tf.stack([words.value_rowids(), index], axis=1), known)
+    shape = tf.stack([tf.size(post, out_type=tf.int64), settings.vocabulary_size])
+    counts = tf.scatter_nd(cells, tf.ones_like(cells[:, 0], tf.float64), shape)
+    vectors = tf.cast(_weighted(counts, weights, settings.vector_mode), tf.float32)
+    return tf.ensure_shape(vectors, [None, settings.vocabulary_size])
+
+
+def _normalized(post: tf.Tensor) -> tf.Tensor:
+    """The posts lower-cased, filters as spaces. By a table of ours: each TensorFlow has its own edition of Unicode."""
+    for one, two in EXPANDS.items():
+        post = tf.strings.regex_replace(post, one, two)
+    table = code_points()
+    points = tf.strings.unicode_decode(post, "UTF-8", errors="replace")
+    mapped = tf.where(
+        points.flat_values < len(table),
+        tf.gather(table, tf.minimum(points.flat_values, len(table) - 1)),
+        points.flat_values,
+    )
+    return tf.strings.unicode_encode(points.with_flat_values(mapped), "UTF-8")
+
+
+def _weighted(counts: tf.Tensor, weights: np.ndarray, mode: str) -> tf.Tensor:
+    """float64 [n, columns]: Keras texts_to_matrix's four modes, of word counts."""
+    if mode == "count":
+        return counts
+    if mode == "freq":
+        return tf.math.divide_no_nan(counts, tf.reduce_sum(counts, axis=1, keepdims=True))
+    present = tf.cast(counts > 0, tf.float64)
+    if mode == "binary":
+        return present
+    return present * (1 + tf.math.log(tf.maximum(counts, 1))) * weights
+
+
+class Served:
+    """A SavedModel opened for answers; the vectors it makes of posts are the tensor that `vectors` feeds."""
+
+    def __init__(self, session: Any, signatures: Any) -> None:
+        self._session = session
+        self._post = signatures[SERVING].inputs["post"].name
+        self._answer = {name: output.name for name, output in signatures[SERVING].outputs.items()}
+        self._vectors = signatures[VECTORS].inputs[FEATURE].name
+        self._labels = signatures[VECTORS].outputs[OUTPUT].name
+        self._cells: dict[str, str] = {}
+        if CELLS in signatures:  # not in a model that was published before there was one
+            self._cells = {name: cell.name for name, cell in signatures[CELLS].inputs.items()}
+
+    def tag(self, posts: Sequence[str | bytes] | np.ndarray) -> dict[str, np.ndarray]:
+        """`tag` (object of bytes [n]), `probability` (float32 [n]) and `probabilities` (float32 [n, tags])."""
+        return self._session.run(self._answer, {self._post: _strings(posts)})  # type: ignore[no-any-return]
+
+    def tag_and_vectors(self, posts: Sequence[str | bytes] | np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """What `tag` says, and what the network was fed for it: float32 [n, vocabulary_size]."""
+        return self._session.run((self._answer, self._vectors), {self._post: _strings(posts)})  # type: ignore[no-any-return]
+
+    def from_vectors(self, vectors: np.ndarray) -> np.ndarray:
+        """float32 [n, tags] by the `vectors` signature."""
+        return self._session.run(self._labels, {self._vectors: vectors})  # type: ignore[no-any-return]
+
+    def from_cells(self, vectors: csr_matrix) -> np.ndarray:
+        """float32 [n, tags] by the `cells` signature, of a sparse float32 [n, vocabulary_size]."""
+        cells = vectors.tocoo()
+        fed = {"indices": np.stack([cells.row, cells.col], axis=1), "values": cells.data, "shape": cells.shape}
+        return self._session.run(  # type: ignore[no-any-return]
+            self._labels, {self._cells[name]: value for name, value in fed.items()}
+        )
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Served]:
+    """Load the SavedModel in a session of its own."""
+    with tf1.Session(graph=tf.Graph()) as session:
+        meta = tf1.saved_model.load(session, [tf.saved_model.SERVING], str(folder))
+        yield Served(session, meta.signature_def)
+
+
+def _strings(posts: Sequence[str | bytes] | np.ndarray) -> np.ndarray:
+    """As objects: NumPy's own strings lose a trailing NUL."""
+    return np.array([post.encode() if isinstance(post, str) else post for post in posts], dtype=object)

@@ -1,0 +1,1 @@
+"""Objects on any fsspec URL, and the runs and manifests kept there."""

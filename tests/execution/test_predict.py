@@ -1,0 +1,35 @@
+"""A file is tagged as its posts are when they are asked one by one, whatever the model carries with it."""
+
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.data import posts
+from pipeline.execution import predict
+from pipeline.registry.registry import Registry
+
+TEXTS = ["how do i center a div with css", "Ünïcode İstanbul ΣΑΣ", "!!!", "list comprehension in python" * 50, "c\r d"]
+
+
+@pytest.fixture
+def model(finished_run, tmp_path):
+    Registry(finished_run.store).fetch(None, tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["with its words", "without"])
+def test_a_file_is_tagged_as_its_texts_are(model, tmp_path, monkeypatch, older):
+    monkeypatch.setattr(posts, "ROWS_PER_BATCH", 2)
+    if older:
+        shutil.rmtree(model / "assets.extra")
+    pq.write_table(pa.table({"body": TEXTS}), tmp_path / "posts.parquet")
+    done = predict.tag_file(model, str(tmp_path / "posts.parquet"), tmp_path / "tags.parquet", "body", 2**30)
+    told = list(predict.tag_texts(model, TEXTS))
+    tagged = pq.read_table(tmp_path / "tags.parquet").to_pylist()
+    assert (done.posts, done.rejected) == (len(TEXTS), 0)
+    assert [(row["row"], row["post"], row["tag"]) for row in tagged] == [
+        (at, text, answer["tag"]) for at, (text, answer) in enumerate(zip(TEXTS, told, strict=True), 1)
+    ]
+    assert [row["probability"] for row in tagged] == pytest.approx([answer["probability"] for answer in told], abs=2e-6)

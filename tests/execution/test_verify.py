@@ -1,0 +1,109 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import BadInput
+from pipeline.execution.verify import verify
+from pipeline.registry.registry import CARDS, LOG, Registry
+from pipeline.store.objects import Store
+from pipeline.store.runs import Run
+
+
+@pytest.fixture
+def store(finished_run, tmp_path):
+    shutil.copytree(finished_run.store.url, tmp_path / "store")
+    return Store(str(tmp_path / "store"))
+
+
+def test_what_is_whole_has_no_faults(store):
+    whole = verify(store)
+    assert whole.faults == []
+    files = [path for path in Path(store.url).rglob("*") if path.is_file()]
+    assert whole.files >= len(files)
+
+
+def test_a_flipped_byte_in_any_file_is_found_and_named(store):
+    """Every file of the run and of the published version, at its first, its middle and its last byte."""
+    files = sorted(path for path in Path(store.url).rglob("*") if path.is_file() and path.stat().st_size)
+    assert len(files) > 30
+    tried = 0
+    for path in files:
+        whole = path.read_bytes()
+        for at in {0, len(whole) // 2, len(whole) - 1}:
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+            assert any(str(path) in fault for fault in verify(store).faults), (path, at)
+            tried += 1
+        path.write_bytes(whole)
+    assert verify(store).faults == []
+    print(f"{tried} flipped bytes in {len(files)} files, each found and named")  # noqa: T201
+
+
+def test_one_run_or_one_version_alone(store, finished_run):
+    (path,) = Path(store.url).glob("models/*/*/saved_model.pb")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert verify(store, finished_run.name).faults == []
+    (fault,) = verify(store, "20260105060708").faults
+    assert fault.startswith(f"{path} has other bytes than were written: `tagger promote 20260105060708` puts it right")
+    with pytest.raises(BadInput, match="neither a run nor a version named 'x'"):
+        verify(store, "x")
+
+
+def test_a_lost_live_version_is_named_with_its_cure(store):
+    shutil.rmtree(Path(store.url, "models"))
+    assert verify(store).faults == [
+        f"live version 20260105060708 is not whole in {store.shown('models/stackoverflow_tagger/20260105060708')}: "
+        "`tagger promote 20260105060708` puts it right"
+    ]
+
+
+def test_a_file_that_nobody_published_is_named(store):
+    (Path(store.url, "models/stackoverflow_tagger/20260105060708/extra.txt")).write_text("?")
+    assert any("extra.txt belongs to no published version" in fault for fault in verify(store).faults)
+
+
+def test_files_without_a_manifest_are_no_fault(store, finished_run):
+    Path(store.url, "runs", finished_run.name, "train", "20260101T000000-deadbeef").mkdir()
+    assert verify(store).faults == []
+    assert Run(store, finished_run.name).attempts("train")[0] == "20260101T000000-deadbeef"
+
+
+LOST = {
+    "the settings of a run": ("runs/finished/run.json", "is gone: restore it, or start a new run"),
+    "an entry of the log": (f"{LOG}/00000001.json", "00000001.json is gone, so what was live then is not known"),
+    "the card of the live version": (f"{CARDS}/20260105060708.json", "is gone, though the log names version 2026"),
+}
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_a_lost_document_is_named(store, what):
+    path, sentence = LOST[what]
+    Registry(store).promote(20260105060708, "a second entry")
+    Path(store.url, path).unlink()
+    assert any(sentence in fault for fault in verify(store).faults)
+
+
+def test_the_lost_run_of_the_live_version_is_named(store):
+    shutil.rmtree(Path(store.url, "runs"))
+    faults = verify(store).faults
+    assert any("/export/" in fault and "saved_model.pb is gone: it can be served no more" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("name", ["partial", "parts/0"])
+def test_a_flipped_byte_in_what_a_try_has_kept_is_found(store, tmp_path, name):
+    run = Run(store, "finished")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("half of it")
+    run.keep("train", name, tmp_path / "kept", {})
+    assert verify(store).faults == []
+    (file,) = Path(store.url, "runs/finished/train", name).glob("*/file")
+    for path, whole in ((file, "half of it"), (Path(store.url, f"runs/finished/train/{name}.json"), None)):
+        whole = whole or path.read_text()
+        path.write_text("?" + whole[1:])
+        assert [str(path) in fault for fault in verify(store).faults] == [True]
+        path.write_text(whole)
+
+
+def test_what_is_no_card_is_passed_over(store):
+    Path(store.url, CARDS, "1 (copy).json").write_text("?")
+    assert verify(store).faults == []

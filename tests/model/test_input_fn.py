@@ -1,0 +1,93 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from pipeline.data import posts
+from pipeline.model import input_fn, network
+
+ROWS = 2500
+"""More than two row groups, the last one short."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Post n has label n % 3, the value n in column 1 + n % 4, and, if n is odd, a 1 in column 5; sorted by nothing."""
+    folder = tmp_path_factory.mktemp("vectors")
+    rows = [
+        {
+            "indices": [1 + n % 4] + [5] * (n % 2),
+            "values": [float(n)] + [1.0] * (n % 2),
+            "label": n % 3,
+            "row": n,
+        }
+        for n in range(ROWS)
+    ]
+    for side in posts.SIDES:
+        with posts.Writer(folder, side) as writer:
+            writer.write(pa.RecordBatch.from_pylist(rows, schema=posts.VECTORS))
+    return folder
+
+
+def read(dataset):
+    """All batches: the rows' numbers in order, and the batches' sizes; every row checked against its number."""
+    numbers, sizes = [], []
+    for features, labels in dataset.as_numpy_iterator():
+        sparse = tf.SparseTensor(*(features[part] for part in (network.INDICES, network.VALUES, network.SHAPE)))
+        vectors = tf.sparse.to_dense(sparse).numpy()
+        assert vectors.shape == (len(labels), 6)
+        assert vectors.dtype == labels.dtype == np.float32
+        for vector, label in zip(vectors, labels, strict=True):
+            n = int(vector[1:5].max())
+            expected = np.zeros(6, np.float32)
+            expected[1 + n % 4] = n
+            expected[5] = n % 2
+            assert vector.tolist() == expected.tolist()
+            assert label.tolist() == [float(n % 3 == at) for at in range(3)]
+            numbers.append(n)
+        sizes.append(len(vectors))
+    return numbers, sizes
+
+
+def training(folder, epochs=1, seed=0, batch_size=300, share=(0, 1)):
+    feed = input_fn.training(folder, columns=6, tags=3, batch_size=batch_size, epochs=epochs, seed=seed, share=share)
+    return read(feed())
+
+
+def test_every_post_comes_once_an_epoch_in_batches_of_the_size_asked(folder):
+    numbers, sizes = training(folder, epochs=2)
+    assert sorted(numbers) == sorted([*range(ROWS), *range(ROWS)])
+    assert sizes == [300] * 8 + [100] + [300] * 8 + [100]
+
+
+def test_each_epoch_is_shuffled_anew_and_the_seed_decides_how(folder):
+    numbers, _ = training(folder, epochs=2)
+    first, second = numbers[:ROWS], numbers[ROWS:]
+    assert first != second
+    assert first != list(range(ROWS))
+    assert training(folder, epochs=2)[0] == numbers
+    assert training(folder, seed=1)[0] != first
+
+
+def test_readers_that_share_an_epoch_read_each_post_once(folder):
+    """Three row groups: of two readers the first has the first and the third."""
+    first, second = (training(folder, share=(reader, 2))[0] for reader in range(2))
+    assert sorted(first) == [*range(1024), *range(2048, ROWS)]
+    assert sorted(second) == list(range(1024, 2048))
+    assert sum(rows for _, _, rows in input_fn.row_groups(folder, (0, 2))) == len(first)
+
+
+def test_a_batch_may_span_windows_that_come_from_anywhere(folder, monkeypatch):
+    """With windows of one row group, batches still fill, and the groups come in another order than they lie."""
+    monkeypatch.setattr(input_fn, "GROUPS_PER_WINDOW", 1)
+    numbers, sizes = training(folder, batch_size=900)
+    assert sorted(numbers) == list(range(ROWS))
+    assert sizes == [900, 900, 700]
+    orders = {tuple(n // posts.ROWS_PER_GROUP for n in training(folder, seed=seed)[0][::1024]) for seed in range(6)}
+    assert len(orders) > 1
+
+
+def test_test_posts_come_once_in_order(folder):
+    numbers, sizes = read(input_fn.testing(folder, columns=6, tags=3)())
+    assert numbers == list(range(ROWS))
+    assert set(sizes[:-1]) == {input_fn.PREDICTION_BATCH}

@@ -1,0 +1,428 @@
+import os
+import shutil
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pipeline.errors import BadInput, CorruptArtifact, Forbidden, StageOutOfOrder, VersionTaken
+from pipeline.files import FileEntry, entries
+from pipeline.registry.card import Card
+from pipeline.registry.registry import CARDS, LOG, Event, Registry, lives
+from pipeline.store.objects import Store
+from tests.conftest import files_of
+
+LIVE = object()
+
+
+@pytest.fixture
+def registry(tmp_path):
+    return Registry(Store(str(tmp_path / "store")))
+
+
+@pytest.fixture
+def publish(registry, tmp_path):
+    """Publish version n of a model made for it, as a run that left it in its export's folder does."""
+
+    def do(version, *, checkpoint=None, run=None, data=None, forced="", invented=False, beside=LIVE, warnings=()):
+        folder = tmp_path / f"model-{version}"
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "variables").mkdir(parents=True)
+        (folder / "saved_model.pb").write_text(f"graph {version}")
+        (folder / "variables" / "variables.index").write_text(f"weights {version}")
+        path = f"runs/{run or version}/export/one"
+        registry.store.upload(folder, path)
+        card = Card(
+            version=version,
+            run=run or str(version),
+            data=data or f"2026-01-{version:02d}T00:00:00+00:00",
+            path=path,
+            checkpoint=checkpoint or f"c{version}",
+            accuracy=0.9,
+            macro_f1=0.8,
+            tags=2,
+            invented=invented,
+            published="2026-01-01T00:00:00+00:00",
+            files=entries(folder),
+            warnings=list(warnings),
+        )
+        return registry.publish(card, beside=registry.live() if beside is LIVE else beside, forced=forced)
+
+    return do
+
+
+def served(registry):
+    """What a server finds: versions with the number their files say."""
+    found = {
+        int(name): registry.store.sizes(f"models/stackoverflow_tagger/{name}")
+        for name in registry.store.names("models/stackoverflow_tagger")
+    }
+    for files in found.values():
+        assert set(files) == {"saved_model.pb", "variables/variables.index"}
+    return sorted(found)
+
+
+def test_a_version_is_published_where_a_server_looks(registry, publish, tmp_path):
+    publish(7)
+    assert files_of(tmp_path / "store" / "models" / "stackoverflow_tagger" / "7") == files_of(tmp_path / "model-7")
+    assert registry.live() == 7
+    assert registry.card(7).accuracy == 0.9
+    assert registry.disagreement() is None
+
+
+def test_published_again_from_the_same_checkpoint_it_is_simply_done(publish, tmp_path):
+    publish(7)
+    before = files_of(tmp_path / "store")
+    publish(7)
+    assert files_of(tmp_path / "store") == before
+
+
+def test_published_again_from_another_checkpoint_it_is_refused(registry, publish, tmp_path):
+    publish(7, run="a")
+    before = files_of(tmp_path / "store" / "registry")
+    with pytest.raises(VersionTaken, match="version 7 is published already, by run a from another checkpoint"):
+        publish(7, run="b", checkpoint="d")
+    assert files_of(tmp_path / "store" / "registry") == before
+
+
+def test_older_data_does_not_replace_newer_unless_forced(registry, publish):
+    publish(8)
+    publish(9)
+    publish(7)
+    assert registry.live() == 9
+    assert served(registry)[-1] == 9
+    assert [card.version for card in registry.cards()] == [9, 8, 7]
+    publish(6, forced="the newer data is wrong")
+    assert registry.live() == 6
+    assert registry.events()[-1].reason == "the newer data is wrong"
+    assert served(registry) == [6]
+
+
+def test_invented_posts_are_never_newer_than_real_ones(registry, publish):
+    publish(8, invented=True)
+    publish(7, invented=True)
+    assert registry.live() == 8
+    publish(6)
+    assert registry.live() == 6
+
+
+def test_saved_model_is_put_last_and_taken_first(registry, publish, monkeypatch):
+    order = []
+    put, remove = registry.store.fs.put_file, registry.store.remove
+    monkeypatch.setattr(registry.store.fs, "put_file", lambda here, there: (order.append(there), put(here, there)))
+    monkeypatch.setattr(registry.store, "remove", lambda path: (order.append(path), remove(path)))
+    publish(7)
+    watched = [path for path in order if "/models/" in path]
+    assert "/7/saved_model.pb." in watched[-1]
+    publish(8)
+    order.clear()
+    registry.rollback("worse")
+    assert order == ["models/stackoverflow_tagger/8/saved_model.pb", "models/stackoverflow_tagger/8"]
+
+
+def test_the_watched_folders_highest_version_is_the_live_one_after_every_operation(registry, publish):
+    for act, live in (
+        (lambda: publish(7), 7),
+        (lambda: publish(8), 8),
+        (lambda: publish(9), 9),
+        (lambda: registry.rollback("9 is worse"), 8),
+        (lambda: registry.rollback("8 too"), 7),
+        (lambda: registry.promote(9, "9 was right"), 9),
+        (lambda: registry.rollback("no"), 7),
+        (lambda: publish(9), 7),
+        (lambda: publish(10), 10),
+        (lambda: registry.promote(8, "again"), 8),
+    ):
+        act()
+        assert registry.live() == live
+        assert served(registry)[-1] == live
+        assert registry.disagreement() is None
+
+
+def test_which_was_live_when_is_replayed_from_the_log(registry, publish):
+    start = datetime.now(UTC)
+    publish(7)
+    publish(8)
+    registry.rollback("worse")
+    registry.promote(8, "better after all")
+    events = registry.events()
+    assert [(e.number, e.action, e.version, e.live) for e in events] == [
+        (1, "publish", 7, 7),
+        (2, "publish", 8, 8),
+        (3, "rollback", 7, 7),
+        (4, "promote", 8, 8),
+    ]
+    assert registry.live(start - timedelta(seconds=1)) is None
+    for event in events:
+        assert registry.live(datetime.fromisoformat(event.at)) == event.live
+    assert all(event.by for event in events)
+    assert [event.reason for event in events[2:]] == ["worse", "better after all"]
+
+
+def test_what_went_before_is_a_stack(registry, publish):
+    for version in (7, 8, 9):
+        publish(version)
+    assert lives(registry.events()) == [7, 8, 9]
+    registry.rollback("x")
+    assert lives(registry.events()) == [7, 8]
+    registry.rollback("x")
+    with pytest.raises(BadInput, match="no version to go back to"):
+        registry.rollback("x")
+
+
+def test_a_version_is_measured_by_what_was_live_before_it(registry, publish):
+    assert registry.live_before(7) is None
+    publish(7)
+    assert registry.live_before(8) == 7
+    publish(8)
+    assert (registry.live_before(7), registry.live_before(8), registry.live_before(9)) == (None, 7, 8)
+
+
+@pytest.fixture
+def meanwhile(registry, monkeypatch):
+    """Let another do something between the next look at the log and the writing of its entry."""
+
+    def let(deed):
+        create = registry.store.create
+
+        def late(path, document):
+            if path.startswith(LOG):
+                monkeypatch.undo()
+                deed(Registry(Store(registry.store.url)))
+            return create(path, document)
+
+        monkeypatch.setattr(registry.store, "create", late)
+
+    return let
+
+
+def log_of(registry):
+    return [(event.number, event.action, event.live) for event in registry.events()]
+
+
+def test_two_that_write_the_log_at_once_take_two_numbers(registry, publish, meanwhile):
+    publish(7)
+    publish(8)
+    meanwhile(lambda other: other.promote(7, "at the same time"))
+    registry.promote(8, "mine")
+    assert log_of(registry)[2:] == [(3, "promote", 7), (4, "promote", 8)]
+    assert served(registry)[-1] == 8
+    assert registry.disagreement() is None
+
+
+def test_of_two_rollbacks_at_once_the_second_goes_back_from_where_the_first_left(registry, publish, meanwhile):
+    for version in (6, 7, 8):
+        publish(version)
+    meanwhile(lambda other: other.rollback("8 is worse"))
+    registry.rollback("8 is worse, as I found, too")
+    assert log_of(registry)[3:] == [(4, "rollback", 7), (5, "rollback", 6)]
+    assert lives(registry.events()) == [6]
+    assert served(registry) == [6]
+
+
+@pytest.mark.parametrize(
+    ("steps", "history"),
+    [
+        ([("publish", 1), ("publish", 2), ("publish", 3), ("rollback", 2), ("rollback", 2)], [1, 2]),
+        ([("publish", 1), ("publish", 2), ("publish", 3), ("rollback", 1)], [1]),
+        ([("publish", 1), ("publish", 2), ("promote", 1), ("rollback", 2)], [1, 2]),
+        ([("publish", 1), ("publish", 1), ("rollback", 4)], [1, 4]),
+    ],
+)
+def test_the_last_of_what_was_live_is_live_whatever_the_log_holds(steps, history):
+    events = [Event(at, "", action, live, live, "", "") for at, (action, live) in enumerate(steps, 1)]
+    assert lives(events) == history
+
+
+def test_the_folder_follows_what_is_made_live_while_it_is_put_right(registry, publish, monkeypatch):
+    publish(7)
+    publish(8)
+    withdraw = registry.watched.withdraw
+
+    def late(version):
+        monkeypatch.undo()
+        Registry(Store(registry.store.url)).promote(8, "at the same time")
+        withdraw(version)
+
+    monkeypatch.setattr(registry.watched, "withdraw", late)
+    registry.rollback("worse")
+    assert (registry.live(), served(registry), registry.disagreement()) == (8, [7, 8], None)
+
+
+def test_a_rollback_takes_back_what_was_published_meanwhile(registry, publish, meanwhile):
+    publish(7)
+    publish(8)
+    meanwhile(lambda other: publish(9))
+    registry.rollback("worse")
+    assert (registry.live(), lives(registry.events())) == (8, [7, 8])
+
+
+def test_a_model_compared_with_another_than_is_live_is_not_published(registry, publish, meanwhile):
+    publish(6)
+    publish(7)
+    meanwhile(lambda other: other.rollback("worse"))
+    with pytest.raises(StageOutOfOrder, match=r"version 6 went live since this run was compared with 7: run evaluate"):
+        publish(8, beside=7)
+    assert (registry.live(), served(registry)) == (6, [6])
+    publish(8, beside=6)
+    assert registry.live() == 8
+
+
+def test_published_from_the_live_models_checkpoint_it_was_compared_with_none(registry, publish):
+    """Its export was lost and is made anew, with the verdict of then."""
+    publish(7)
+    publish(8, checkpoint="c7", beside=None)
+    assert registry.live() == 8
+
+
+def test_an_entry_whose_answer_was_lost_is_written_once(registry, publish, monkeypatch):
+    """An object store's client asks again, and is told that there is one."""
+    publish(7)
+    publish(8)
+    create = registry.store.create
+    monkeypatch.setattr(registry.store, "create", lambda path, document: create(path, document) and CARDS in path)
+    registry.rollback("worse")
+    assert log_of(registry)[2:] == [(3, "rollback", 7)]
+
+
+def test_on_a_store_that_writes_over_what_it_is_to_create_nothing_is_made_live(registry, publish, monkeypatch):
+    """As an S3 server does that does not know If-None-Match."""
+    publish(7)
+    monkeypatch.setattr(registry.store, "create", lambda path, document: not registry.store.write(path, document))
+    with pytest.raises(Forbidden, match=r"writes over a file that it is asked to create.*: nothing is made live"):
+        publish(8)
+    assert registry.live() == 7
+
+
+def test_the_log_is_in_the_order_of_time_whatever_the_clocks_say(registry, publish, monkeypatch):
+    publish(7)
+    publish(8)
+    monkeypatch.setattr("pipeline.registry.registry._now", lambda: datetime(2020, 1, 1, tzinfo=UTC))
+    registry.rollback("worse")
+    assert registry.live(datetime.now(UTC)) == 7
+    assert sorted(event.at for event in registry.events()) == [event.at for event in registry.events()]
+
+
+def test_an_unfinished_publication_is_no_version_and_the_next_try_finishes_it(registry, publish, monkeypatch):
+    publish(7)
+    monkeypatch.setattr(registry, "_log", lambda *_, **__: (_ for _ in ()).throw(SystemExit("killed")))
+    with pytest.raises(SystemExit):
+        publish(8)
+    monkeypatch.undo()
+    assert (registry.live(), [card.version for card in registry.cards()], served(registry)) == (7, [7], [7])
+    publish(8, warnings=["of the second try"])
+    assert registry.live() == 8
+    assert registry.card(8).warnings == ["of the second try"]
+    assert served(registry) == [7, 8]
+
+
+def test_a_rollback_that_was_cut_off_is_ended_and_not_done_twice(registry, publish, monkeypatch):
+    for version in (6, 7, 8):
+        publish(version)
+    monkeypatch.setattr(registry, "reconcile", lambda: (_ for _ in ()).throw(SystemExit("killed")))
+    with pytest.raises(SystemExit):
+        registry.rollback("worse")
+    monkeypatch.undo()
+    assert served(registry) == [6, 7, 8]
+    with pytest.raises(BadInput, match=r"the rollback to version 7 of .* had been cut off and has been ended just now"):
+        registry.rollback("worse")
+    assert (registry.live(), served(registry)) == (7, [6, 7])
+    assert registry.rollback("further").live == 6
+
+
+def test_what_is_lost_or_damaged_does_not_go_live(registry, publish, tmp_path):
+    publish(6)
+    publish(7)
+    before = files_of(tmp_path / "store")
+    weights = tmp_path / "store" / "runs" / "6" / "export" / "one" / "variables" / "variables.index"
+    for damage, fault in ((lambda: weights.write_text("weights 9"), "other bytes"), (weights.unlink, "is gone")):
+        damage()
+        for deed in (lambda: registry.promote(6, "because"), lambda: registry.rollback("because")):
+            with pytest.raises(CorruptArtifact, match=rf"version 6 cannot go live: .*{fault}.*; what is live stays"):
+                deed()
+    registry.note_let_go("runs/6", "old")
+    with pytest.raises(CorruptArtifact, match=r"version 6 cannot go live: retention removed its files on .* \(old\)"):
+        registry.promote(6, "because")
+    with pytest.raises(CorruptArtifact, match="version 6 cannot be fetched: retention removed its files"):
+        registry.fetch(6, tmp_path / "back")
+    assert registry.live() == 7
+    kept = {name: content for name, content in files_of(tmp_path / "store").items() if name in before}
+    assert {name for name, content in before.items() if kept.get(name) != content} == {
+        "runs/6/export/one/variables/variables.index"
+    }
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda live: (live / "saved_model.pb").write_text("graph 9"),
+        lambda live: (live / "variables" / "variables.index").unlink(),
+        lambda live: (live / ".DS_Store").write_text("?"),
+    ],
+    ids=["changed", "lost", "foreign"],
+)
+def test_to_promote_the_live_version_puts_its_folder_right(registry, publish, tmp_path, damage):
+    publish(7)
+    live = tmp_path / "store" / "models" / "stackoverflow_tagger" / "7"
+    whole = files_of(live)
+    damage(live)
+    assert registry.disagreement() == f"live version 7 is not whole in {live}: `tagger promote 7` puts it right"
+    registry.promote(7, "put right")
+    assert files_of(live) == whole
+    assert registry.disagreement() is None
+
+
+def test_what_a_person_took_down_is_known_by_its_model(registry, publish):
+    for version in (6, 7, 8):
+        publish(version)
+    assert registry.taken_down(registry.card(8)) is None
+    registry.rollback("tags c as c++")
+    card, event = registry.taken_down(registry.card(8))
+    assert (card.version, event.action, event.reason) == (8, "rollback", "tags c as c++")
+    renamed = replace(card, files=card.files | {"assets/labels.txt": FileEntry(1, "other tags")})
+    assert registry.taken_down(renamed) is None
+    assert registry.taken_down(registry.card(6)) is None, "7 was put over it by a run"
+    registry.promote(6, "the best")
+    assert registry.taken_down(registry.card(7))
+    registry.promote(8, "it was right")
+    assert registry.taken_down(registry.card(8)) is None
+
+
+def test_who_has_no_name_is_told_by_number(registry, publish, monkeypatch):
+    """As a container's user may be."""
+    publish(7)
+    monkeypatch.setattr("getpass.getuser", lambda: (_ for _ in ()).throw(KeyError("uid not found")))
+    assert registry.promote(7, "because").by == f"user {os.getuid()}"
+
+
+def test_a_reason_is_kept_as_one_line_of_visible_characters(registry, publish):
+    publish(7)
+    assert registry.promote(7, " a\nb \x1b[31m \udcff ").reason == r"a\nb \x1b[31m \udcff"
+
+
+def test_a_hand_needs_a_reason_and_a_published_version(registry, publish):
+    publish(7)
+    with pytest.raises(BadInput, match="give one with --reason"):
+        registry.promote(7, " ")
+    with pytest.raises(BadInput, match=r"does not hold version 8 \(published: 7\)"):
+        registry.promote(8, "because")
+
+
+def test_a_version_whose_publication_was_cut_off_is_not_fetched(registry, publish, tmp_path):
+    publish(7)
+    card = registry.card(7)
+    registry.store.create(f"{CARDS}/8.json", asdict(replace(card, version=8)))
+    with pytest.raises(BadInput, match=r"does not hold version 8 \(published: 7\)"):
+        registry.fetch(8, tmp_path / "back")
+
+
+def test_a_version_is_fetched_whole(registry, publish, tmp_path):
+    publish(7)
+    assert registry.fetch(None, tmp_path / "back").version == 7
+    assert files_of(tmp_path / "back") == files_of(tmp_path / "model-7")
+
+
+@pytest.mark.parametrize(("version", "said"), [(None, "does not hold a live version"), (3, "published: none yet")])
+def test_what_is_not_published_is_refused(registry, version, said, tmp_path):
+    with pytest.raises(BadInput, match=said):
+        registry.fetch(version, tmp_path / "back")

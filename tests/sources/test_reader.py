@@ -1,0 +1,689 @@
+"""Every format, every fault of a row and every refusal of a source, on tables of a few rows."""
+
+import csv
+import gzip
+import io
+import os
+import socket
+import tarfile
+import tempfile
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fsspec.registry import known_implementations
+
+from pipeline.data import posts
+from pipeline.errors import BadInput, TaggerError, Unavailable
+from pipeline.sources import csv_file, open, parquet_file, reader
+from pipeline.sources.reader import shown
+
+CSV = b"post,tags\nhow to,java\nwhy not,c#\n"
+CSV_POSTS = [("how to", "java", 1), ("why not", "c#", 2)]
+FIFTY = b"post,tags\n" + b"".join(b"post %d,java\n" % i for i in range(50))
+
+Rows = list[tuple[object, ...]]
+
+
+def rows_of(batches: list[pa.RecordBatch]) -> Rows:
+    return [tuple(row.values()) for batch in batches for row in batch.to_pylist()]
+
+
+def read(source: object, tag_column: str | None = "tags", text_column: str = "post") -> tuple[Rows, Rows]:
+    """(post, tag, row) of the posts and (row, reason, text) of those set aside."""
+    blocks = list(reader.read(str(source), text_column=text_column, tag_column=tag_column))
+    for block in blocks:
+        assert block.posts.schema == posts.POSTS
+        assert block.rejected.schema == posts.REJECTED
+    return rows_of([block.posts for block in blocks]), rows_of([block.rejected for block in blocks])
+
+
+def refusal(source: object, kind: type[TaggerError] = BadInput, **columns: str) -> str:
+    with pytest.raises(TaggerError) as caught:
+        read(source, **columns)
+    assert type(caught.value) is kind
+    return str(caught.value)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[..., Path]:
+    def save(content: bytes, name: str = "posts.csv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(content)
+        return path
+
+    return save
+
+
+class TestCsv:
+    @pytest.mark.parametrize(
+        ("content", "expected"),
+        [
+            (CSV, CSV_POSTS),
+            (CSV.rstrip(), CSV_POSTS),
+            (CSV.replace(b"\n", b"\r\n"), CSV_POSTS),
+            (CSV.replace(b"\n", b"\r"), CSV_POSTS),
+            (b"\xef\xbb\xbf" + CSV, CSV_POSTS),
+            (b"\n\n" + CSV.replace(b"\n", b"\n\n"), CSV_POSTS),
+            (b"id,tags,post\n1,java,how to\n2,c#,why not\n", CSV_POSTS),
+            (b'post,tags\n"one\ntwo\r\nthree\rfour",java\n', [("one\ntwo\r\nthree\rfour", "java", 1)]),
+            (b'post,tags\n"he said ""no"", twice",java\n', [('he said "no", twice', "java", 1)]),
+            (b'post,tags\n5" disk,java\n', [('5" disk', "java", 1)]),
+            ("post,tags\nnaïve 東京 \U0001f600,c#\n".encode(), [("naïve 東京 \U0001f600", "c#", 1)]),
+            (b"post,tags\n how , c#\n", [(" how ", " c#", 1)]),
+            (b"post,tags\nline\x0bsep\x1cpara\xe2\x80\xa8x\x00,c#\n", [("line\x0bsep\x1cpara\u2028x\x00", "c#", 1)]),
+            (b"post,tags\n", []),
+        ],
+    )
+    def test_posts(self, saved: Callable[..., Path], content: bytes, expected: Rows) -> None:
+        assert read(saved(content)) == (expected, [])
+
+    @pytest.mark.parametrize(
+        ("row", "reason", "text"),
+        [
+            (b",java", "empty post", ",java"),
+            (b'" \t\n",java', "empty post", '" \t\n",java'),
+            ("\u3000,java".encode(), "empty post", "\u3000,java"),
+            (b"post,", "empty tag", "post,"),
+            (b"post,  ", "empty tag", "post,  "),
+            (b"post,ja\xffva", "bad UTF-8", "post,ja\\xffva"),
+            (b"po\xc3st,java", "bad UTF-8", "po\\xc3st,java"),
+            (b"\xed\xa0\x80,java", "bad UTF-8", "\\xed\\xa0\\x80,java"),
+            (b"post", "wrong number of fields", "post"),
+            (b"post,java,c#", "wrong number of fields", "post,java,c#"),
+            (b'"a "quoted" word",java', "malformed quotes", '"a "quoted" word",java'),
+            (b'"two\nlines"!,java', "malformed quotes", '"two\nlines"!,java'),
+            (b'post,"ja\nva"', "line break in tag", 'post,"ja\nva"'),
+            (b'post,"java\r"', "line break in tag", 'post,"java\r"'),
+        ],
+    )
+    def test_a_faulty_row_is_set_aside_and_reading_goes_on(
+        self, saved: Callable[..., Path], row: bytes, reason: str, text: str
+    ) -> None:
+        path = saved(b"post,tags\nhow to,java\n" + row + b"\r\nwhy not,c#\n")
+        assert read(path) == ([("how to", "java", 1), ("why not", "c#", 3)], [(2, reason, text)])
+        assert reason in reader.REASONS
+
+    def test_bad_utf8_in_a_column_that_is_not_needed_sets_the_row_aside(self, saved: Callable[..., Path]) -> None:
+        assert read(saved(b"post,tags,by\nhow,java,J\xfcrgen\n"))[1] == [(1, "bad UTF-8", "how,java,J\\xfcrgen")]
+
+    def test_a_rejected_rows_text_is_cut(self, saved: Callable[..., Path]) -> None:
+        ((_, _, text),) = read(saved(b"post,tags\n" + b"a" * 70_000 + b"\n"))[1]
+        assert text == "a" * 65_536
+        ((_, _, text),) = read(saved(b"post,tags\n" + b"\xff" * 70_000 + b",c\n"))[1]
+        assert text == "\\xff" * 16_384
+
+    def test_a_field_of_5_mb(self, saved: Callable[..., Path]) -> None:
+        long = "x\n" * 2_500_000
+        assert read(saved(f'post,tags\n"{long}",java\nwhy,c#\n'.encode())) == (
+            [(long, "java", 1), ("why", "c#", 2)],
+            [],
+        )
+
+    def test_without_a_tag_column_tags_are_null_and_not_checked(self, saved: Callable[..., Path]) -> None:
+        assert read(saved(b'post,tags\nhow,\n,java\nwhy,"a\nb"\n'), tag_column=None) == (
+            [("how", None, 1), ("why", None, 3)],
+            [(2, "empty post", ",java")],
+        )
+        assert read(saved(b'post\nhow\n\n""\n'), tag_column=None) == ([("how", None, 1)], [(2, "empty post", '""')])
+
+    @pytest.mark.parametrize(
+        ("content", "sentence"),
+        [
+            (b"", "is empty, without even a header"),
+            (b"\xef\xbb\xbf", "is empty, without even a header"),
+            (b"\r\n\n", "is empty, without even a header"),
+            (b"post,label\n", "has no column 'tags' (it has: post, label); set tag_column to the right one or rename"),
+            (b"text,tags\n", "has no column 'post' (it has: text, tags); set text_column to the right one or"),
+            (b"post, tags\n", "has no column 'tags' (it has: post, ' tags')"),
+            (b"\xff,tags\n", "has no column 'post' (it has: '\\udcff', tags)"),
+            (b"post,tags,tags\n", "has 2 columns named 'tags'; rename all but one"),
+            (b'"post"x,tags\n', "has malformed quotes in its header"),
+            (b'post,tags\nhow,"java\n\n', "is truncated or corrupt: the quote opened in line 2 is never closed"),
+            (b'post,tags\na,b\n"x\ny","op""en\n', "the quote opened in line 4 is never closed"),
+            (b'post,tags\na,b\n"""x\ny""","open\n', "the quote opened in line 4 is never closed"),
+            (b'post,tags\r\na,b\r\n"x\r\ny","open\r\n', "the quote opened in line 4 is never closed"),
+            (b'post,tags\nhow,"', "the quote opened in line 2 is never closed"),
+            (b'"post,tags\nhow,java\n', "the quote opened in line 1 is never closed"),
+            (b"PK\x03\x04rest", "is a zip archive or an Excel workbook"),
+            ("\ufeffpost,tags\n".encode("utf-16-le"), "is UTF-16 text: save it as UTF-8"),
+        ],
+    )
+    def test_refusals(self, saved: Callable[..., Path], content: bytes, sentence: str) -> None:
+        path = saved(content)
+        assert f"{path} {sentence}" in refusal(path) or f": {sentence}" in refusal(path)
+
+    def test_a_duplicate_column_that_is_not_needed_is_no_fault(self, saved: Callable[..., Path]) -> None:
+        assert read(saved(b"post,x,tags,x\nhow,1,java,2\n"))[0] == [("how", "java", 1)]
+
+    def test_a_wide_header_is_not_shown_whole(self, saved: Callable[..., Path]) -> None:
+        assert len(refusal(saved(b",".join([b"x" * 1000] * 1000)))) < 2000
+
+    def test_a_quote_that_swallows_the_file_is_refused_before_memory_is_full(
+        self, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(csv_file, "LONGEST_RECORD", 1000)
+        path = saved(b'post,tags\na,b\nc,"d' + b"\ne,f" * 1000)
+        assert "the quote opened in line 3 is not closed within 1,000 characters" in refusal(path)
+        csv.field_size_limit(2**17)
+
+    def test_every_record_equals_that_of_a_plain_reader(self, saved: Callable[..., Path]) -> None:
+        table = [(f'p{i} "q", {"é" * (i % 7)}\r\n' * (i % 3 + 1), f"t{i % 5}") for i in range(9000)]
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([("post", "tags"), *table])
+        expected = [(post, tag, row) for row, (post, tag) in enumerate(table, 1)]
+        assert read(saved(text.getvalue().encode())) == (expected, [])
+
+
+class TestBlocks:
+    def sizes(self, path: Path) -> list[int]:
+        blocks = reader.read(str(path), text_column="post", tag_column="tags")
+        return [block.posts.num_rows + block.rejected.num_rows for block in blocks]
+
+    def test_of_short_rows_count_accepted_and_rejected(self, saved: Callable[..., Path]) -> None:
+        assert self.sizes(saved(b"post,tags\n" + b"how,java\n,c#\n" * 5000)) == [4096, 4096, 1808]
+
+    def test_of_long_rows_are_small(self, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(csv_file, "TEXT_PER_BLOCK", 1000)
+        assert self.sizes(saved(b"post,tags\n" + (b"x" * 400 + b",java\n") * 7)) == [3, 3, 1]
+        assert self.sizes(saved(b"post,tags\n" + (b"x" * 400 + b"\n") * 7)) == [3, 3, 1]
+
+    @pytest.mark.parametrize("kind", [pa.string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+    def test_of_parquet_are_small_where_rows_are_long(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: pa.DataType
+    ) -> None:
+        monkeypatch.setattr(parquet_file, "TEXT_PER_BLOCK", 1000)
+        long = pa.array([f"{i}" * 400 for i in range(7)]).cast(kind)
+        pq.write_table(pa.table({"post": long, "tags": ["java"] * 7}), tmp_path / "p", compression="none")
+        assert all(size <= 3 for size in self.sizes(tmp_path / "p"))
+        assert read(tmp_path / "p")[0] == [(f"{i}" * 400, "java", i + 1) for i in range(7)]
+
+    def test_one_long_row_among_short_ones_makes_a_small_block(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(parquet_file, "TEXT_PER_BLOCK", 4000)
+        table = pa.table({"post": ["a"] * 63 + ["b" * 5000] + ["c"] * 64, "tags": ["java"] * 128})
+        pq.write_table(table, tmp_path / "p", compression="none")
+        for block in reader.read(str(tmp_path / "p"), text_column="post", tag_column="tags"):
+            texts = block.posts.column("post").to_pylist()
+            assert len(texts) == 1 or sum(map(len, texts)) <= 4000
+        assert [row for _, _, row in read(tmp_path / "p")[0]] == list(range(1, 129))
+
+    def test_of_parquet_are_not_decoded_before_they_are_needed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        megabyte = 2**20
+        monkeypatch.setattr(parquet_file, "TEXT_PER_BLOCK", 2 * megabyte)
+        table = pa.table({"post": [f"{i:03d}" + "x" * megabyte for i in range(48)], "tags": ["java"] * 48})
+        pq.write_table(table, tmp_path / "p", compression="none", use_dictionary=False, write_batch_size=1)
+        del table
+        before = pa.total_allocated_bytes()
+        blocks = reader.read(str(tmp_path / "p"), text_column="post", tag_column="tags")
+        assert max(pa.total_allocated_bytes() - before for _ in blocks) < 24 * megabyte
+
+    @pytest.mark.parametrize("form", ["csv", "parquet"])
+    def test_memory_does_not_grow_with_the_source(self, tmp_path: Path, form: str) -> None:
+        path, rows, megabyte = tmp_path / "long", 40_000, 2**20
+        post = "x" * 1000
+        if form == "csv":
+            path.write_text("post,tags\n" + f"{post},java\n" * rows)
+        else:
+            unlike = [f"{i}{post}" for i in range(rows)]
+            pq.write_table(pa.table({"post": unlike, "tags": ["java"] * rows}), path, compression="none")
+            del unlike
+        before, most = pa.total_allocated_bytes(), 0
+        tracemalloc.start()
+        for block in reader.read(str(path), text_column="post", tag_column="tags"):
+            most = max(most, pa.total_allocated_bytes() - before)
+            assert block.posts.num_rows
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert path.stat().st_size > 38 * megabyte
+        assert 2 * megabyte < most + peak < 30 * megabyte
+
+
+class TestGzip:
+    def test_is_told_by_content(self, saved: Callable[..., Path]) -> None:
+        assert read(saved(gzip.compress(CSV), "posts.csv.gz")) == (CSV_POSTS, [])
+        assert read(saved(gzip.compress(CSV), "posts")) == (CSV_POSTS, [])
+
+    def test_of_several_members_is_read_to_the_end(self, saved: Callable[..., Path]) -> None:
+        path = saved(gzip.compress(CSV[:15]) + gzip.compress(CSV[15:]))
+        assert read(path) == (CSV_POSTS, [])
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            gzip.compress(FIFTY)[:-20],  # ends within the data
+            gzip.compress(FIFTY)[:-4],  # ends within the check sum
+            gzip.compress(FIFTY)[:5],  # ends within the header
+            gzip.compress(FIFTY)[:-8] + bytes(8),  # another check sum
+            gzip.compress(FIFTY)[:10] + b"\xff" * 40,  # no deflate stream
+            gzip.compress(FIFTY) + b"more",  # something behind the end
+        ],
+    )
+    def test_truncated_or_corrupt(self, saved: Callable[..., Path], content: bytes) -> None:
+        assert "posts.csv.gz is truncated or corrupt: gzip cannot unpack it" in refusal(saved(content, "posts.csv.gz"))
+
+    @pytest.mark.parametrize("name", ["posts.csv.gz", "posts.PARQUET"])
+    @pytest.mark.parametrize("content", [CSV, b""])
+    def test_a_name_that_promises_other_content_is_refused(
+        self, saved: Callable[..., Path], name: str, content: bytes
+    ) -> None:
+        assert f"{name} is truncated or corrupt: its name ends in" in refusal(saved(content, name))
+
+    def test_around_parquet_is_refused(self, saved: Callable[..., Path]) -> None:
+        assert "is Parquet within gzip: unpack it" in refusal(saved(gzip.compress(b"PAR1 and so on")))
+
+
+class TestParquet:
+    def write(self, folder: Path, name: str = "posts.parquet", **columns: object) -> Path:
+        pq.write_table(pa.table(columns), folder / name)
+        return folder / name
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            pa.string(),
+            pa.large_string(),
+            pa.string_view(),
+            pa.binary(),
+            pa.large_binary(),
+            pa.dictionary(pa.int32(), pa.string()),
+        ],
+        ids=str,
+    )
+    def test_kinds_of_text(self, tmp_path: Path, kind: pa.DataType) -> None:
+        post = pa.array(["naïve", None, "", " \u2003\n", "how", "why", "so", "as", "no"]).cast(kind)
+        tags = pa.array(["java", "c#", "c#", "c#", "", None, "a\nb", "a\r", "java"]).cast(kind)
+        path = self.write(tmp_path, id=range(9), tags=tags, post=post)
+        assert pq.read_schema(path).field("post").type == kind
+        assert read(path) == (
+            [("naïve", "java", 1), ("no", "java", 9)],
+            [
+                (2, "empty post", ""),
+                (3, "empty post", ""),
+                (4, "empty post", " \u2003\n"),
+                (5, "empty tag", "how"),
+                (6, "empty tag", "why"),
+                (7, "line break in tag", "so"),
+                (8, "line break in tag", "as"),
+            ],
+        )
+
+    @pytest.mark.parametrize("claim", [pa.binary(), pa.string()], ids=str)
+    def test_bad_utf8_is_set_aside_row_by_row(self, tmp_path: Path, claim: pa.DataType) -> None:
+        post = pa.array([b"how", b"J\xfcrgen", b"caf\xc3\xa9", b"so", None], pa.binary())
+        tags = pa.array([b"java", b"java", b"c#", b"\xff", b"c"], pa.binary())
+        columns = {"post": post, "tags": tags}
+        if claim == pa.string():
+            columns = {n: pa.Array.from_buffers(claim, len(a), a.buffers()) for n, a in columns.items()}
+        assert read(self.write(tmp_path, **columns)) == (
+            [("how", "java", 1), ("café", "c#", 3)],
+            [(2, "bad UTF-8", "J\\xfcrgen"), (4, "bad UTF-8", "so"), (5, "empty post", "")],
+        )
+
+    def test_emptiness_is_that_of_str_strip(self, tmp_path: Path) -> None:
+        characters = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]
+        accepted, _ = read(self.write(tmp_path, post=characters, tags=["c"] * len(characters)))
+        assert [post for post, _, _ in accepted] == [c for c in characters if c.strip()]
+
+    def test_rows_are_numbered_through_groups_and_batches(self, tmp_path: Path) -> None:
+        path = tmp_path / "p"
+        table = pa.table({"post": [f"p{i}" for i in range(10_000)], "tags": ["c"] * 10_000})
+        pq.write_table(table, path, row_group_size=3000)
+        assert read(path)[0] == [(f"p{i}", "c", i + 1) for i in range(10_000)]
+
+    def test_without_a_tag_column(self, tmp_path: Path) -> None:
+        assert read(self.write(tmp_path, post=["how", ""]), tag_column=None) == (
+            [("how", None, 1)],
+            [(2, "empty post", "")],
+        )
+
+    def test_a_rejected_rows_text_is_cut(self, tmp_path: Path) -> None:
+        assert read(self.write(tmp_path, post=["é" * 70_000], tags=[""]))[1] == [(1, "empty tag", "é" * 65_536)]
+
+    def test_no_rows(self, tmp_path: Path) -> None:
+        assert read(self.write(tmp_path, post=pa.array([], pa.string()), tags=pa.array([], pa.string()))) == ([], [])
+
+    def test_columns_are_refused(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, post=["how"], tags=[1], many=[["a"]])
+        assert "holds int64 in column 'tags', not text; set tag_column to a column of strings" in refusal(path)
+        assert "in column 'many', not text; set text_column" in refusal(path, text_column="many")
+        assert "has no column 'body' (it has: post, tags, many); set text_column" in refusal(path, text_column="body")
+        pq.write_table(pa.table([["a"], ["b"], ["c"]], names=["post", "tags", "tags"]), path)
+        assert "has 2 columns named 'tags'" in refusal(path)
+
+    @pytest.mark.parametrize("damage", [lambda b: b[:300], lambda b: b[:4], lambda b: b[:40] + bytes(200) + b[240:]])
+    def test_truncated_or_corrupt(self, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+        path = self.write(tmp_path, post=[f"post {i}" for i in range(500)], tags=["java"] * 500)
+        path.write_bytes(damage(path.read_bytes()))
+        assert "posts.parquet is truncated or corrupt: Parquet cannot be read from it" in refusal(path)
+
+    def test_a_wrong_check_sum_is_seen(self, tmp_path: Path) -> None:
+        path = tmp_path / "p"
+        table = pa.table({"post": ["how to open it"], "tags": ["java"]})
+        pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+        path.write_bytes(path.read_bytes().replace(b"how to open it", b"how to close i"))
+        assert "is truncated or corrupt" in refusal(path)
+
+    def test_an_undecodable_column_name(self, tmp_path: Path) -> None:
+        path = tmp_path / "p"
+        table = pa.table({"post": ["how"], "tags": ["java"], "café": ["x"]})
+        pq.write_table(table, path, store_schema=False)
+        path.write_bytes(path.read_bytes().replace("café".encode(), b"caf\xff\xff"))
+        assert "is truncated or corrupt" in refusal(path)
+
+    def test_a_failing_disk_is_not_taken_for_a_corrupt_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        path = self.write(tmp_path, post=["how"], tags=["java"])
+        monkeypatch.setattr(pq.ParquetFile, "iter_batches", fail)
+        assert refusal(path, Unavailable) == f"{path} could not be read (Input/output error); try again"
+
+    def test_the_decoders_process_is_gone_after_an_abandoned_reading(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, post=["x" * 1000] * 50_000, tags=["java"] * 50_000)
+        blocks = reader.read(str(path), text_column="post", tag_column="tags")
+        next(blocks)
+        assert os.waitpid(-1, os.WNOHANG) == (0, 0)
+        blocks.close()  # type: ignore[attr-defined]
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+
+    def test_our_own_faults_are_no_faults_of_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr(parquet_file, "_plain")
+        with pytest.raises(RuntimeError, match="NameError: name '_plain' is not defined"):
+            read(self.write(tmp_path, post=["how"], tags=["java"]))
+
+    def test_a_fault_that_quotes_the_file_is_one_visible_line(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, post=["how"], tags=["java"])
+        path.write_bytes(path.read_bytes().replace(b"post", b"p\x1b\x7ft"))
+        assert refusal(path).isprintable()
+
+
+class TestFiles:
+    def test_file_url_and_home(self, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        path = saved(CSV)
+        monkeypatch.setenv("HOME", str(path.parent))
+        assert read(f"file://{path}") == read("~/posts.csv") == (CSV_POSTS, [])
+
+    def test_fsspec_url(self) -> None:
+        with fsspec.open("memory://sources/posts.csv.gz", "wb") as file:
+            file.write(gzip.compress(CSV))
+        table = pa.table({"post": ["how"], "tags": ["java"]})
+        with fsspec.open("memory://sources/posts.parquet", "wb") as file:
+            pq.write_table(table, file)
+        assert read("memory://sources/posts.csv.gz") == (CSV_POSTS, [])
+        with fsspec.open("memory://[sources].tar.gz", "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as tar:
+            member = tarfile.TarInfo("posts.csv")
+            member.size = len(CSV)
+            tar.addfile(member, io.BytesIO(CSV))
+        assert read("tar://posts.csv::memory://[sources].tar.gz") == (CSV_POSTS, [])
+        assert read("memory://sources/posts.parquet") == ([("how", "java", 1)], [])
+
+    def test_not_found(self, tmp_path: Path) -> None:
+        assert refusal(tmp_path / "posts.csv") == f"there is no {tmp_path}/posts.csv; correct the source"
+        assert refusal("memory://sources/none.csv") == "there is no memory://sources/none.csv; correct the source"
+        assert "is a folder; name one file in it" in refusal(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("error", "kind", "sentence"),
+        [
+            (PermissionError(13, "Permission denied"), BadInput, "may not be read; give this user permission"),
+            (OSError(5, "Input/output error"), Unavailable, "could not be read (Input/output error); try again"),
+            (TimeoutError(), Unavailable, "could not be read (TimeoutError); try again"),
+        ],
+    )
+    def test_faults_of_opening(
+        self,
+        saved: Callable[..., Path],
+        monkeypatch: pytest.MonkeyPatch,
+        error: OSError,
+        kind: type[TaggerError],
+        sentence: str,
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise error
+
+        path = saved(CSV)
+        monkeypatch.setattr("builtins.open", fail)
+        with pytest.raises(kind) as caught:
+            read(path)
+        assert f"{path} {sentence}" in str(caught.value)
+
+    def test_missing_backend(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        backend = {"class": "no_such_package.Files", "err": "Install nosuchfs to access cloud://"}
+        monkeypatch.setitem(known_implementations, "cloud", backend)
+        assert (
+            refusal("cloud://key:secret@bucket/posts.csv?sig=1")
+            == "cloud://bucket/posts.csv needs a package that is not installed: Install nosuchfs to access cloud://"
+        )
+        assert "nope://x cannot be opened (Protocol not known: nope)" in refusal("nope://x")
+
+    def test_a_backends_complaint_shows_no_secrets(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(url: str) -> None:
+            raise ValueError(f"no bucket in {url}")
+
+        monkeypatch.setattr(fsspec, "url_to_fs", fail)
+        assert refusal("s3://key:secret@b") == "s3://b cannot be opened (no bucket in s3://b); correct the source"
+
+    def test_a_backends_own_exceptions_are_worth_another_try(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class NoCredentials(Exception):
+            pass
+
+        def fail(*_: object) -> None:
+            raise NoCredentials("secret")
+
+        monkeypatch.setattr(fsspec, "url_to_fs", fail)
+        assert refusal("s3://bucket/posts.csv", Unavailable) == (
+            "s3://bucket/posts.csv could not be opened (NoCredentials); check access to it and try again"
+        )
+
+    def test_an_abandoned_file_is_closed(self, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        opened: list[io.IOBase] = []
+
+        def remember(source: str) -> io.IOBase:
+            opened.append(Path(source).open("rb"))  # noqa: SIM115
+            return opened[-1]
+
+        monkeypatch.setattr(open, "_file", remember)
+        blocks = reader.read(str(saved(b"post,tags\n" + b"how,c\n" * 9000)), text_column="post", tag_column="tags")
+        next(blocks)
+        assert not opened[0].closed
+        blocks.close()  # type: ignore[attr-defined]
+        assert opened[0].closed
+
+
+class Served(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    asked: list[str | None]
+
+    def do_GET(self) -> None:
+        Served.asked.append(self.headers["Accept-Encoding"])
+        getattr(self, self.path.strip("/").partition("?")[0].partition(".")[0])()
+        self.close_connection = True
+
+    def answer(self, body: bytes, status: int = 200, length: int | None = None, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Connection": "close", **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def good(self) -> None:
+        self.answer(CSV)
+
+    def packed(self) -> None:
+        self.answer(gzip.compress(CSV))
+
+    def encoded(self) -> None:
+        self.answer(gzip.compress(CSV), Content_Encoding="gzip")
+
+    def columnar(self) -> None:
+        file = io.BytesIO()
+        pq.write_table(pa.table({"post": ["how"], "tags": ["java"]}), file)
+        self.answer(file.getvalue())
+
+    def moved(self) -> None:
+        self.answer(b"", 302, Location="/good")
+
+    def circle(self) -> None:
+        self.answer(b"", 302, Location="/circle")
+
+    def missing(self) -> None:
+        self.answer(b"<html>", 404)
+
+    def busy(self) -> None:
+        self.answer(b"", 429)
+
+    def broken(self) -> None:
+        self.answer(b"", 500)
+
+    def short(self) -> None:
+        self.answer(CSV, length=5000)
+
+    def endless(self) -> None:  # neither a length nor chunks: the connection's end is the body's
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(CSV)
+
+    def chunked(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"a\r\npost,tags\n\r\n")  # and no last chunk
+
+    def forever(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(CSV * 1000)
+
+    def vast(self) -> None:
+        self.answer(CSV, length=10**15)
+
+    def silent(self) -> None:
+        self.answer(CSV, length=5000)
+        self.wfile.flush()
+        Served.over.wait(5)
+
+    over = threading.Event()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class TestHttp:
+    @pytest.fixture
+    def server(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        Served.asked = []
+        Served.over.clear()
+        with ThreadingHTTPServer(("127.0.0.1", 0), Served) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            yield f"http://127.0.0.1:{server.server_port}"
+            Served.over.set()
+            server.shutdown()
+            thread.join()
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("path", ["good", "packed", "packed.csv.gz?x=1", "encoded", "moved", "endless"])
+    def test_csv(self, server: str, path: str) -> None:
+        assert read(f"{server}/{path}") == (CSV_POSTS, [])
+        assert set(Served.asked) == {"identity"}
+
+    def test_parquet(self, server: str) -> None:
+        assert read(f"{server}/columnar.parquet") == ([("how", "java", 1)], [])
+
+    @pytest.mark.parametrize(
+        ("path", "kind", "sentence"),
+        [
+            ("missing", BadInput, "answered 404 Not Found; correct the URL or the access to it"),
+            ("busy", Unavailable, "answered 429 Too Many Requests; try again later"),
+            ("broken", Unavailable, "answered 500 Internal Server Error; try again later"),
+            ("short", Unavailable, "ended after 33 of 5,000 bytes; try again later"),
+            ("chunked", Unavailable, "could not be fetched (RemoteProtocolError); try again later"),
+            ("circle", BadInput, "cannot be fetched (TooManyRedirects); correct the URL"),
+            ("good.csv.gz", BadInput, "is truncated or corrupt: its name ends in .gz"),
+        ],
+    )
+    def test_refusals(self, server: str, path: str, kind: type[TaggerError], sentence: str) -> None:
+        source = f"{server}/{path}".replace("://", "://user:secret@") + "?token=secret"
+        assert refusal(source, kind).startswith(f"{server}/{path} {sentence}")
+
+    @pytest.mark.parametrize("path", ["forever", "vast"])
+    def test_a_download_without_end_is_given_up(self, server: str, path: str) -> None:
+        with pytest.raises(BadInput, match="holds more than max_source_bytes=1,000,000; name a smaller source"):
+            next(reader.read(f"{server}/{path}", text_column="post", tag_column="tags", max_bytes=10**6))
+
+    def test_a_slow_download_is_given_up(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(open, "LONGEST_DOWNLOAD", 0)
+        assert "was not fetched within 0 seconds; try again later" in refusal(f"{server}/good", Unavailable)
+
+    def test_timeout(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(open, "TIMEOUT", httpx.Timeout(0.2))
+        assert "/silent could not be fetched (ReadTimeout)" in refusal(f"{server}/silent", Unavailable)
+
+    def test_nobody_listens(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            port = bound.getsockname()[1]
+            assert "Connection refused" in refusal(f"http://127.0.0.1:{port}/x.csv", Unavailable)
+
+    @pytest.mark.parametrize("url", ["http://", "http://[::1", "https:///posts.csv"])
+    def test_no_url(self, url: str) -> None:
+        assert f"{url} cannot be fetched" in refusal(url)
+
+    def test_the_temporary_file_is_gone_after_an_abandoned_reading(self, server: str, tmp_path: Path) -> None:
+        blocks = reader.read(f"{server}/good", text_column="post", tag_column="tags")
+        next(blocks)
+        del blocks
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("posts?.csv", "posts?.csv"),
+        ("/data/a@b/posts.csv", "/data/a@b/posts.csv"),
+        ("https://h/posts.csv", "https://h/posts.csv"),
+        ("https://user:pass@h:8080/a@b/posts.csv?sig=secret#x", "https://h:8080/a@b/posts.csv"),
+        ("https://user:p@ss@h/posts.csv", "https://h/posts.csv"),
+        ("s3://key:secret@bucket/posts.csv?versionId=1", "s3://bucket/posts.csv"),
+        ("zip://posts.csv::https://u:p@h/a.zip?sig=secret", "zip://posts.csv::https://h/a.zip"),
+        ("simplecache::https://h/a.csv?sig=secret::memory://b", "simplecache::https://h/a.csv::memory://b"),
+        ("sample://posts?rows=5&seed=1", "sample://posts?rows=5&seed=1"),
+    ],
+)
+def test_shown_has_no_secrets(source: str, expected: str) -> None:
+    assert shown(source) == expected
+
+
+def test_invented_posts() -> None:
+    accepted, rejected = read("sample://posts?rows=1500&seed=3")
+    assert [row for _, _, row in accepted] == list(range(1, 1501))
+    assert rejected == []
+    assert [(post, None, row) for post, _, row in accepted] == read("sample://posts?rows=1500&seed=3", None)[0]
+    assert "is no sample of invented posts" in refusal("sample://posts?rows=0")
+
+
+def test_the_real_posts_are_all_accepted(real_posts: Path) -> None:
+    accepted, rejected = read(real_posts)
+    assert (len(accepted), len(rejected)) == (16_000, 0)
+    assert {tag for _, tag, _ in accepted} == {"c#", "java", "javascript", "python"}
