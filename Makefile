@@ -6,6 +6,9 @@ SHELL := bash
 
 # Airflow finds airflow.cfg and dags/ here, and writes its database and logs here (all of it is git-ignored).
 export AIRFLOW_HOME := $(CURDIR)
+# Scheduler, API server and tasks write to one SQLite file: by default each gives up after waiting five seconds for the
+# others, and a run that was triggered meanwhile is lost. A database of your own, in this variable, wins.
+export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN ?= sqlite:///$(AIRFLOW_HOME)/airflow.db?timeout=60
 # Without its bytecode TensorFlow takes 17 seconds to import instead of 6, in every task.
 unexport PYTHONDONTWRITEBYTECODE
 export UV_COMPILE_BYTECODE := 1
@@ -14,16 +17,20 @@ UV_VERSION := 0.13.9
 UV := $(shell command -v uv || echo .uv/bin/uv)
 BIN := .venv/bin
 
-.PHONY: help install demo test lint bench fuzz airflow lock clean
+.PHONY: help install demo test quick code lint docs picture bench fuzz airflow lock clean
 
 help:
-	@echo 'make demo     set up, run the whole DAG through Airflow on invented posts, and say how to ask the model'
+	@echo 'make demo     set up, run the whole DAG through Airflow on synthetic posts, and say how to ask the model'
 	@echo 'make test     set up, check the code, and run the tests'
+	@echo 'make quick    what to run before each commit, in two minutes: format, style, types, imports, and the fast tests'
 	@echo 'make airflow  the Airflow UI and its scheduler, on http://localhost:8080'
-	@echo 'make bench    measure beside the notebook, Keras and scikit-learn'
+	@echo 'make docs     the documentation as a site, on http://localhost:8000'
+	@echo 'make picture  take the picture of the UI that README shows, by the browser test'
+	@echo 'make bench    compare with the notebook, Keras and scikit-learn'
 	@echo 'make fuzz     break sources of every form for MINUTES=6, and see that each is read or refused'
-	@echo 'make lint     format, style, types, the direction of imports, container files, advisories of the dependencies'
-	@echo 'make lock     resolve the dependencies of pyproject.toml anew into requirements.lock'
+	@echo 'make lint     format, style, types, the direction of imports, documentation, container files, advisories of the'
+	@echo '              dependencies'
+	@echo 'make lock     resolve the dependencies of pyproject.toml again into requirements.lock'
 
 install: .venv/installed
 
@@ -40,28 +47,45 @@ install: .venv/installed
 # Airflow's own lines go to the log; what the stages say is shown.
 demo: install
 	@mkdir -p logs
-	@echo 'Airflow runs the six tasks of stackoverflow_tagger on 4,000 invented posts (its log: logs/demo.log)'
+	@echo 'Airflow runs the six tasks of stackoverflow_tagger on 4,000 synthetic posts (its log: logs/demo.log)'
 	@$(BIN)/airflow db migrate > logs/demo.log 2>&1
 	@$(BIN)/airflow dags test stackoverflow_tagger 2>&1 | tee -a logs/demo.log \
-	  | sed -un 's/^[^[]*\[[a-z ]*\] \(.*[^ ]\) *\[\(pipeline\.[a-z]*\|stackoverflow_tagger\)\].*/  \1/p' \
+	  | sed -un 's/^[^[]*\[[a-z ]*\] \(.*[^ ]\) *\[\(pipeline[a-z._]*\|stackoverflow_tagger\)\].*/  \1/p' \
 	  || { echo 'the run failed: the end of logs/demo.log says why'; exit 1; }
 	@echo
 	@$(BIN)/tagger show
 
-lint: install
+# The theme prints an advertisement unless told not to.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+
+code: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# Not --quiet, which hides the warnings from --strict, too.
+lint: code
+	$(MKDOCS) build --strict
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
 	$(BIN)/python tools/audit.py --uv $(UV)
 
-# A scheduler, a browser and SQLite want the machine to themselves; all else shares it, a file at a time, the longest
-# first.
+docs: install
+	$(MKDOCS) serve --strict
+
+picture: install
+	SCREENSHOTS=build/screenshots $(BIN)/pytest tests/dags/test_scheduler.py -k turns_green
+	cp build/screenshots/run.png docs/images/airflow.png
+
+# A file at a time on each core, in the order of tests/conftest.py: the longest first.
+PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
 test: lint
-	$(BIN)/pytest tests/dags/test_scheduler.py
-	$(BIN)/pytest --ignore tests/dags/test_scheduler.py --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+quick: code
+	$(PYTEST) -m 'not slow'
 
 # Atheris is wanted here only, so it is in no lock: one wheel, by its hash, in a folder of its own.
 ATHERIS := atheris==3.0.0 --hash=sha256:8a5c8a781467c187da40fd29139784193e2647058831f837f675d0bb8cbd8746

@@ -1,1 +1,1 @@
-"""Speed beside the tools that people would use instead, measured in one process: `python -m benchmarks`."""
+"""Benchmarks that compare the pipeline with the tools that people would use instead: `python -m benchmarks`."""

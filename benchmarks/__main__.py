@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: print the table, a part as soon as it is measured, and write benchmarks/results.json."""
+"""Run all benchmarks, print a table of the results, and write benchmarks/results.json: `python -m benchmarks`."""
 
 import json
 import os
@@ -17,20 +17,23 @@ RESULTS = Path(__file__).with_name("results.json")
 
 
 def main() -> None:
-    """Measure everything."""
+    """Run the benchmarks in turn and print each one's rows when they are measured."""
     with TemporaryDirectory(prefix="tagger-bench-") as scratch:
         data, source, posts = load(Path(scratch))
         print(f"{len(posts):,} posts ({data}), {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n\n{head()}")
         rows = list[Row]()
-        for measured in _parts(source, posts):
+        for measured in _benchmarks(source, posts):
             rows += measured
             print(lines(measured), flush=True)
-    told = {"data": data, "machine": platform.machine(), "rows": [row.told() for row in rows]}
-    RESULTS.write_text(json.dumps(told, indent=2) + "\n")
+    results = {"data": data, "machine": platform.machine(), "rows": [row.to_dict() for row in rows]}
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def _parts(source: str, posts: list[str]) -> Iterator[list[Row]]:
-    """Text and training last, because from then on TensorFlow's threads are in this process."""
+def _benchmarks(source: str, posts: list[str]) -> Iterator[list[Row]]:
+    """Yield the rows of each benchmark.
+
+    Text and training come last, because they start TensorFlow's threads in this process.
+    """
     yield parse_rows()
     scripts = whole(source)
     yield whole_rows(scripts)

@@ -1,4 +1,7 @@
-"""Posts a second of tagging a file, from when the model is loaded: `python -m benchmarks.asking MODEL POSTS`."""
+"""Print how many posts of a file are tagged per second, without loading the model.
+
+Usage: `python -m benchmarks.asking MODEL POSTS`.
+"""
 
 import sys
 import time
@@ -10,13 +13,14 @@ from tempfile import TemporaryDirectory
 from pipeline import progress
 from pipeline.execution import predict
 from pipeline.settings import MAX_SOURCE_BYTES
+from pipeline.sources.source import Source
 
 took = list[float]()
 
 
 @contextmanager
 def _clock(*_: object) -> Iterator[progress.Advance]:
-    """The display of progress begins when the model is loaded."""
+    """Time the display of progress, which begins when the model is loaded."""
     start = time.perf_counter()
     yield lambda _: None
     took.append(time.perf_counter() - start)
@@ -24,7 +28,8 @@ def _clock(*_: object) -> Iterator[progress.Advance]:
 
 if __name__ == "__main__":
     model, source = sys.argv[1:]
-    progress.show_with(_clock)
     with TemporaryDirectory(prefix="tagger-bench-") as scratch:
-        done = predict.tag_file(Path(model), source, Path(scratch, "tags.parquet"), "post", MAX_SOURCE_BYTES)
+        done = predict.tag_file(
+            Path(model), Source.parse(source), Path(scratch, "tags.parquet"), "post", MAX_SOURCE_BYTES, _clock
+        )
     print(done.posts / took[0])

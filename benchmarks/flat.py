@@ -1,10 +1,9 @@
-"""Memory and time of each stage as the posts grow: `python -m benchmarks.flat [rows ...]`.
+"""Measure memory and time of each stage for growing numbers of posts: `python -m benchmarks.flat [rows ...]`.
 
-The posts are invented, 1,000 characters on average, and in one Parquet file. Each stage is a process of its own, so a
-peak is that stage's, with what it fetched, committed and imported: of the process and all that it started together
-(`ingest` decodes Parquet in a fork, `export` holds its model while another process proves it), looked at ten times a
-second. Seconds are of its work alone. The store is one, so `evaluate` compares with the live model from the second size
-on.
+The posts are synthetic, 1,000 characters on average, in one Parquet file. Each stage runs in its own process. Its peak
+of memory is sampled ten times a second and includes imports, fetching and committing, and the processes that it starts
+(`ingest` decodes Parquet in one, `export` runs the parity check in one). Its seconds are those of its work alone. All
+sizes share a store, so from the second size on `evaluate` compares with the live model.
 """
 
 import json
@@ -27,7 +26,7 @@ from pipeline.stages.plan import STAGES
 
 ROWS = (10_000, 30_000, 100_000)
 MORE = 205
-"""Characters of its own beginning that a post is lengthened by: invented ones have 795 on average."""
+"""Characters by which each post is lengthened, by repeating its beginning: synthetic posts have 795 on average."""
 
 BLOCKS_PER_GROUP = 64
 TAGGER = str(Path(sys.executable).with_name("tagger"))
@@ -36,7 +35,7 @@ LINE = "  {stage:<15}{peak_mib:>8,.0f} MiB{cpu_seconds:>9.1f} s CPU{seconds:>9.1
 
 
 def main(sizes: list[int], folder: Path = HERE, stages: Iterable[str] = STAGES) -> None:
-    """Print the table; write flat.json and flat.png into the folder."""
+    """Measure all sizes, print a table, and write flat.json and flat.png to the folder."""
     stages = list(stages)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
     measured = list[dict[str, Any]]()
@@ -60,7 +59,7 @@ def main(sizes: list[int], folder: Path = HERE, stages: Iterable[str] = STAGES) 
 
 
 def write(path: Path, rows: int) -> int:
-    """Invented posts as one Parquet file; how many characters they have together."""
+    """Write synthetic posts to one Parquet file, and return their total number of characters."""
     characters = 0
     with pq.ParquetWriter(path, posts.POSTS.remove(2)) as file:
         waiting = list[pa.RecordBatch]()
@@ -76,6 +75,7 @@ def write(path: Path, rows: int) -> int:
 
 
 def _longer(block: pa.RecordBatch) -> pa.RecordBatch:
+    """Lengthen each post by its own first MORE characters."""
     post = block.column("post")
     more = pc.utf8_slice_codeunits(post, 0, MORE)
     columns = [pc.binary_join_element_wise(post, more, " "), block.column("tag")]
@@ -83,19 +83,20 @@ def _longer(block: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _measured(stage: str, source: Path, rows: int) -> dict[str, Any]:
+    """Run one stage with `tagger` and return its peak of memory and its seconds."""
     store = ["--store", str(source.parent / "store")]
     command = [TAGGER, "run", *store, "--run", f"flat-{rows}", "--from", stage, "--until", stage]
     if stage == "ingest":
         settings = ("tag_column=tag", "epochs=1", "min_accuracy=0")
-        command += ["--source", str(source), *(part for setting in settings for part in ("--set", setting))]
+        command += ["--source", str(source), *(word for setting in settings for word in ("--set", setting))]
     took = spent(command)
-    told = json.loads(spent([TAGGER, "show", *store, "--json", f"flat-{rows}"]).printed)["stages"][stage]
-    of_its_work = {name: told[name] for name in ("cpu_seconds", "seconds")}
+    shown = json.loads(spent([TAGGER, "show", *store, "--json", f"flat-{rows}"]).printed)["stages"][stage]
+    of_its_work = {name: shown[name] for name in ("cpu_seconds", "seconds")}
     return {"stage": stage, "rows": rows, "peak_mib": round(took.peak_mib, 1), **of_its_work}
 
 
 def draw(measured: list[dict[str, Any]], path: Path) -> None:
-    """A line for each stage: peak memory and cores' time, by posts."""
+    """Plot peak memory and CPU seconds by the number of posts, a line for each stage."""
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     both = (("peak_mib", "peak memory, MiB"), ("cpu_seconds", "CPU seconds"))
     for axes, (name, title) in zip(figure.subplots(1, 2), both, strict=True):

@@ -1,6 +1,6 @@
 """The notebook of Google's article of December 2017 as one script: `python -m benchmarks.notebook posts.csv`.
 
-Nothing of the pipeline is in it. It prints the accuracy on the second half of the posts; the first half trains.
+It uses nothing of the pipeline. It trains on the first half of the posts and prints the accuracy on the second half.
 """
 
 import json
@@ -17,7 +17,7 @@ WORDS, EPOCHS, BATCH = 1000, 2, 128
 
 
 def main(path: str, folder: str) -> float:
-    """Read, tokenize, convert, train, evaluate, predict, export; the accuracy."""
+    """Do all that the notebook does, from reading the posts to exporting the model; return the accuracy."""
     data = pd.read_csv(path)
     half = len(data) // 2
     train_posts, test_posts = data["post"][:half], data["post"][half:]

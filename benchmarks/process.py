@@ -1,4 +1,4 @@
-"""A command in a process of its own, and what it took."""
+"""Runs a command in a process of its own and measures its time and memory."""
 
 import json
 import os
@@ -13,9 +13,10 @@ WATCH = str(Path(__file__).with_name("watch.py"))
 
 @dataclass(frozen=True)
 class Spent:
-    """Cores' time, user and system, with that of the processes it waited for; the clock's; and what it printed.
+    """What a command took, in seconds of CPU and of the clock, and what it printed.
 
-    `peak_mib` is what it and all that it started held together at the most, looked at ten times a second.
+    `cpu` is user and system time, with that of the processes it waited for. `peak_mib` is the peak memory of the
+    command and its descendants together, sampled ten times a second.
     """
 
     cpu: float
@@ -25,9 +26,9 @@ class Spent:
 
 
 def spent(command: Sequence[str], **variables: str) -> Spent:
-    """Run the command to its end, with these variables beside its environment; RuntimeError where it fails."""
-    watched = [sys.executable, "-IS", WATCH, *command]
-    told = json.loads(subprocess.check_output(watched, env=os.environ | variables))
-    if told["status"]:
-        raise RuntimeError(f"{' '.join(command)} ended with status {told['status']}\n{told['errors']}")
-    return Spent(**told["took"])
+    """Run the command, with these variables added to the environment; RuntimeError where it fails."""
+    watched = [sys.executable, "-I", WATCH, *command]
+    report = json.loads(subprocess.check_output(watched, env=os.environ | variables))
+    if report["status"]:
+        raise RuntimeError(f"{' '.join(command)} ended with status {report['status']}\n{report['errors']}")
+    return Spent(**report["took"])

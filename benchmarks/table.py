@@ -1,4 +1,4 @@
-"""What every benchmark gives: rows of one table, each with its peer and what it is to reach."""
+"""The table of results: each row compares a figure with a peer's and with the bound that was set for it."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 NOTEBOOK = "the article's notebook"
 
 SAME = 0.99
-"""An accuracy is the peer's if it is at least so many times that: at most 0.01 below."""
+"""The bound for accuracies: at least this ratio to the peer's, so at most 0.01 below it."""
 
 LINE = "{:<40}{:>8} {:<12}{:<32}{:>8}{:>7}{:>8}  {}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """Our figure of `what`, in `unit`, beside the peer's where there is one.
+    """Our figure of `what`, in `unit`, and the peer's if there is one.
 
-    `ratio` is of ours to the peer's. `reach` bounds the ratio, or our figure where there is no peer: from above where
-    `least`, the `unit` being one of which less is better, from below otherwise; None where nothing was set.
+    `reach` is the bound of the ratio of ours to the peer's, or of our figure if there is no peer; None if none was set.
+    With `least`, less is better and it is an upper bound, otherwise a lower bound.
     """
 
     what: str
@@ -34,24 +34,24 @@ class Row:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the bound holds; None where there is none."""
+        """Whether the bound holds; None if there is none."""
         if self.reach is None:
             return None
         figure = self.ours if self.ratio is None else self.ratio
         return figure <= self.reach if self.least else figure >= self.reach
 
-    def told(self) -> dict[str, Any]:
-        """The row as JSON can say it."""
+    def to_dict(self) -> dict[str, Any]:
+        """The row for results.json."""
         return asdict(self) | {"ratio": self.ratio, "reached": self.reached}
 
 
 def head() -> str:
-    """What the columns are."""
+    """The headings of the columns."""
     return LINE.format("what", "ours", "unit", "peer", "theirs", "ratio", "reach", "reached").rstrip()
 
 
 def lines(rows: list[Row]) -> str:
-    """A line a row."""
+    """Format the rows, one per line."""
     return "\n".join(_line(row) for row in rows)
 
 

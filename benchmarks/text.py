@@ -1,4 +1,4 @@
-"""Posts a second of counting words and making vectors, beside Keras and scikit-learn, in one process."""
+"""Measure how many posts per second are counted and vectorized, compared with Keras and scikit-learn."""
 
 import math
 import time
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from pyarrow.csv import write_csv
 from sklearn.feature_extraction.text import CountVectorizer
 
-import pipeline.model  # noqa: F401 - before TensorFlow, to keep it from talking about CUDA
+import pipeline.model  # noqa: F401 - before TensorFlow, to silence its messages about CUDA
 from benchmarks.table import Row
 from pipeline.data.words import Vocabulary, count_words, vectorize_all
 from pipeline.sources import reader, sample
+from pipeline.sources.source import Source
 
 REAL_POSTS = Path(__file__).parents[2] / "shared" / "data" / "stack-overflow-16k.csv"
 SIZE = 1000  # words of the vocabulary, as Keras's num_words
@@ -26,16 +27,16 @@ THREADS = (1, 2)
 FIT, TRANSFORM = "Keras fit_on_texts", "Keras texts_to_matrix"
 SK_FIT, SK_TRANSFORM = "CountVectorizer.fit", "CountVectorizer.transform"
 
-INVENTED = 16_000  # posts, where the real ones are not there
+SYNTHETIC = 16_000  # posts, if the real ones are missing
 
-BESIDE_KERAS = 10
-"""At least so many times Keras's pace, on two threads."""
+KERAS_RATIO = 10
+"""The bound: at least so many times the speed of Keras, on two threads."""
 
 
 def text_rows(posts: list[str], rounds: int = ROUNDS) -> list[Row]:
-    """Time all sides by turns on the same posts, given to ours as Arrow arrays, on one thread and on two; best rounds.
+    """Time all libraries in turn on the same posts, ours on one thread and on two, and compare their best rounds.
 
-    Raises AssertionError where Keras and ours do not agree on the vocabulary or on a single cell.
+    Raises AssertionError if the vocabulary or the vectors differ from those of Keras.
     """
     from tensorflow.keras.preprocessing.text import Tokenizer
 
@@ -62,7 +63,7 @@ def text_rows(posts: list[str], rounds: int = ROUNDS) -> list[Row]:
     seconds = dict.fromkeys(sides, math.inf)
     for _ in range(rounds):
         for side, work in sides.items():
-            made.pop(side, None)  # to give its memory back is no part of the next round
+            made.pop(side, None)  # freeing its memory must not count in the next round
             start = time.perf_counter()
             made[side] = work()
             seconds[side] = min(seconds[side], time.perf_counter() - start)
@@ -71,7 +72,7 @@ def text_rows(posts: list[str], rounds: int = ROUNDS) -> list[Row]:
         np.testing.assert_array_equal(_dense(made[_make(threads)]), made[TRANSFORM])
     rows = list[Row]()
     for threads in THREADS:
-        reach = BESIDE_KERAS if threads == max(THREADS) else None
+        reach = KERAS_RATIO if threads == max(THREADS) else None
         for what, peers in ((_count(threads), (FIT, SK_FIT)), (_make(threads), (TRANSFORM, SK_TRANSFORM))):
             ours, theirs, others = (len(posts) / seconds[side] for side in (what, *peers))
             rows += [Row(what, "posts/s", ours, peers[0], theirs, reach), Row(what, "posts/s", ours, peers[1], others)]
@@ -87,8 +88,8 @@ def _make(threads: int) -> str:
 
 
 def _vectors(batches: list[pa.Array], vocabulary: Vocabulary, threads: int) -> list[pa.RecordBatch]:
-    beside = (pa.record_batch({"post": batch}) for batch in batches)
-    return [vectors for _, vectors in vectorize_all(beside, vocabulary, size=SIZE, mode="binary", threads=threads)]
+    records = (pa.record_batch({"post": batch}) for batch in batches)
+    return [vectors for _, vectors in vectorize_all(records, vocabulary, size=SIZE, mode="binary", threads=threads)]
 
 
 def _dense(vectors: list[pa.RecordBatch]) -> NDArray[np.float32]:
@@ -99,15 +100,15 @@ def _dense(vectors: list[pa.RecordBatch]) -> NDArray[np.float32]:
     return matrix
 
 
-def load(folder: Path, real: Path = REAL_POSTS, invented: int = INVENTED) -> tuple[str, str, list[str]]:
-    """What the posts are, in words, the CSV file that they are in, and their texts.
+def load(folder: Path, real: Path = REAL_POSTS, synthetic: int = SYNTHETIC) -> tuple[str, str, list[str]]:
+    """Return a description of the posts, the path of their CSV file, and their texts.
 
-    Invented ones are written to the folder, because the notebook and the linear model read nothing but a file.
+    Synthetic posts are written to the folder, because the notebook and the linear model read only files.
     """
     name, path = real.name, real
     if not real.exists():
-        name, path = "invented, the real ones are not there", folder / "invented.csv"
-        posts = pa.Table.from_batches(block.select(["post", "tag"]) for block in sample.blocks(invented, seed=0))
+        name, path = "synthetic, because the real ones are missing", folder / "synthetic.csv"
+        posts = pa.Table.from_batches(block.select(["post", "tag"]) for block in sample.blocks(synthetic, seed=0))
         write_csv(posts.rename_columns(["post", "tags"]), path)
-    blocks = reader.read(str(path), text_column="post", tag_column="tags")
+    blocks = reader.read(Source.parse(str(path)), text_column="post", tag_column="tags")
     return name, str(path), [post for block in blocks for post in block.posts.column("post").to_pylist()]

@@ -1,7 +1,7 @@
-"""`tagger` under TensorFlow's profiler: `python -m benchmarks.traced FOLDER run --run NAME --from train --until train`.
+"""Run `tagger` under TensorFlow's profiler, and print which operations and tf.data iterators took the most time.
 
-Leaves in the folder what xprof shows as a time line, and prints which operations and which of tf.data's iterators took
-most. An iterator's time holds that of those which it reads.
+Usage: `python -m benchmarks.traced FOLDER run --run NAME --from train --until train`. The profile is written to the
+folder, for xprof. An iterator's time includes that of the iterators that it reads.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import pipeline.model  # noqa: F401 - before TensorFlow, to keep it from talking about CUDA
+import pipeline.model  # noqa: F401 - before TensorFlow, to silence its messages about CUDA
 from pipeline import cli
 
 TABLES = {"operations": re.compile(r"[^:]+:([A-Z_]\w+)$"), "tf.data's iterators": re.compile(r"(Iterator::[^#]+)")}
@@ -19,7 +19,7 @@ SHOWN = 12
 
 
 def main(folder: Path, arguments: list[str]) -> None:
-    """Run `tagger` with the arguments, then print a table of each kind."""
+    """Run `tagger` with the arguments, then print a table of operations and one of iterators."""
     import tensorflow as tf
 
     sys.argv = ["tagger", *arguments]
@@ -43,7 +43,7 @@ def _traces(folder: Path) -> Iterator[Path]:
 
 
 def _taken(trace: Path) -> list[tuple[str, float]]:
-    """What was done, and the milliseconds that it took."""
+    """Read the name and the milliseconds of each event from a profile."""
     from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
 
     planes = XSpace.FromString(trace.read_bytes()).planes

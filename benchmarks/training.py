@@ -1,4 +1,4 @@
-"""Pace and time of training the Estimator, beside the article's way and Keras's own, in one process."""
+"""Measure the speed of training, compared with the article's Estimator and with Keras's fit."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,34 +26,34 @@ from pipeline.store.runs import Run
 WORDS, MANY_WORDS = 1000, 20_000
 ROUNDS = 3
 FIRST = 2
-"""Steps that are not timed: on its first runs TensorFlow prepares the graph, with summaries and without."""
+"""The first steps, which are not timed: in them TensorFlow prepares the graph, with and without summaries."""
 
 ARTICLE, FIT = "numpy_input_fn, dense in memory", "Keras fit, dense in memory"
 
-BESIDE_ARTICLE, BESIDE_FEW = 1.5, 0.5
-"""At least so many times the article's pace, and with many words so much of the pace with few."""
+ARTICLE_RATIO, MANY_WORDS_RATIO = 1.5, 0.5
+"""The bounds: of the ratio to the article's speed, and of the ratio of the speeds with many words and with few."""
 
 
 @dataclass
 class Trained:
-    """Clock readings at the ends of the steps, seconds from the network's making on, and accuracy on the test posts."""
+    """One training: the time at the end of each step, the seconds of the whole call, and the accuracy."""
 
     ends: list[float]
     seconds: float = 0.0
     accuracy: float = 0.0
 
     def pace(self, examples: int, batch_size: int) -> float:
-        """Examples a second over all steps but the first; the last of an epoch may have fewer than a batch."""
+        """Examples per second over all steps but the FIRST."""
         return (examples - FIRST * batch_size) / (self.ends[-1] - self.ends[FIRST - 1])
 
 
 def training_rows(source: str, rounds: int = ROUNDS) -> list[Row]:
-    """Train on half of the posts in each way, by turns.
+    """Train on half of the posts in each way in turn.
 
-    A pace is that of the fastest round, without the first two steps, and with them without graph building and what ours
-    reads in advance: one window, of at most 16,384 posts. The seconds of the whole are of the shortest round, from the
-    making of the network until it is trained: conversion, graph, all reading of ours, and the Estimators' checkpoints.
-    An accuracy is the mean of the rounds.
+    A speed is that of the fastest round without its first two steps, and so without building the graph and without what
+    the pipeline reads in advance, one window of at most 16,384 posts. The seconds of the whole call, of the shortest
+    round, include all of that, the conversion of the network, and the Estimators' checkpoints. An accuracy is the mean
+    of the rounds.
     """
     with TemporaryDirectory(prefix="tagger-bench-") as scratch:
         few, many = (_vectors(Path(scratch, str(words)), source, words) for words in (WORDS, MANY_WORDS))
@@ -71,9 +71,9 @@ def training_rows(source: str, rounds: int = ROUNDS) -> list[Row]:
     name, name_many = (f"train, {words:,} words" for words in (WORDS, MANY_WORDS))
     whole, whole_many = (f"{each}, the whole call" for each in (name, name_many))
     return [
-        Row(name, "examples/s", ours.pace, ARTICLE, article.pace, BESIDE_ARTICLE),
+        Row(name, "examples/s", ours.pace, ARTICLE, article.pace, ARTICLE_RATIO),
         Row(name, "examples/s", ours.pace, FIT, fit.pace),
-        Row(name_many, "examples/s", ours_many.pace, f"ours, {WORDS:,} words", ours.pace, BESIDE_FEW),
+        Row(name_many, "examples/s", ours_many.pace, f"ours, {WORDS:,} words", ours.pace, MANY_WORDS_RATIO),
         Row(name_many, "examples/s", ours_many.pace, ARTICLE, article_many.pace),
         Row(whole, "s", ours.seconds, ARTICLE, article.seconds, least=True),
         Row(whole, "s", ours.seconds, FIT, fit.seconds, least=True),
@@ -85,7 +85,7 @@ def training_rows(source: str, rounds: int = ROUNDS) -> list[Row]:
 
 
 class _Way:
-    """All rounds of one way."""
+    """All rounds of one way: fastest speed, shortest time, mean accuracy."""
 
     def __init__(self, rounds: Sequence[Trained], examples: int, batch_size: int) -> None:
         self.pace = max(done.pace(examples, batch_size) for done in rounds)
@@ -94,7 +94,7 @@ class _Way:
 
 
 def _once(train: Callable[[Path], Trained]) -> Trained:
-    # What Estimator users have; ours turns it on by itself, and the peers may be faster without.
+    # The default of TensorFlow, which may be faster for the peers; the pipeline turns determinism on by itself.
     determinism.disable_op_determinism()
     with TemporaryDirectory(prefix="tagger-bench-") as scratch:
         return train(Path(scratch, "model"))
@@ -107,10 +107,8 @@ def _ours(folder: Path, vectors: Path, settings: Settings, tags: int) -> Trained
     def clock(*_: Any) -> Iterator[progress.Advance]:
         yield lambda steps: done.ends.append(time.perf_counter()) if steps else None
 
-    progress.show_with(clock)
     with _timed(done):
-        training.train(vectors, folder, settings, tags)
-    progress.show_with(progress.log_lines)
+        training.train(vectors, folder, settings, tags, clock, lambda folder, step: None)
     with network.trained(folder, settings, tags) as estimator:
         test = input_fn.testing(vectors, columns=settings.vocabulary_size, tags=tags)
         done.accuracy = float(estimator.evaluate(test)["accuracy"])
@@ -160,7 +158,7 @@ def _fit(settings: Settings, train: list[np.ndarray], test: list[np.ndarray]) ->
 
 
 def _network(settings: Settings, tags: int) -> tf.keras.Model:
-    """The article's network, for dense rows."""
+    """Build the article's network, for dense rows."""
     tf.keras.utils.set_random_seed(settings.seed)
     hidden = tf.keras.layers.Dense(settings.hidden_units, "relu", input_shape=(settings.vocabulary_size,), name="posts")
     model = tf.keras.Sequential([hidden, tf.keras.layers.Dense(tags, "softmax", name="labels")])
@@ -170,7 +168,7 @@ def _network(settings: Settings, tags: int) -> tf.keras.Model:
 
 
 def _vectors(folder: Path, source: str, words: int) -> tuple[Path, Settings, int]:
-    """The pipeline's vectors of the posts, the first half to train; the settings, and how many tags there are."""
+    """Run the pipeline up to vectorize; return the folder of vectors, the settings, and the number of tags."""
     run = Run(Store(str(folder / "store")), "bench")
     settings = Settings.of({"source": source, "train_fraction": 0.5, "vocabulary_size": words})
     run.begin(settings, datetime.now(UTC))
@@ -182,7 +180,7 @@ def _vectors(folder: Path, source: str, words: int) -> tuple[Path, Settings, int
 
 
 def _dense(vectors: tuple[Path, Settings, int], side: posts.Side) -> list[np.ndarray]:
-    """float32 [n, words] and one-hot float32 [n, tags]."""
+    """Read one side's vectors, float32 [n, words], and its one-hot labels, float32 [n, tags]."""
     folder, settings, tags = vectors
     table = pa.Table.from_batches(posts.batches(folder, side))
     labels = np.eye(tags, dtype=np.float32)[table.column("label").to_numpy()]

@@ -1,6 +1,6 @@
-"""Run a command and say what it took, as JSON: `python -IS benchmarks/watch.py COMMAND ...`.
+"""Run a command and print what it took, as JSON: `python -I benchmarks/watch.py COMMAND ...`.
 
-A small process between, because Linux begins a process's peak with that of the one which started it.
+It is a small process of its own, because on Linux a process's peak memory begins with that of the one which started it.
 """
 
 import json
@@ -8,61 +8,50 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
+
+import psutil
 
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
 class Memory(Thread):
-    """Looks at a process and all that it started, again and again; `most` is what they held together, in MiB.
+    """Samples the memory of a process and its descendants ten times a second; `most` is their peak together, in MiB.
 
-    Their own pages, of which those that a fork shares with its parent are not counted twice, and the libraries and
-    other mapped files of the one that has most of them: what several map is in memory once. Linux's "proportional"
-    size would say the same, but for the part that it ascribes to processes outside which map the same libraries.
+    It adds up their anonymous pages, counting those that a fork shares with its parent once, and the mapped files of
+    the process that maps most of them, because a library that several processes map is in memory once. (The
+    proportional set size that psutil reports would leave out the share of processes outside the tree.)
     """
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, root: psutil.Process) -> None:
         super().__init__(daemon=True)
-        self.first, self.most = first, 0.0
+        self.root, self.most = root, 0.0
 
     def run(self) -> None:
-        """Until this process ends."""
+        """Sample until this process ends."""
         while True:
             self.most = max(self.most, self._now())
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def _now(self) -> float:
         own, mapped = 0, [0]
-        for process in _tree(self.first):
-            with suppress(OSError, KeyError):  # it has ended
-                lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
-                kib = {name: int(size.split()[0]) for name, size in (line.split(":") for line in lines)}
-                own += kib["Pss_Anon"]
-                mapped.append(kib["Rss"] - kib["Anonymous"])
+        with suppress(psutil.NoSuchProcess):
+            for process in (self.root, *self.root.children(recursive=True)):
+                with suppress(OSError, KeyError):  # it has ended
+                    lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
+                    kib = {name: int(size.split()[0]) for name, size in (line.split(":") for line in lines)}
+                    own += kib["Pss_Anon"]
+                    mapped.append(kib["Rss"] - kib["Anonymous"])
         return (own + max(mapped)) / 1024
 
 
-def _tree(first: int) -> Iterator[int]:
-    """The process and its living descendants."""
-    children = dict[int, list[int]]()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(stat.parent.name))
-    waiting = [first]
-    while waiting:
-        yield (process := waiting.pop())
-        waiting += children.get(process, [])
-
-
 def main(command: list[str]) -> None:
-    """Print the status, the errors, and the fields of a `process.Spent`."""
+    """Run the command; print its exit status, its standard error, and the fields of a `process.Spent`."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
-    memory = Memory(process.pid)
+    memory = Memory(psutil.Process(process.pid))
     memory.start()
     printed, errors = process.communicate()
     wall, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,4 +1,4 @@
-"""A whole `tagger run`, the parse of the DAG file and the tagging of a file, each in processes of their own."""
+"""Measure a whole `tagger run`, the parse of the DAG file, and the tagging of a file, each in its own process."""
 
 import json
 import sys
@@ -11,10 +11,10 @@ from benchmarks.process import Spent, spent
 from benchmarks.table import NOTEBOOK, SAME, Row
 
 HALF = "train_fraction=0.5"
-"""As the posts' publisher split them, and as the peers do."""
+"""The split of the posts' publisher, which the peers use too."""
 
-BESIDE_NOTEBOOK, PARSE, TAGGED = 1.5, 0.3, 20_000
-"""At most so many times the notebook's CPU seconds; so many seconds; at least so many posts a second."""
+NOTEBOOK_RATIO, PARSE, TAGGED = 1.5, 0.3, 20_000
+"""The bounds: of the ratio to the notebook's CPU seconds, of the seconds of a parse, of posts tagged per second."""
 
 ROUNDS = 2
 PARSES = 5
@@ -33,7 +33,7 @@ print(time.perf_counter() - start[0], time.process_time() - start[1])
 
 @dataclass(frozen=True)
 class Whole:
-    """All rounds of the two scripts and of our run; of our last model its accuracy, and a file and a text tagged."""
+    """The results: all rounds of the two scripts and of our run; accuracy and speed of tagging of our last model."""
 
     notebook: list[Spent]
     linear: list[Spent]
@@ -49,7 +49,7 @@ class Whole:
 
 
 def whole(source: str, rounds: int = ROUNDS) -> Whole:
-    """A run from the posts to a published model and the two scripts that people would write, by turns."""
+    """Run, in turn, the pipeline from posts to published model, and the two scripts that people would write instead."""
     done = list[tuple[Spent, Spent, Spent]]()
     with TemporaryDirectory(prefix="tagger-bench-") as scratch:
         for number in range(rounds):
@@ -65,11 +65,11 @@ def whole(source: str, rounds: int = ROUNDS) -> Whole:
 
 
 def whole_rows(measured: Whole) -> list[Row]:
-    """Ours beside the two scripts: each one's best round, but most memory and mean accuracy; then what ours made."""
+    """Compare our run with the two scripts by best CPU time, largest memory and mean accuracy; then our tagging."""
     notebook, linear, ours = measured.notebook, measured.linear, measured.ours
     svm, run, accuracy = "TF-IDF + LinearSVC", "tagger run", measured.accuracy
     return [
-        Row(run, "CPU s", _cpu(ours), NOTEBOOK, _cpu(notebook), BESIDE_NOTEBOOK, least=True),
+        Row(run, "CPU s", _cpu(ours), NOTEBOOK, _cpu(notebook), NOTEBOOK_RATIO, least=True),
         Row(run, "CPU s", _cpu(ours), svm, _cpu(linear), least=True),
         Row(run, "MiB at most", _peak(ours), NOTEBOOK, _peak(notebook), least=True),
         Row(run, "MiB at most", _peak(ours), svm, _peak(linear), least=True),
@@ -97,7 +97,7 @@ def _accuracy(rounds: list[Spent]) -> float:
 
 
 def parse_rows(rounds: int = PARSES) -> list[Row]:
-    """Reading the DAG file in a fresh process, beyond `import airflow.sdk`; the median of several."""
+    """Measure the import of the DAG file in a new process, after `import airflow.sdk`; the median of several rounds."""
     read = [spent([sys.executable, "-c", READ, str(DAGS)]).printed.split() for _ in range(rounds)]
     clock, cpu = (median(map(float, figures)) for figures in zip(*read, strict=True))
     return [

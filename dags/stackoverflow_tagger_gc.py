@@ -1,4 +1,4 @@
-"""The DAG `stackoverflow_tagger_gc`: once a week, remove what retention lets go."""
+"""The DAG `stackoverflow_tagger_gc`: weekly garbage collection of old runs and versions."""
 
 import logging
 import os
@@ -6,15 +6,15 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from one_sentence import RETRIED, one_sentence
 from pipeline.execution.gc import collect
-from pipeline.settings import Settings
-from store_connection import store_of
+from pipeline.settings import read
+from tagger_airflow.failures import RETRIED, one_sentence
+from tagger_airflow.store import store_of
 
 DOC = """\
-Removes from the store what nothing kept refers to. **Kept** are the live version, the `keep_versions` live before it,
-the runs they descend from, and whatever is younger than `keep_days`. `tagger gc --dry-run` lists what would go, and
-why.
+Removes old runs and versions from the store. **Kept** are the live version, the last `keep_versions` live before it,
+the runs they were made by, and everything of the last `keep_days` days. `tagger gc --dry-run` lists what would be
+removed, and why.
 """
 
 log = logging.getLogger("stackoverflow_tagger")
@@ -23,20 +23,20 @@ with DAG(
     "stackoverflow_tagger_gc",
     description="Remove old runs and versions from the store",
     doc_md=DOC,
-    schedule="0 12 * * 0",  # not when `@weekly` runs the tagger, whose run is then under way
+    schedule="0 12 * * 0",  # not at midnight, when `@weekly` starts the tagger's run
     catchup=False,
     max_active_runs=1,
-    tags=["stackoverflow", "retention"],
+    tags=["stackoverflow", "garbage-collection"],
     default_args=RETRIED,
 ):
 
     @task(doc_md=DOC)
     def gc() -> dict[str, Any]:
-        """Remove, and return how many folders and bytes went."""
+        """Remove what is not kept, and return the number of folders and bytes removed."""
         folders = size = 0
         with one_sentence():
-            settings = Settings.read(os.environ)
-            for removal in collect(store_of(settings), settings):
+            _, deployment = read(os.environ)
+            for removal in collect(store_of(deployment), deployment):
                 folders, size = folders + 1, size + removal.bytes
                 log.info("removed %s (%s)", removal.path, removal.why)
         return {"folders": folders, "bytes": size}

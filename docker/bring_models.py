@@ -1,4 +1,4 @@
-"""Brings the live version from the store to a folder that TensorFlow Serving watches, and looks again and again."""
+"""Keeps a folder for TensorFlow Serving up to date with the live version in the store."""
 
 import logging
 import os
@@ -10,28 +10,29 @@ from pathlib import Path
 from pipeline.errors import Unavailable
 from pipeline.registry.card import MODEL
 from pipeline.registry.registry import Registry
-from pipeline.settings import Settings
+from pipeline.settings import read
 from pipeline.store.objects import Store
 
 SECONDS = 15
+"""Time between two looks at the store."""
 
 
 def bring(registry: Registry, folder: Path) -> int | None:
-    """Make the live version the only one in `folder`; None where none is live.
+    """Make the live version the only one in the folder, and return it; None where no version is live.
 
-    The new one is there, whole, before the old one goes: the server is never without.
+    The new version is complete before the old one is removed, so the server always has a model.
     """
     live = registry.live()
     if live is None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    place, beside = folder / str(live), folder.with_name("coming")
+    place, incoming = folder / str(live), folder.with_name("coming")
     if not place.exists():
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        registry.fetch(live, beside)
-        beside.rename(place)
-        logging.info("version %d is there", live)
+        shutil.rmtree(incoming, ignore_errors=True)
+        incoming.mkdir()
+        registry.fetch(live, incoming)
+        incoming.rename(place)
+        logging.info("version %d is ready to serve", live)
     for other in folder.iterdir():
         if other != place:
             shutil.rmtree(other)
@@ -39,9 +40,9 @@ def bring(registry: Registry, folder: Path) -> int | None:
 
 
 def main(top: Path) -> None:
-    """Look for ever. A store that does not answer is asked again, and `looked` grows old meanwhile."""
+    """Update the folder every SECONDS, and touch the file `looked` after each success, for the health check."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    registry = Registry(Store(Settings.read(os.environ).store))
+    registry = Registry(Store(read(os.environ)[1].store))
     while True:
         try:
             bring(registry, top / MODEL)

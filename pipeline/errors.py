@@ -1,42 +1,43 @@
-"""Every error a person is meant to read: one sentence that names the thing, the fault and the cure.
+"""The errors that users see. Each is one sentence that says what is wrong, where, and what to do.
 
-TaggerError                exit 1, trying again cannot help
+TaggerError                exit 1, a retry cannot help
 ├── BadInput               exit 2: settings, source or usage
-├── GateNotPassed          exit 3: the candidate did not earn publication
-├── StageOutOfOrder        exit 2: an earlier stage of the run is missing or was made anew since
-├── TrainingFailed         exit 1: the loss is no number, or training did not advance
-├── ExportRefused          exit 1: the exported model does not answer as the trained one
-├── VersionTaken           exit 1: the version is published already from another checkpoint
-├── Forbidden              exit 1: the store cannot be used so; trying again cannot help
-├── CorruptArtifact        exit 1: a stored file is not the one its manifest describes
-└── Unavailable            exit 1, trying again can help: a disk, a network, a store
+├── GateNotPassed          exit 3: the candidate is not good enough to be published
+├── StageOutOfOrder        exit 2: an earlier stage of the run is missing or was made again since
+├── TrainingFailed         exit 1: the loss is not a number, or training made no step
+├── ExportRefused          exit 1: the exported model answers differently from the trained one
+├── VersionTaken           exit 1: the version was published already from another checkpoint
+├── Forbidden              exit 1: the store refuses; a permission or a setting must change first
+├── CorruptArtifact        exit 1: a stored file is missing or was changed
+│   └── NewerFormat        exit 1: a stored document was written by a newer version of the pipeline
+└── Unavailable            exit 1, a retry may help: a disk, a network or the store failed
 """
 
 from typing import Any
 
 
-def inert(text: str) -> str:
-    r"""The text with characters that cannot be seen, and so could steer a terminal or forge a line, as \x1b."""
+def escape_control(text: str) -> str:
+    r"""Escape unprintable characters, as \x1b, because they could control a terminal or forge a line of a log."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class TaggerError(Exception):
-    """The root: `str(error)` is the sentence, in one line, and `exit_status` what `tagger` ends with."""
+    """Base class: `str(error)` is the sentence, on one line, and `exit_status` is the exit status of `tagger`."""
 
     exit_status = 1
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(inert(sentence))
+        super().__init__(escape_control(sentence))
 
 
 class BadInput(TaggerError):
-    """What was given cannot be used: a setting, a source, a command line."""
+    """A setting, a source or a command line cannot be used."""
 
     exit_status = 2
 
 
 class GateNotPassed(TaggerError):
-    """The candidate stays unpublished. `evidence`, the stage's summary, is kept with its files where there is one."""
+    """The candidate is not published. `evidence` is the stage's summary; unless empty, the stage's files are kept."""
 
     exit_status = 3
 
@@ -46,7 +47,7 @@ class GateNotPassed(TaggerError):
 
 
 class StageOutOfOrder(TaggerError):
-    """A stage was asked for before the stages it needs."""
+    """A stage that this one needs has not been run, or was run again since."""
 
     exit_status = 2
 
@@ -60,16 +61,20 @@ class ExportRefused(TaggerError):
 
 
 class VersionTaken(TaggerError):
-    """A version is published once, from one checkpoint."""
+    """The version was published already, from another checkpoint."""
 
 
 class Forbidden(TaggerError):
-    """The store cannot be used so by this user; trying again cannot help, a permission or a setting can."""
+    """The store refuses the operation; a retry cannot help, but another permission or setting can."""
 
 
 class CorruptArtifact(TaggerError):
-    """A file in the store has other bytes than were written."""
+    """A file in the store is missing, or has other bytes than were written."""
+
+
+class NewerFormat(CorruptArtifact):
+    """A stored document has a format that only a newer version of the pipeline can read."""
 
 
 class Unavailable(TaggerError):
-    """A disk, network or store did not answer; the same call may succeed later."""
+    """A disk, a network or the store failed; the same call may succeed later."""

@@ -1,4 +1,4 @@
-"""Progress of long work: a line in the log every ten seconds, or what the command line shows in its place."""
+"""Reports the progress of long tasks, by a function `track(task, unit, total)`; the default one logs lines."""
 
 import logging
 import time
@@ -9,14 +9,18 @@ from threading import Event, Thread
 SECONDS_BETWEEN_LINES = 10.0
 
 Advance = Callable[[int], None]
-Display = Callable[[str, str, int | None], AbstractContextManager[Advance]]
+Track = Callable[[str, str, int | None], AbstractContextManager[Advance]]
+"""`with track("train", "steps", 400) as advance: ... advance(1)`; the total is None if unknown."""
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def log_lines(task: str, unit: str, total: int | None) -> Iterator[Advance]:
-    """A line every ten seconds from a thread of its own, so that one slow step is no silence; and one at the end."""
+    """Log the progress every ten seconds and at the end.
+
+    A thread of its own logs the lines, so that they appear even during a single slow step.
+    """
     done, start, over = 0, time.monotonic(), Event()
 
     def advance(count: int) -> None:
@@ -41,17 +45,3 @@ def log_lines(task: str, unit: str, total: int | None) -> Iterator[Advance]:
         thread.join()
         if done:
             line()
-
-
-_display: Display = log_lines
-
-
-def show_with(display: Display) -> None:
-    """Replace the display, for a process that has a terminal."""
-    global _display
-    _display = display
-
-
-def track(task: str, unit: str, total: int | None = None) -> AbstractContextManager[Advance]:
-    """`with track("train", "steps", 400) as advance: ... advance(1)`; `total` where it is known."""
-    return _display(task, unit, total)

@@ -1,4 +1,4 @@
-"""Which sources a person at Airflow's trigger form may name, and which addresses their downloads may reach."""
+"""The rules for sources: which ones Airflow's runs may read, and that none carries or shows a secret."""
 
 import ipaddress
 import os
@@ -11,41 +11,57 @@ import httpx
 from pipeline.errors import BadInput
 
 SETTING = "TAGGER_ALLOWED_SOURCES"
+SAMPLE = "sample://"
 WEB = re.compile("https?://", re.IGNORECASE)
 LOCAL = re.compile("(?:file|local)://")
 PORTS = {"http": 80, "https": 443}
 
 SECRET_PARAMETER = re.compile(r"[?&][^=&#]*(?:token|sig|key|secret|passw|pwd|auth|cred)[^=&#]*=", re.IGNORECASE)
 ENCODED = re.compile("%(?:2[ef5]|5c|00)", re.IGNORECASE)
-"""Dot, slash, percent, backslash and NUL: what a server may decode into another path than the one compared."""
+"""An encoded dot, slash, percent sign, backslash or NUL, which a server may decode to another path."""
 
 GLOBAL_IPV6, NAT64 = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("64:ff9b::/96")
-INNER_IPV4 = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("168.63.129.16/32"))
-"""Where clouds (Oracle, Azure) speak to their machines, and which some releases of Python take for public."""
+CLOUD_INTERNAL = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("168.63.129.16/32"))
+"""Addresses of cloud metadata services (Oracle, Azure) that some releases of Python take for public ones."""
+
+
+def is_url(source: str) -> bool:
+    """Whether the source is a URL; any other is a path on this machine."""
+    return "://" in source
+
+
+def display(text: str) -> str:
+    """The source, or the message that quotes one, as it may be shown: a URL without user, password and query.
+
+    The query of a synthetic source stays, because it says which posts these are.
+    """
+    if not is_url(text) or (text.startswith(SAMPLE) and not SECRET_PARAMETER.search(text)):
+        return text
+    return re.sub(r"[?#].*|(?<=://)[^/?#]*@", "", text, flags=re.DOTALL)
 
 
 def refuse_secrets(source: str) -> None:
-    """BadInput where the source holds a user, a password or a token: it is stored with the run for all to read.
+    """Raise BadInput where the source holds a user, password or token: it is stored with the run for all to read.
 
-    A secret in the path, or in a parameter with an innocent name, cannot be told from the rest.
+    A secret in the path, or in a parameter with a harmless name, is not recognised.
     """
     users = re.findall(r"://([^/?#]*)@", source)
-    if any(WEB.match(source) or ":" in user for user in users) or ("://" in source and SECRET_PARAMETER.search(source)):
+    if any(WEB.match(source) or ":" in user for user in users) or (is_url(source) and SECRET_PARAMETER.search(source)):
         raise BadInput(
-            f"the source {_named(source)} carries a user, a password or a token, which would be kept with the run for "
-            "all to read; leave it out and give it by the storage's own environment variables (such as "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or download the file and name its path"
+            f"the source {_quoted(source)} contains a user, password or token, which would be stored with the run for "
+            "all to read: leave it out and pass it by the storage's own environment variables (such as "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or download the file and give its path"
         )
 
 
 def checked(source: str, allowed: Sequence[str]) -> str:
-    """What to open for the source: the real path of a file, any other source as it is.
+    """Check the source against the allow-list, and return what to open: a file's real path, or the URL unchanged.
 
-    `allowed` holds folders, whole paths all, and URLs; a URL allows itself and what is below it. Raises BadInput for
-    any other source, and for one that different programs may read differently.
+    `allowed` holds absolute paths of folders, and URLs; each allows itself and everything below it. Raises BadInput
+    for any other source, and for one that two programs could read in different ways.
     """
-    if trick := _trick(source):
-        raise BadInput(f"the source {_named(source)} is refused because it holds {trick}; write it without")
+    if ambiguity := _ambiguity(source):
+        raise BadInput(f"the source {_quoted(source)} is refused because it contains {ambiguity}: remove that")
     path = _path(source)
     if path is None and any(_below(source, url) for url in allowed if _path(url) is None):
         return source
@@ -56,36 +72,37 @@ def checked(source: str, allowed: Sequence[str]) -> str:
             return real
     cure = f"put the file in {folders[0]}, or " if folders else ""
     raise BadInput(
-        f"the source {_named(source)} is none that Airflow's runs may read; {cure}ask the operator to add it to "
+        f"the source {_quoted(source)} is not one that Airflow's runs may read: {cure}ask the operator to add it to "
         f"{SETTING}"
     )
 
 
 def reachable(address: str, port: int, allowed: Sequence[str]) -> bool:
-    """Whether the IP address is one of the public internet, or the very host, with this port, of an allowed URL."""
+    """Whether a download may connect to the IP address: a public one, or the host and port of an allowed URL."""
     return _public(ipaddress.ip_address(address)) or any(
         (address, port) == _site(url)[1:3] for url in allowed if WEB.match(url)
     )
 
 
 def _public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether the address belongs to the public internet; for an IPv4 address inside an IPv6 one, that one counts."""
     if isinstance(ip, ipaddress.IPv6Address):
         within = ip.ipv4_mapped or ip.sixtofour or (ipaddress.IPv4Address(ip.packed[-4:]) if ip in NAT64 else None)
         if within:
             return _public(within)
         return ip.is_global and ip in GLOBAL_IPV6
-    inner = ip.is_multicast or ip.is_reserved or any(ip in network for network in INNER_IPV4)
-    return ip.is_global and not inner
+    internal = ip.is_multicast or ip.is_reserved or any(ip in network for network in CLOUD_INTERNAL)
+    return ip.is_global and not internal
 
 
-def _trick(source: str) -> str | None:
-    """What makes a source ambiguous, or None."""
+def _ambiguity(source: str) -> str | None:
+    """What in the source two programs could read in different ways, or None."""
     web = WEB.match(source)
     if not source.isprintable() or source != source.strip():
-        return "characters that cannot be seen"
+        return "invisible characters"
     if "::" in source and not web:
         return "one URL within another"
-    if "://" not in source or LOCAL.match(source):
+    if not is_url(source) or LOCAL.match(source):
         return None
     place = re.split("[?#]", source)[0]
     if "\\" in source or ENCODED.search(place):
@@ -98,22 +115,22 @@ def _trick(source: str) -> str | None:
 
 
 def _path(source: str) -> str | None:
-    """The path of a source that is a file here, or None; a file:// URL without a whole path is as good as none."""
+    """The path of a source that is a local file, else None; also for a file:// URL without an absolute path."""
     if local := LOCAL.match(source):
         rest = source[local.end() :]
         return rest if rest.startswith("/") else None
-    return None if "://" in source else os.path.expanduser(source)
+    return None if is_url(source) else os.path.expanduser(source)
 
 
 def _below(source: str, url: str) -> bool:
-    """Whether the source is the URL or, from a '/' on, below it."""
+    """Whether the source is the URL itself or a path below it."""
     if not WEB.match(source):
         return not WEB.match(url) and _starts(source, url)
     if not WEB.match(url):
         return False
     scheme, *place, path = _site(url)
     asked_scheme, *asked_place, asked_path = _site(source)
-    if not place[0]:  # the scheme alone: any host, but one
+    if not place[0]:  # the scheme alone, as https://, allows every host
         return asked_scheme == scheme and asked_place[0] != ""
     return (asked_scheme, asked_place) == (scheme, place) and _starts(asked_path, path)
 
@@ -123,16 +140,15 @@ def _starts(text: str, start: str) -> bool:
 
 
 def _site(url: str) -> tuple[str, str, int, str]:
-    """Scheme, host, port and path, as the client that fetches it reads them; BadInput where it cannot."""
+    """Scheme, host, port and path as httpx, which fetches the URL, reads them; BadInput where it cannot."""
     try:
         read = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise BadInput(f"{_named(url)} is no URL ({error}); correct it") from None
+        raise BadInput(f"{_quoted(url)} is not a valid URL ({error}): correct it") from None
     host, path = read.raw_host.decode("ascii").removesuffix("."), read.raw_path.decode("ascii").partition("?")[0]
     return read.scheme, host, read.port or PORTS[read.scheme], path
 
 
-def _named(source: str) -> str:
-    """The source without what may be secret or would steer a terminal."""
-    plain = re.sub(r"[?#].*|(?<=://)[^/?#]*@", "", source, flags=re.DOTALL)[:200]
-    return plain if plain.isprintable() else ascii(plain)
+def _quoted(source: str) -> str:
+    """The source without secrets, cut to 200 characters."""
+    return display(source)[:200]

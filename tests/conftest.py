@@ -1,9 +1,14 @@
-"""Small runs to look at: made once, and copied by the tests that change them."""
+"""Fixtures and helpers of all tests: small posts, small runs, and an S3 server."""
 
 import csv
+import fcntl
 import os
+import shutil
+import socket
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,15 +16,19 @@ import pytest
 
 from pipeline.data import posts
 from pipeline.execution.runner import run_stage
+from pipeline.registry import model_cache
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import SAVED_MODEL
-from pipeline.settings import Settings
+from pipeline.settings import Deployment, Settings
+from pipeline.sources.source import Source
+from pipeline.stages.context import Context
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 
 REAL_POSTS = Path(__file__).parents[2] / "shared" / "data" / "stack-overflow-16k.csv"
+Once = Callable[[str, Callable[[Path], object]], Path]
 CREATED = datetime(2026, 1, 5, 6, 7, 8, tzinfo=UTC)
 
 TINY = [
@@ -35,14 +44,111 @@ TINY = [
 """Eight posts of two tags; with train_fraction 0.75 the first six train."""
 
 
-def write_posts(folder: Path, rows: Iterable[tuple[str, str]]) -> Path:
-    """What ingest leaves of these posts."""
+PACKAGES = {
+    "chromium": "chromium",
+    "initdb": "postgresql",
+    "postgres": "postgresql",
+    "psql": "postgresql",
+    "redis-server": "redis-server",
+}
+"""The programs that some tests start, and Debian's packages that hold them."""
+
+SLOW = [
+    "cluster/test_cluster.py",
+    "dags/test_scheduler.py",
+    "model/test_distributed.py",
+    "test_benchmarks.py",
+    "dags/test_tasks_test.py",
+    "dags/test_secrets.py",
+    "model/test_network.py",
+    "faults/test_killed.py",
+    "execution/test_cache.py",
+    "dags/test_dag.py",
+    "stages/test_evaluate.py",
+    "model/test_reproducible.py",
+    "execution/test_runner.py",
+    "execution/test_champion.py",
+    "stages/test_train.py",
+    "frozen/test_frozen.py",
+    "test_real_posts.py",
+    "test_flat.py",
+    "stages/test_export.py",
+    "cli/test_escape_control.py",
+    "fuzz/test_bytes.py",
+    "fuzz/test_hostile.py",
+    "faults/test_killed_by_hand.py",
+    "execution/test_shards.py",
+]
+"""The files of tests that `make quick` leaves out, the longest first, which is the order in which they are begun."""
+
+
+def programs(*names: str) -> dict[str, str]:
+    """Where these programs are, also those that Debian keeps off the path; skips the test where one is missing."""
+    debian = {path.name: str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/*"))}
+    found = {name: debian.get(name) or shutil.which(name) for name in names}
+    missing = list(dict.fromkeys(PACKAGES[name] for name in names if not found[name]))
+    if missing:
+        pytest.skip(f"needs {' and '.join(missing)} (apt-get install {' '.join(missing)})")
+    return {name: path for name, path in found.items() if path}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked with `needs` before anything is started for it."""
+    for mark in item.iter_markers("needs"):
+        programs(*mark.args)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Slow files are not even imported where they are not asked for."""
+    return True if config.option.markexpr == "not slow" and collection_path in _slow() else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = _slow()
+    for item in items:
+        if item.path in slow:
+            item.add_marker("slow")
+    items.sort(key=lambda item: slow.get(item.path, len(slow)))
+
+
+@cache
+def _slow() -> dict[Path, int]:
+    """Each slow file's place in the order."""
+    paths = [Path(__file__).parent / name for name in SLOW]
+    assert [path for path in paths if not path.is_file()] == []
+    return {path: place for place, path in enumerate(paths)}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """Say last of all, in one line, what was skipped and what it needs."""
+    yield
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal and terminal.stats.get("skipped"):
+        terminal.write_line(skipped(report.longrepr[2] for report in terminal.stats["skipped"]))
+
+
+def skipped(reasons: Iterable[str]) -> str:
+    """The line about tests that were skipped for these reasons, each of which begins with `needs`."""
+    counts = Counter(reason.removeprefix("Skipped: ").removeprefix("needs ") for reason in reasons)
+    what = (f"{count} {'tests need' if count > 1 else 'test needs'} {reason}" for reason, count in counts.most_common())
+    return f"skipped: {', '.join(what)}"
+
+
+def write_posts(folder: Path, rows: Iterable[tuple[str, str]], train_fraction: float = 0.75) -> Path:
+    """Write these posts as ingest does: the first are train posts, the rest test posts."""
     texts, tags = zip(*rows, strict=True)
     numbers = pa.array(range(1, len(texts) + 1), pa.int64())
     batch = pa.RecordBatch.from_arrays([pa.array(texts), pa.array(tags), numbers], schema=posts.POSTS)
     with posts.Writer(folder, "posts") as writer:
         writer.write(batch)
+    posts.divide(folder, posts.first_test_post(len(texts), train_fraction))
     return folder
+
+
+def context_of(settings: Settings, **deployment: object) -> Context:
+    """The context of a stage in a run with these settings."""
+    return Context(Source.parse(settings.source), Deployment.of(deployment))
 
 
 def write_csv(path: Path, rows: Iterable[tuple[str, str]], header: tuple[str, str] = ("post", "tags")) -> Path:
@@ -51,19 +157,26 @@ def write_csv(path: Path, rows: Iterable[tuple[str, str]], header: tuple[str, st
     return path
 
 
+def free_port() -> int:
+    """A port of the loopback interface on which nothing listens."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file under a folder, by name."""
+    """The content of every file under a folder, by name."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("TAGGER_")]:
         monkeypatch.delenv(name)
 
 
 def small_version(store: Store, version: int, folder: Path, *, created: datetime, publish: bool = True) -> Run:
-    """A run that did ingest and export, the latter twice, each a file of few bytes, and published the version."""
+    """A run whose stages left tiny files (ingest once, export twice), and which published the version."""
     run = Run(store, f"run{version}")
     run.begin(Settings(), created)
     out = folder / f"out{version}"
@@ -82,12 +195,18 @@ def small_version(store: Store, version: int, folder: Path, *, created: datetime
             accuracy=0.9,
             macro_f1=0.9,
             tags=2,
-            invented=False,
+            synthetic=False,
             published=created.isoformat(),
             files=manifest.files,
         )
-        Registry(store).publish(card, beside=Registry(store).live())
+        Registry(store).publish(card, compared_with=Registry(store).live())
     return run
+
+
+@pytest.fixture(autouse=True)
+def own_model_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Give each test a model cache of its own."""
+    monkeypatch.setattr(model_cache, "cache_folder", cache(lambda: tmp_path_factory.mktemp("models")))
 
 
 @pytest.fixture
@@ -97,38 +216,79 @@ def tiny_posts(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def new_run(tmp_path: Path) -> Callable[..., Run]:
-    """A run that has begun, on a source of TINY posts, in a store under tmp_path."""
+    """A function that begins a run on the TINY posts, in a store under tmp_path."""
 
-    def begin(name: str = "a", **values: object) -> Run:
-        source = write_csv(tmp_path / "posts.csv", TINY)
-        tiny = {"source": str(source), "train_fraction": 0.75, "vocabulary_size": 20, "hidden_units": 8, "epochs": 60}
-        run = Run(Store(str(tmp_path / "store")), name)
-        run.begin(Settings.of(tiny | {"batch_size": 2, "min_accuracy": 0.5} | values), CREATED)
-        return run
+    return partial(begin_tiny, tmp_path)
 
-    return begin
+
+def begin_tiny(folder: Path, name: str = "a", **values: object) -> Run:
+    """Begin a run on TINY posts, in a store in this folder."""
+    source = write_csv(folder / "posts.csv", TINY)
+    tiny = {"source": str(source), "train_fraction": 0.75, "vocabulary_size": 20, "hidden_units": 8, "epochs": 60}
+    run = Run(Store(str(folder / "store")), name)
+    run.begin(Settings.of(tiny | {"batch_size": 2, "min_accuracy": 0.5} | values), CREATED)
+    return run
+
+
+@pytest.fixture
+def first(once: Once, tmp_path: Path) -> Run:
+    """A run of all six stages on TINY posts, whose version is live; a copy, which may be changed."""
+
+    def make(folder: Path) -> None:
+        run = begin_tiny(folder, "first")
+        for stage in STAGES:
+            run_stage(stage, run)
+
+    shutil.copytree(once("first", make), tmp_path, dirs_exist_ok=True)
+    return Run(Store(str(tmp_path / "store")), "first")
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """All six stages on 2,000 invented posts; not to be changed."""
-    run = Run(Store(str(tmp_path_factory.mktemp("finished") / "store")), "finished")
-    run.begin(Settings.of({"source": "sample://posts?rows=2000&seed=5", "epochs": 3}), CREATED)
-    for stage in STAGES:
-        run_stage(stage, run)
-    return run
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes a folder once for all test processes of a session, and returns it; not to be changed."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        made, whole = base / name, base / f"{name}.whole"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not whole.exists():
+                shutil.rmtree(made, ignore_errors=True)
+                made.mkdir()
+                make(made)
+                whole.touch()
+        return made
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(once: Once) -> Run:
+    """All six stages on 2,000 synthetic posts; not to be changed."""
+
+    def run_in(folder: Path) -> Run:
+        return Run(Store(str(folder / "store")), "finished")
+
+    def make(folder: Path) -> None:
+        run = run_in(folder)
+        run.begin(Settings.of({"source": "sample://posts?rows=2000&seed=5", "epochs": 3}), CREATED)
+        for stage in STAGES:
+            run_stage(stage, run)
+
+    return run_in(once("finished", make))
 
 
 @pytest.fixture(scope="session")
 def real_posts() -> Path:
     if not REAL_POSTS.exists():
-        pytest.skip("the 16,000 real posts are not beside this checkout (../shared/data/stack-overflow-16k.csv)")
+        pytest.skip("needs the 16,000 real posts beside this checkout (../shared/data/stack-overflow-16k.csv)")
     return REAL_POSTS
 
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[dict[str, str]]:
-    """An S3 server over HTTP with an empty bucket `stores`; the variables by which a process finds it."""
+    """The environment variables of an S3 server over HTTP, which has the empty bucket `stores`."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)

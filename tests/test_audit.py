@@ -96,7 +96,7 @@ def audit(tmp_path: Path) -> Iterator[Audit]:
 def test_what_is_listed_is_passed_over(audit):
     done = audit(known={LISTED.package: LISTED.advisory, "first": LISTED.advisory})
     assert (done.returncode, done.stderr) == (0, "")
-    assert "audit: 2 of 2 packages are audited" in done.stdout
+    assert "audit: 2 of 2 packages were audited" in done.stdout
 
 
 def test_an_unlisted_advisory_is_red(audit):

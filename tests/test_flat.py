@@ -37,7 +37,7 @@ def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float | No
 def test_memory_does_not_grow_with_the_posts(peaks, stage):
     few, many = peaks[stage]
     if few is None:
-        pytest.skip("the system does not tell a process's peak memory")
+        pytest.skip("needs a system that tells a process's peak memory")
     assert many - few < ALLOWED
 
 

@@ -1,4 +1,4 @@
-"""The rules of docs/architecture.md that the import contracts of pyproject.toml cannot say."""
+"""The rules of docs/explanation/architecture.md that the import contracts of pyproject.toml cannot say."""
 
 import ast
 import configparser
@@ -35,7 +35,7 @@ def test_tensorflow_stays_in_its_room(path):
 
 def test_every_stage_has_a_module_of_its_name_and_needs_only_earlier_ones():
     names = list(STAGES)
-    assert {path.stem for path in (PACKAGE / "stages").glob("[!_]*.py")} == {*names, "plan"}
+    assert {path.stem for path in (PACKAGE / "stages").glob("[!_]*.py")} == {*names, "context", "plan"}
     for at, stage in enumerate(STAGES.values()):
         assert set(stage.needs) <= set(names[:at])
 
@@ -117,6 +117,6 @@ def test_airflow_keeps_its_secrets():
 def test_nothing_kept_in_git_can_be_written_by_everybody():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
-        pytest.skip("this is no git checkout")
+        pytest.skip("needs a git checkout")
     names = [name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
     assert not [name for name in names if (ROOT / name).stat().st_mode & 0o002]

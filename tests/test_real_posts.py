@@ -13,7 +13,7 @@ from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
-from tests.conftest import CREATED
+from tests.conftest import CREATED, context_of
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,11 @@ def test_no_row_of_them_is_set_aside(real_run, tmp_path):
     assert (summary["posts"], summary["rejected"]) == (16000, 0)
     assert summary["posts_by_tag"] == dict.fromkeys(["c#", "java", "javascript", "python"], 4000)
     real_run.fetch(real_run.manifest("ingest"), tmp_path)
-    rows = [row for batch in islice(posts.batches(tmp_path, "posts", ["row"]), 2) for row in batch[0].to_pylist()]
+    rows = [
+        row
+        for batch in islice(posts.batches(tmp_path, posts.of_side("train"), ["row"]), 2)
+        for row in batch[0].to_pylist()
+    ]
     assert rows == list(range(1, len(rows) + 1))
 
 
@@ -54,5 +58,5 @@ def test_with_a_threshold_out_of_reach_nothing_is_published(real_run, tmp_path):
     (tmp_path / "out").mkdir()
     strict = real_run.existing().settings.model_copy(update={"min_accuracy": 0.99})
     with pytest.raises(GateNotPassed, match=r"accuracy 0\.8\d+ on the test posts is below min_accuracy 0\.99"):
-        evaluate.run(inputs, tmp_path / "out", strict)
+        evaluate.run(inputs, tmp_path / "out", strict, context_of(strict))
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["verdict"] == "failed"

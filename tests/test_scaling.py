@@ -1,26 +1,65 @@
-"""The TFJob of docs/scaling.md, as far as it can be tried without Kubernetes."""
+"""The Kubernetes Job of docs/how-to/several-machines.md, as far as it can be tried without Kubernetes."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
+import pytest
 from ruamel.yaml import YAML
 
-from pipeline.store.runs import name_of
-from pipeline.tf_config import KINDS
+from pipeline.tf_config import KINDS, Place
 
-SCALING = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
-RUN = name_of("manual__2026-11-22T13:12:33.775667+00:00")
-[JOB] = [YAML(typ="safe").load(block) for block in re.findall("^```yaml\n(.+?)^```", SCALING, flags=re.M | re.S)]
-
-
-def test_kubernetes_may_call_it_so_whatever_the_run_is_called():
-    """Names of pods and services are made of it: RFC 1035's labels."""
-    metadata = JOB["metadata"]
-    name = metadata.get("name") or metadata["generateName"] + "x7k2q"
-    assert re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", name.replace("NAME", RUN))
+PAGE = (Path(__file__).parents[1] / "docs" / "how-to" / "several-machines.md").read_text()
+[MANIFEST] = re.findall("^```yaml\n(.+?)^```", PAGE, flags=re.M | re.S)
+SERVICE, JOB = YAML(typ="safe").load_all(MANIFEST)
+POD = JOB["spec"]["template"]["spec"]
+[CONTAINER] = POD["containers"]
+INDEXES = range(JOB["spec"]["completions"])
 
 
-def test_it_has_every_kind_of_process_and_one_chief():
-    replicas = {kind.lower(): process["replicas"] for kind, process in JOB["spec"]["tfReplicaSpecs"].items()}
-    assert set(replicas) == set(KINDS)
-    assert replicas["chief"] == 1
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> list[Place]:
+    """What each pod's command makes of its index: its place in the cluster, as this project reads TF_CONFIG."""
+    folder = tmp_path_factory.mktemp("bin")
+    tagger = folder / "tagger"
+    tagger.write_text('#!/bin/sh\n[ "$*" = "run --run NAME --from train --until train" ] && printf %s "$TF_CONFIG"\n')
+    tagger.chmod(0o755)
+    given = {each["name"]: each["value"] for each in CONTAINER["env"]}
+
+    def place(index: int) -> Place:
+        environment = given | {"JOB_COMPLETION_INDEX": str(index), "PATH": f"{folder}:{os.environ['PATH']}"}
+        done = subprocess.run(CONTAINER["command"], env=environment, capture_output=True, text=True, check=True)
+        found = Place.of(done.stdout)
+        assert found
+        return found
+
+    return [place(index) for index in INDEXES]
+
+
+def test_each_pod_is_another_process_and_every_kind_is_there(places):
+    assert len({str(place) for place in places}) == len(places)
+    assert {place.kind for place in places} == set(KINDS)
+    named = [(kind, index) for kind, found in places[0].addresses.items() for index in range(len(found))]
+    assert {*named, ("evaluator", 0)} == {(place.kind, place.index) for place in places}
+
+
+def test_a_pod_listens_under_the_name_that_the_others_know(places):
+    """Pod i of an indexed Job has the host name JOB-i, and below it the Service that is its subdomain."""
+    job, service = JOB["metadata"]["name"], SERVICE["metadata"]["name"]
+    for index, place in zip(INDEXES, places, strict=True):
+        if place.kind in place.addresses:
+            assert place.addresses[place.kind][place.index] == f"{job}-{index}.{service}:2222"
+    assert POD["subdomain"] == service
+    assert SERVICE["spec"]["selector"] == {"batch.kubernetes.io/job-name": job}
+
+
+def test_all_pods_run_at_once_and_the_chief_decides(places):
+    spec = JOB["spec"]
+    assert spec["parallelism"] == spec["completions"]
+    [rule] = spec["successPolicy"]["rules"]
+    assert places[int(rule["succeededIndexes"])].leads
+
+
+def test_nothing_is_recommended_that_its_maintainers_gave_up():
+    assert "kind: TFJob" not in PAGE

@@ -1,29 +1,22 @@
+from pathlib import Path
+
 import jsonschema
 import pytest
 
 from pipeline.errors import BadInput
-from pipeline.settings import Settings
+from pipeline.settings import Deployment, Settings, read, trigger_form
+from pipeline.source_policy import checked
 
 
-def test_defaults_are_the_articles():
-    settings = Settings()
-    assert (settings.vocabulary_size, settings.hidden_units, settings.epochs, settings.batch_size) == (
-        1000,
-        512,
-        2,
-        128,
-    )
-    assert (settings.vector_mode, settings.train_fraction, settings.min_accuracy) == ("binary", 0.8, 0.8)
-
-
-def test_values_given_win_over_variables_and_variables_over_defaults():
-    settings = Settings.read({"TAGGER_EPOCHS": "3", "TAGGER_SEED": "4", "HOME": "/"}, epochs="5")
+def test_given_values_override_variables_and_variables_override_defaults():
+    settings, _ = read({"TAGGER_EPOCHS": "3", "TAGGER_SEED": "4", "HOME": "/"}, epochs="5")
     assert (settings.epochs, settings.seed, settings.batch_size) == (5, 4, 128)
 
 
 @pytest.mark.parametrize("text", ["none", "", "NULL"])
-def test_none_can_be_said_in_letters(text):
-    assert Settings.read({"TAGGER_MIN_ACCURACY": text, "TAGGER_SCHEDULE": text}).min_accuracy is None
+def test_none_can_be_written_as_text(text):
+    settings, deployment = read({"TAGGER_MIN_ACCURACY": text, "TAGGER_SCHEDULE": text})
+    assert (settings.min_accuracy, deployment.schedule) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -51,10 +44,8 @@ def test_settings_cannot_be_changed():
 
 
 def test_every_setting_of_a_run_becomes_a_param_that_accepts_its_own_default():
-    params = Settings().params()
-    deployment = {"store", "store_connection", "shards", "schedule", "keep_versions", "keep_days", "allowed_sources"}
-    deployment.add("max_source_bytes")
-    assert set(params) == set(Settings.model_fields) - deployment
+    params = trigger_form(Settings(), Deployment())
+    assert list(params) == list(Settings.model_fields)
     for name, param in params.items():
         schema = {key: value for key, value in param.items() if key != "default"}
         assert schema["description"], name
@@ -63,7 +54,7 @@ def test_every_setting_of_a_run_becomes_a_param_that_accepts_its_own_default():
 
 @pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("dropout", 1), ("split", "random"), ("min_accuracy", 2)])
 def test_a_params_schema_refuses_what_settings_refuse(name, value):
-    schema = {key: value for key, value in Settings().params()[name].items() if key != "default"}
+    schema = {key: value for key, value in trigger_form(Settings(), Deployment())[name].items() if key != "default"}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(value, schema)
     with pytest.raises(BadInput):
@@ -71,4 +62,30 @@ def test_a_params_schema_refuses_what_settings_refuse(name, value):
 
 
 def test_a_setting_may_be_none_in_the_form_too():
-    assert Settings().params()["min_accuracy"]["type"] == ["number", "null"]
+    assert trigger_form(Settings(), Deployment())["min_accuracy"]["type"] == ["number", "null"]
+
+
+def test_the_form_describes_the_sources_it_accepts(monkeypatch, tmp_path):
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    here = Deployment(allowed_sources="sample://, https://posts.org/all, data")
+    assert trigger_form(Settings(), here)["source"]["description"] == (
+        "Where the posts are: the source that this form starts with; sample://posts?rows=N&seed=N for synthetic posts; "
+        f"a CSV, CSV.gz or Parquet file at or below https://posts.org/all or {tmp_path}/data. The operator can allow "
+        "more (TAGGER_ALLOWED_SOURCES)."
+    )
+    for source in ("sample://posts?rows=9&seed=1", "https://posts.org/all/of.csv", f"{tmp_path}/data/posts.csv"):
+        assert checked(source, here.allowed) == source
+
+
+def test_the_form_offers_no_kind_of_source_that_is_not_allowed():
+    hint = trigger_form(Settings(), Deployment(allowed_sources="s3://ours"))["source"]["description"]
+    assert "sample://" not in hint
+    assert "at or below s3://ours." in hint
+    only_samples = trigger_form(Settings(), Deployment(allowed_sources="sample://"))
+    assert "file" not in only_samples["source"]["description"]
+
+
+def test_the_folder_that_the_form_names_by_default_is_there(monkeypatch):
+    monkeypatch.delenv("AIRFLOW_HOME", raising=False)
+    [folder] = [place for place in Deployment().allowed if "://" not in place]
+    assert Path(folder).is_dir()

@@ -1,1 +1,1 @@
-"""Programs that look after the checkout; no part of the package."""
+"""Programs for maintaining the repository, which are not part of the installed package."""

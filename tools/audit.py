@@ -1,7 +1,7 @@
-"""Holds requirements.lock against known advisories and withdrawn releases, and says so where it could not.
+"""Checks the packages of requirements.lock for known security advisories and for withdrawn (yanked) releases.
 
-Red (status 1) for an advisory that SECURITY.md does not list and for a release that its index calls yanked. Where no
-advisory service can be asked that is no fault of the code: one line says that nothing was audited, and the status is 0.
+It fails (status 1) on an advisory that SECURITY.md does not list, and on a yanked release. Where no advisory service
+can be reached, it prints that nothing was audited and succeeds, because that is no fault of the code.
 """
 
 import argparse
@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 
 
 class Accepted(NamedTuple):
-    """A row of SECURITY.md's table: an advisory that is known of a pinned release, and why it is borne."""
+    """A row of SECURITY.md's table: an advisory for a pinned release, and the reason for accepting it."""
 
     advisory: str
     package: str
@@ -28,27 +28,27 @@ class Accepted(NamedTuple):
 
 
 def accepted(security: str) -> list[Accepted]:
-    """The rows whose first cell is an advisory's id and whose second is a package and its version."""
+    """Read the accepted advisories from SECURITY.md's text: table rows that start with an advisory's id."""
     row = re.compile(r"^\| ((?:CVE|GHSA|PYSEC)-[\w-]+) \| ([\w.-]+) ([\w.]+) \| .+ \| (.+) \|$", re.MULTILINE)
     return [Accepted(*found) for found in row.findall(security)]
 
 
 def pip_audit(requirements: Path, service: Sequence[str], ignored: Sequence[str] = ()) -> list[dict[str, Any]] | str:
-    """What pip-audit says of each package, or the reason why it says nothing."""
+    """Run pip-audit: its report on each package, or its error message where there is no report."""
     command = [BIN / "pip-audit", "--requirement", requirements, "--no-deps", "--disable-pip", "--format", "json"]
     command += ["--progress-spinner", "off", *service, *(f"--ignore-vuln={name}" for name in ignored)]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     try:
         packages: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
     except ValueError:
-        return (done.stderr.strip().splitlines() or ["pip-audit said nothing"])[-1]
+        return (done.stderr.strip().splitlines() or ["pip-audit printed nothing"])[-1]
     return packages
 
 
-def unknowing(service: Sequence[str], known: Sequence[Accepted]) -> str | None:
-    """Why the service cannot be relied on, or None: it must know one of the advisories that SECURITY.md lists.
+def unreliable(service: Sequence[str], known: Sequence[Accepted]) -> str | None:
+    """Check that the service knows one of the advisories in SECURITY.md, and return why not, or None.
 
-    Without this a service that knows no package at all, as a plain package index does not, is a clean audit.
+    Otherwise a service without any advisories, such as a plain package index, would pass for a clean audit.
     """
     with TemporaryDirectory() as folder:
         requirements = Path(folder, "requirements.txt")
@@ -63,17 +63,17 @@ def unknowing(service: Sequence[str], known: Sequence[Accepted]) -> str | None:
 
 
 def advisories(lock: Path, services: dict[str, Sequence[str]], known: Sequence[Accepted]) -> list[str]:
-    """A sentence for each advisory that applies and is not listed, by the first service that knows any."""
+    """Describe each advisory that applies and is not accepted, from the first service that is reliable."""
     reasons = []
     for name, service in services.items():
-        if reason := unknowing(service, known):
+        if reason := unreliable(service, known):
             reasons.append(f"{name}: {reason}")
             continue
         packages = pip_audit(lock, service, [row.advisory for row in known])
         if isinstance(packages, str):
             return [f"pip-audit failed: {packages}"]
         skipped = [package["name"] for package in packages if "skip_reason" in package]
-        print(f"audit: {len(packages) - len(skipped)} of {len(packages)} packages are audited ({name})")
+        print(f"audit: {len(packages) - len(skipped)} of {len(packages)} packages were audited ({name})")
         if skipped:
             print(f"audit: NOT AUDITED, because {name} does not know them: {', '.join(skipped)}")
         return [
@@ -87,20 +87,20 @@ def advisories(lock: Path, services: dict[str, Sequence[str]], known: Sequence[A
 
 
 def yanked(lock: Path, uv: str) -> list[str]:
-    """A sentence for each pinned release that its index calls yanked."""
+    """Describe each pinned release that has been yanked from its index."""
     command = [uv, "pip", "compile", "--no-deps", "--universal", "--python-version=3.11", str(lock)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        print(f"audit: yanked releases were not looked for ({done.stderr.strip().splitlines()[0]})")
+        print(f"audit: yanked releases were not checked ({done.stderr.strip().splitlines()[0]})")
     return re.findall(r"^warning: (.+ is yanked.*)$", done.stderr, re.MULTILINE)
 
 
 def main() -> int:
-    """Exit status: 1 where something is found, else 0."""
+    """Run the audit, and return the exit status: 1 where something was found, else 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lock", type=Path, default=ROOT / "requirements.lock")
-    parser.add_argument("--uv", required=True, help="the program uv, which asks the index for yanked releases")
-    parser.add_argument("--osv-url", help="ask this service alone, which speaks as api.osv.dev/v1/query does")
+    parser.add_argument("--uv", required=True, help="path of uv, which checks for yanked releases")
+    parser.add_argument("--osv-url", help="use only this service, which has the API of api.osv.dev/v1/query")
     given = parser.parse_args()
     services: dict[str, Sequence[str]] = {
         "PyPI": ["--vulnerability-service=pypi"],

@@ -1,1 +1,1 @@
-"""What decides whether a run may go on: drift of its data, and the gate that a candidate must pass."""
+"""Checks that can stop a run: duplicates and drift in its data, and the gate before publication."""

@@ -1,12 +1,11 @@
-"""What may be wrong with a run's data: copies, and how far it is from what the live model was trained on."""
+"""Limits on what may be wrong with a run's data: duplicate posts, and drift from the live model's training data."""
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from scipy.special import rel_entr
+from scipy.spatial.distance import jensenshannon
 
 from pipeline.data.words import Vocabulary
 from pipeline.errors import BadInput
@@ -15,19 +14,20 @@ from pipeline.settings import Settings
 SENTENCES = {
     "duplicates": "{:.2%} of the posts are copies of an earlier one",
     "leaked": "{:.2%} of the test posts are copies of a train post, so accuracy is too high",
-    "tag_drift": "the tags are not shared out as those that the live model was trained on (divergence {:.4f})",
-    "word_drift": "the words are not those that the live model was trained on (divergence {:.4f})",
-    "unknown_words": "the share of words that the live model does not know rose by {:.4f}",
-    "length_change": "the median post is {:.2f} times as long or as short as that which the live model was trained on",
+    "tag_drift": "the distribution of tags differs from that in the live model's training data (divergence {:.4f})",
+    "word_drift": "the distribution of words differs from that in the live model's training data (divergence {:.4f})",
+    "unknown_words": "the share of words outside the live model's vocabulary rose by {:.4f}",
+    "length_change": "the median post length differs by a factor of {:.2f} from the live model's training data",
 }
-"""What each figure says. Its limits are the settings `warn_<figure>` and `fail_<figure>`."""
+"""The sentence for each figure; its limits are the settings `warn_<figure>` and `fail_<figure>`."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Posts as they are compared: how many bear each tag, the median length in characters, and how often words occur.
+    """The statistics of a set of posts by which drift is measured.
 
-    `words` may leave out rare ones; `occurrences` counts all.
+    `words` maps the most frequent words, in that order, to how often each occurs; `occurrences` counts all words, also
+    the rare ones that `words` leaves out.
     """
 
     posts_by_tag: dict[str, int]
@@ -37,7 +37,7 @@ class Corpus:
 
     @classmethod
     def of(cls, ingested: dict[str, Any], words: Path) -> Self:
-        """The corpus by the summary of its ingest and a folder with the counts of its words."""
+        """Build it from the summary of a run's ingest and the folder of a saved Vocabulary."""
         vocabulary = Vocabulary.load(words)
         counts = dict(zip(vocabulary.words.to_pylist(), vocabulary.counts.tolist(), strict=True))
         return cls(ingested["posts_by_tag"], ingested["median_characters"], counts, vocabulary.occurrences)
@@ -45,7 +45,11 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a corpus is from another, in the figures of SENTENCES: divergences in bits, 0 to 1."""
+    """How far one corpus is from another.
+
+    `tag_drift` and `word_drift` are divergences in bits, 0 to 1; `unknown_words` is a difference of shares;
+    `length_change` is a factor, 1 or more.
+    """
 
     tag_drift: float
     word_drift: float
@@ -54,14 +58,14 @@ class Drift:
 
 
 def measure(corpus: Corpus, live: Corpus) -> Drift:
-    """The corpus beside that of the live model, whose `words` are its vocabulary.
+    """Measure the drift of a corpus from the live model's, whose `words` are that model's vocabulary.
 
-    Divergences are Jensen and Shannon's to base 2 (Lin 1991); words outside the vocabulary count as one more word.
-    Where the corpus leaves out rare words, the vocabulary is taken to be no longer than its list.
+    Divergences are Jensen-Shannon's to base 2 (Lin 1991); all words outside the vocabulary count as one more word.
+    Where the corpus leaves out rare words, only as many words of the vocabulary are compared as the corpus lists.
     """
     tags = sorted(corpus.posts_by_tag.keys() | live.posts_by_tag.keys())
-    cut_short = sum(corpus.words.values()) < corpus.occurrences
-    words = list(live.words)[: len(corpus.words) if cut_short else None]
+    truncated = sum(corpus.words.values()) < corpus.occurrences
+    words = list(live.words)[: len(corpus.words) if truncated else None]
     now, then = (_shares(of.words, words, of.occurrences) for of in (corpus, live))
     longer, shorter = sorted((corpus.median_characters, live.median_characters), reverse=True)
     figures = Drift(
@@ -74,26 +78,32 @@ def measure(corpus: Corpus, live: Corpus) -> Drift:
 
 
 def _shares(counts: dict[str, int], names: list[str], total: int | None = None) -> np.ndarray:
-    """The share of each name and, last, of all others: float64 [len(names) + 1], sum 1."""
+    """The share of each name in the total and, last, of all other names: float64 [len(names) + 1], sum 1."""
     known = np.array([counts.get(name, 0) for name in names], float)
     total = int(known.sum()) if total is None else total
     return np.append(known, total - known.sum()) / total if total else np.append(known, 1.0)
 
 
 def _divergence(one: np.ndarray, other: np.ndarray) -> float:
-    middle = (one + other) / 2
-    return float(max(rel_entr(one, middle).sum() + rel_entr(other, middle).sum(), 0)) / 2 / math.log(2)
+    """The Jensen-Shannon divergence in bits; SciPy returns the distance, which is its square root."""
+    with np.errstate(invalid="ignore"):
+        distance = jensenshannon(one, other, base=2)
+    # For distributions equal but for rounding, SciPy may take the root of a number just below 0.
+    return float(np.nan_to_num(distance)) ** 2
 
 
 def judge(figures: dict[str, float], settings: Settings, cure: str, forced: str | None = None) -> list[str]:
-    """Reservations about the data; BadInput, which ends in the cure, above a limit unless a reason forces the run."""
-    refused, reservations = [], []
+    """Return a warning for each figure above its `warn_` limit; raise BadInput for those above their `fail_` limit.
+
+    `cure` ends the error's sentence. With `forced`, the reason to force the run, the errors become warnings too.
+    """
+    refusals, warnings = [], []
     for name, figure in figures.items():
         warn, fail = getattr(settings, f"warn_{name}"), getattr(settings, f"fail_{name}")
         if figure > fail:
-            refused.append(f"{SENTENCES[name].format(figure)}, more than fail_{name}={fail:g}")
+            refusals.append(f"{SENTENCES[name].format(figure)}, more than fail_{name}={fail:g}")
         elif figure > warn:
-            reservations.append(f"{SENTENCES[name].format(figure)}, more than warn_{name}={warn:g}")
-    if refused and not forced:
-        raise BadInput(f"{'; '.join(refused)}: {cure}")
-    return [*(f"{objection}; forced: {forced}" for objection in refused), *reservations]
+            warnings.append(f"{SENTENCES[name].format(figure)}, more than warn_{name}={warn:g}")
+    if refusals and not forced:
+        raise BadInput(f"{'; '.join(refusals)}: {cure}")
+    return [*(f"{refusal}; forced: {forced}" for refusal in refusals), *warnings]

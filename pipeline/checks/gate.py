@@ -1,4 +1,4 @@
-"""The gate: what a candidate must show, alone and beside the live model, to be published."""
+"""The gate: decides whether a candidate may be published, by thresholds and by comparison with the live model."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,32 +8,33 @@ from scipy.stats import binomtest
 
 from pipeline.settings import Settings
 
-CHANCE = 0.05
-"""McNemar's p-value from which on a difference is said to be chance."""
+SIGNIFICANCE = 0.05
+"""A difference with a p-value of this or more is reported as possibly due to chance."""
 
 RECALL_DROP = 0.1
-"""How far one tag's recall may fall below the champion's before the pass is one with reservations."""
+"""How far one tag's recall may fall below the champion's without a warning."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """A model on the test posts: which it tagged rightly (bool [posts]), and the recall of each tag it was asked.
+    """A model's results on the test posts.
 
-    `unasked` are the tags of which there is no test post.
+    `correct`, bool [posts], says which posts it tagged correctly; `recall` is by tag; `untested` are the tags that no
+    test post has, so their recall is unknown.
     """
 
     name: str
-    right: np.ndarray
+    correct: np.ndarray
     recall: dict[str, float]
-    unasked: tuple[str, ...] = ()
+    untested: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float:
-        """The share of test posts tagged rightly."""
-        return float(self.right.mean())
+        """The share of test posts tagged correctly."""
+        return float(self.correct.mean())
 
-    def told(self) -> dict[str, Any]:
-        """The figures, as JSON can say them."""
+    def to_dict(self) -> dict[str, Any]:
+        """Accuracy and worst recall, for decision.json."""
         worst = min(self.recall, key=self.recall.__getitem__)
         return {
             "name": self.name,
@@ -45,7 +46,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Incomparable:
-    """A champion that cannot be asked about these test posts, and why."""
+    """A live model that cannot be compared with the candidate, and why."""
 
     name: str
     why: str
@@ -53,14 +54,14 @@ class Incomparable:
 
 @dataclass(frozen=True)
 class Absent:
-    """No champion to be measured by, and why not."""
+    """There is no live model to compare with; `why` becomes a warning."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict, passed or failed, with what it rests on. `comparison` is None where there was no champion."""
+    """The gate's verdict, `passed` or `failed`, with its reasons; `comparison` is None where there was no champion."""
 
     verdict: str
     reasons: list[str]
@@ -70,83 +71,88 @@ class Decision:
 
 @dataclass
 class _Findings:
-    against: list[str] = field(default_factory=list)
-    reservations: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def decide(candidate: Scores, champion: Scores | Incomparable | Absent, settings: Settings) -> Decision:
-    """Hold the candidate against the thresholds and, on the same test posts, against the champion."""
+    """Compare the candidate with the thresholds and, on the same test posts, with the champion.
+
+    A `force_reason` overrides the champion, never a threshold.
+    """
     found = _Findings()
-    _alone(candidate, settings, found)
+    _check_thresholds(candidate, settings, found)
     comparison = None
     if isinstance(champion, Absent):
-        found.reservations.append(champion.why)
+        found.warnings.append(champion.why)
     elif isinstance(champion, Incomparable):
         comparison = {"champion": champion.name, "incomparable": champion.why}
-        _object(found, settings, f"the live model, {champion.name}, cannot be compared ({champion.why})")
+        _add_objection(
+            found, settings, f"the live model, {champion.name}, cannot be compared with this one ({champion.why})"
+        )
     else:
         comparison = compare(candidate, champion)
-        _beside(candidate, champion, comparison, settings, found)
-    return Decision("failed" if found.against else "passed", found.against, found.reservations, comparison)
+        _check_regression(candidate, champion, comparison, settings, found)
+    return Decision("failed" if found.reasons else "passed", found.reasons, found.warnings, comparison)
 
 
 def compare(candidate: Scores, champion: Scores) -> dict[str, Any]:
-    """The two on the same posts; the p-value is McNemar's exact test, two-sided, on the posts where they differ.
+    """Compare two models on the same posts, with the two-sided p-value of McNemar's exact test.
 
-    (McNemar 1947; exact form: the binomial test of one share of the discordant pairs against one half.)
+    That is the binomial test of one half on the posts that only one of the two tagged correctly (McNemar 1947).
     """
-    gained = int((candidate.right & ~champion.right).sum())
-    lost = int((champion.right & ~candidate.right).sum())
+    gained = int((candidate.correct & ~champion.correct).sum())
+    lost = int((champion.correct & ~candidate.correct).sum())
     p_value = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
     return {
-        "champion": champion.told(),
+        "champion": champion.to_dict(),
         "difference": round(candidate.accuracy - champion.accuracy, 6),
         "gained": gained,
         "lost": lost,
         "p_value": float(f"{p_value:.3g}"),
-        "more_than_chance": bool(p_value < CHANCE),
+        "more_than_chance": bool(p_value < SIGNIFICANCE),
     }
 
 
-def _alone(candidate: Scores, settings: Settings, found: _Findings) -> None:
-    accuracy, told = candidate.accuracy, candidate.told()
+def _check_thresholds(candidate: Scores, settings: Settings, found: _Findings) -> None:
+    accuracy, figures = candidate.accuracy, candidate.to_dict()
     if settings.min_accuracy is None:
-        found.against.append(
-            f"accuracy {accuracy:.4f} is held against no threshold, which is not a pass: set min_accuracy"
+        found.reasons.append(
+            f"min_accuracy is not set, so no model can pass: set it (the accuracy of this one is {accuracy:.4f})"
         )
     elif accuracy < settings.min_accuracy:
-        found.against.append(f"accuracy {accuracy:.4f} on the test posts is below min_accuracy {settings.min_accuracy}")
-    if candidate.unasked:
-        count, some = len(candidate.unasked), ", ".join(f"{tag!r:.60}" for tag in candidate.unasked[:5])
-        found.reservations.append(f"no test post bears {count} of the tags, so their recall is not known: {some}")
-    if told["worst_recall"] < settings.min_tag_recall:
-        found.against.append(
-            f"recall {told['worst_recall']:.4f} of tag {told['worst_tag']!r} is below min_tag_recall "
+        found.reasons.append(f"accuracy {accuracy:.4f} on the test posts is below min_accuracy {settings.min_accuracy}")
+    if candidate.untested:
+        count, some = len(candidate.untested), ", ".join(f"{tag!r:.60}" for tag in candidate.untested[:5])
+        found.warnings.append(f"{count} of the tags occur in no test post, so their recall is unknown: {some}")
+    if figures["worst_recall"] < settings.min_tag_recall:
+        found.reasons.append(
+            f"recall {figures['worst_recall']:.4f} of tag {figures['worst_tag']!r} is below min_tag_recall "
             f"{settings.min_tag_recall}"
         )
 
 
-def _beside(
+def _check_regression(
     candidate: Scores, champion: Scores, comparison: dict[str, Any], settings: Settings, found: _Findings
 ) -> None:
     fall = -comparison["difference"]
     chance = "more than chance" if comparison["more_than_chance"] else "may be chance"
-    told = (
+    sentence = (
         f"accuracy {candidate.accuracy:.4f} is {fall:.4f} below the {champion.accuracy:.4f} of the live model, "
         f"{champion.name}, on the same posts (p = {comparison['p_value']:g}, {chance})"
     )
     if fall > settings.max_regression:
-        _object(found, settings, f"{told}, more than max_regression {settings.max_regression}")
+        _add_objection(found, settings, f"{sentence}, more than max_regression {settings.max_regression}")
     elif fall > 0:
-        found.reservations.append(told)
+        found.warnings.append(sentence)
     for tag, recall in candidate.recall.items():
         if round(champion.recall[tag] - recall, 6) > RECALL_DROP:
-            found.reservations.append(f"recall of tag {tag!r} fell from {champion.recall[tag]:.4f} to {recall:.4f}")
+            found.warnings.append(f"recall of tag {tag!r} fell from {champion.recall[tag]:.4f} to {recall:.4f}")
 
 
-def _object(found: _Findings, settings: Settings, objection: str) -> None:
-    """What speaks against the candidate beside the champion, unless the run is forced."""
+def _add_objection(found: _Findings, settings: Settings, objection: str) -> None:
+    """Add a reason to fail the candidate, or only a warning if the run is forced."""
     if settings.force_reason:
-        found.reservations.append(f"{objection}; forced: {settings.force_reason}")
+        found.warnings.append(f"{objection}; forced: {settings.force_reason}")
     else:
-        found.against.append(objection)
+        found.reasons.append(objection)

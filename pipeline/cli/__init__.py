@@ -1,31 +1,69 @@
-"""`tagger`: the same stages without Airflow, and a look at what they left."""
+"""The command line `tagger`: runs the stages without Airflow, and shows and manages runs and models."""
 
+import re
 import sys
 import traceback
+from collections.abc import Callable
 
-from pipeline.cli import models, runs
+from typer.exceptions import TyperException
+
+from pipeline.cli import models, runs, settings
 from pipeline.cli.app import app, err
 from pipeline.errors import TaggerError
 
-__all__ = ["app", "main", "models", "runs"]
+__all__ = ["app", "main", "models", "runs", "settings"]
+
+COMMANDS: dict[Callable[..., None], str] = {
+    runs.run: "Example: tagger run --source posts.csv --set epochs=3",
+    runs.show: "Example: tagger show manual__2026-11-01T12:00:00+00:00",
+    runs.runs: "",
+    settings.settings: "Example: TAGGER_EPOCHS=3 tagger settings",
+    models.predict: "Examples: tagger predict 'How do I center a div with css?'\n\n"
+    "tagger predict --input posts.csv --output tags.parquet",
+    models.models: "Example: tagger models --at 2026-11-01T12:00Z",
+    models.promote: "Example: tagger promote 20261122082527 --reason 'fewer wrong tags'",
+    models.rollback: "Example: tagger rollback --reason 'tags c as c++'",
+    models.verify: "Example: tagger verify 20261122082527",
+    models.gc: "Example: tagger gc --dry-run",
+}
+"""The commands with the last lines of their help, in the order in which a new user needs them."""
+
+for _command, _example in COMMANDS.items():
+    app.command(epilog=_example or None)(_command)
 
 
 def main() -> None:
-    """Run the command line; every TaggerError ends as one sentence on standard error and its exit status."""
+    """Run the command line; every error becomes one sentence on standard error and an exit status."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(arguments, prog_name="tagger")
+        status = app(arguments, prog_name="tagger", standalone_mode=False)
     except TaggerError as error:
         _fail(str(error), error.exit_status, debug)
+    except TyperException as error:
+        _fail(_usage_sentence(error), error.exit_code, debug)
     except Exception as error:
         what = f"{type(error).__name__}: {error}".splitlines()[0]
-        _fail(f"unforeseen: {what} (run again with --debug for where it happened)", 1, debug)
+        _fail(f"unexpected error: {what} (run it again with --debug to see where)", 1, debug)
+    sys.exit(status)
+
+
+def _usage_sentence(error: TyperException) -> str:
+    """Turn a usage error into one sentence that says what to do; empty where the help has been printed already."""
+    message = error.format_message().rstrip(".")
+    message = re.sub(r" \(Possible options: (.*)\)$", r": did you mean \1?", message)
+    message = re.sub(r"\. Did you mean ", ": did you mean ", message)
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "tagger"
+    message = message.replace(": Input should ", ": input should ")
+    sentence = message[:1].lower() + message[1:]
+    return sentence if not sentence or sentence.endswith("?") else f"{sentence}: see `{command} --help`"
 
 
 def _fail(sentence: str, status: int, debug: bool) -> None:
     if debug:
         for line in traceback.format_exc().splitlines():
             err.print(line, soft_wrap=True)
-    err.print(f"tagger: {sentence}", soft_wrap=True)
+    if sentence:
+        err.print(f"tagger: {sentence}", soft_wrap=True)
     sys.exit(status)

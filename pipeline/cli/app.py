@@ -1,4 +1,4 @@
-"""The application object, the options commands share, and how things are printed."""
+"""What all commands share: the application object, common options, and printing."""
 
 import json
 import logging
@@ -11,62 +11,72 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from pipeline import progress
-from pipeline.errors import BadInput, inert
-from pipeline.settings import Settings
+from pipeline.errors import BadInput, escape_control
+from pipeline.settings import Deployment, Settings, read
+from pipeline.source_policy import is_url
 from pipeline.store.objects import Store
+from pipeline.store.runs import Run, name_of
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="Train, evaluate and publish the Stack Overflow tag classifier, stage by stage, without Airflow.",
-    epilog="Exit status: 0 done, 2 bad input or usage, 3 gate not passed, 1 anything unforeseen.",
+    help="Train, test, publish and use the Stack Overflow tag classifier, without Airflow.",
+    epilog="Exit status: 0 done, 2 wrong input or usage, 3 the model did not pass the gate, 1 any other error.",
 )
 
 
-class _Plain(Console):
-    """A console that prints strings for what they are: posts, tags, columns and names of runs are anybody's."""
+class _PlainConsole(Console):
+    """A console that escapes control characters, because anybody may have written a post, tag, column or run name."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(*(inert(o) if isinstance(o, str) else o for o in objects), **options)
+        super().print(*(escape_control(o) if isinstance(o, str) else o for o in objects), **options)
 
 
-class _Inert(logging.Formatter):
+class _EscapingFormatter(logging.Formatter):
+    """Escapes control characters in every line of the log."""
+
     def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(inert, super().format(record).split("\n")))
+        return "\n".join(map(escape_control, super().format(record).split("\n")))
 
 
-out = _Plain(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 200)
-err = _Plain(stderr=True, highlight=False, markup=False, emoji=False)
+out = _PlainConsole(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 200)
+err = _PlainConsole(stderr=True, highlight=False, markup=False, emoji=False)
 
 StoreOption = Annotated[
-    str | None, typer.Option("--store", metavar="URL", help="Folder or fsspec URL; else TAGGER_STORE, else ./store.")
+    str | None,
+    typer.Option(
+        "--store", metavar="URL", help="Folder or fsspec URL with the runs and models; by default the setting `store`."
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @app.callback()
 def _shared(
-    debug: Annotated[bool, typer.Option("--debug", help="With an error, also its traceback.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Also print the traceback of an error.")] = False,
 ) -> None:
-    if sys.stderr.isatty():
-        progress.show_with(_bars)
-    else:
+    if not sys.stderr.isatty():
         for name in (progress.__name__, "pipeline.model.distributed"):
             logging.getLogger(name).setLevel(logging.INFO)
     handler = logging.StreamHandler()
-    handler.setFormatter(_Inert("%(message)s"))
+    handler.setFormatter(_EscapingFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    logging.captureWarnings(True)  # they quote what they warn of
+    logging.captureWarnings(True)  # so that they are escaped, too: they quote their subject
 
 
-def settings_of(store: str | None, source: str | None, pairs: list[str]) -> Settings:
-    """Settings of the environment, `--set`, `--source` and `--store`; paths made whole."""
+def track() -> progress.Track:
+    """Choose how to show progress: as bars on a terminal, else as log lines."""
+    return _bars if sys.stderr.isatty() else progress.log_lines
+
+
+def settings_of(store: str | None, source: str | None, pairs: list[str]) -> tuple[Settings, Deployment]:
+    """Read the settings from the environment, `--set`, `--source` and `--store`, and make paths absolute."""
     values = dict[str, Any]()
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -74,52 +84,67 @@ def settings_of(store: str | None, source: str | None, pairs: list[str]) -> Sett
             raise BadInput(f"--set {pair!r} has no '=': write --set name=value")
         values[key.strip()] = value
     values |= {key: value for key, value in (("source", source), ("store", store)) if value is not None}
-    settings = Settings.read(os.environ, **values)
-    # A path means the folder this command was given in, whoever goes on with the run and from where.
-    absolute = {
-        key: str(Path(value).expanduser().absolute())
-        for key, value in (("source", settings.source), ("store", settings.store))
-        if "://" not in value
-    }
-    return settings.model_copy(update=absolute)
+    settings, deployment = read(os.environ, **values)
+    # The run may be continued from another folder, where a relative path would mean another file.
+    return (
+        settings.model_copy(update={"source": _absolute(settings.source)}),
+        deployment.model_copy(update={"store": _absolute(deployment.store)}),
+    )
+
+
+def _absolute(place: str) -> str:
+    return place if is_url(place) else str(Path(place).expanduser().absolute())
 
 
 def command() -> str:
-    """What to type for this program: its name where the shell finds it, else the path it was called by."""
+    """How to call this program: by its name where the shell finds it, else by the path it was started with."""
     found = shutil.which("tagger")
     return "tagger" if found and Path(found).samefile(sys.argv[0]) else sys.argv[0]
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:
-    r"""To standard output: no wrapping, no colour, and what cannot be seen as \u001b."""
+    r"""Print to standard output, without wrapping or colour, and with control characters as \u001b."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     sys.stdout.write("".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text) + "\n")
 
 
 def _escaped(character: str) -> str:
-    r"""As JSON allows it for any character, \u and four digits, twice beyond U+FFFF."""
+    r"""Escape the character for JSON: \u and four digits, twice for characters beyond U+FFFF."""
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def number(value: float | None) -> str:
-    """Four digits, or nothing."""
+    """Format with four decimal places, None as empty text."""
     return "" if value is None else f"{value:.4f}"
 
 
 def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """To standard output, in columns."""
-    table = Table(*columns, box=None, pad_edge=False)
-    for column in table.columns:
-        column.overflow = "fold"
-    for row in rows:
-        table.add_row(*map(inert, row))  # the console is given the table, not its strings
-    out.print(table)
+    """Print aligned columns to standard output; long lines are not wrapped, so that they can be copied."""
+    lines = [columns, *(tuple(map(escape_control, row)) for row in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (set_cell_size(cell, width) for cell, width in zip(line, widths, strict=True))
+        out.print("  ".join(cells).rstrip(), soft_wrap=True)
 
 
 def store_of(url: str | None) -> Store:
-    """The store of `--store` or of the environment."""
-    return Store(settings_of(url, None, []).store)
+    """Open the store given by `--store` or, if that is None, by the environment."""
+    return Store(settings_of(url, None, [])[1].store)
+
+
+def run_name(store: Store, given: str) -> str:
+    """Find a run's name in the store, given that name or its Airflow run id; BadInput where no run has the id."""
+    name = name_of(given)
+    if given == name:
+        return name
+    record = Run(store, name).record()
+    if record is None or record.airflow_run_id != given:
+        raise BadInput(
+            f"{store.url} holds no run {given!r}: `tagger runs` lists its runs; the name of a new one may have "
+            "only letters, digits, '.', '_' and '-'"
+        )
+    return name
 
 
 @contextmanager
@@ -128,7 +153,7 @@ def _bars(task: str, unit: str, total: int | None) -> Iterator[progress.Advance]
         SpinnerColumn(),
         TextColumn("{task.description:<15}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        MofNCompleteColumn() if total else TextColumn("{task.completed}"),
         TextColumn(unit),
         TimeElapsedColumn(),
     )

@@ -1,10 +1,8 @@
-"""`tagger models`, `promote`, `rollback`, `predict`, `verify` and `gc`."""
+"""The commands that concern models and the store: `predict`, `models`, `promote`, `rollback`, `verify` and `gc`."""
 
 import os
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -12,35 +10,41 @@ import typer
 from pipeline.cli.app import (
     JsonOption,
     StoreOption,
-    app,
     err,
     number,
     out,
     print_json,
     print_table,
+    run_name,
     settings_of,
     store_of,
+    track,
 )
 from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.execution.gc import collect, removals
 from pipeline.execution.verify import verify as verify_store
-from pipeline.registry.registry import Event, Registry
-from pipeline.settings import Settings
+from pipeline.registry import model_cache
+from pipeline.registry.events import Event
+from pipeline.registry.registry import Registry
+from pipeline.settings import Deployment, read
+from pipeline.sources.source import Source
 
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the log for ever.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is stored permanently in the log.")]
 
 
-@app.command()
 def models(
     store: StoreOption = None,
     at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="Which was live then, as 2026-11-01T12:00Z.")
+        str | None,
+        typer.Option(
+            "--at", metavar="TIME", help="Show only the version that was live at this time, such as 2026-11-01T12:00Z."
+        ),
     ] = None,
-    log: Annotated[bool, typer.Option("--log", help="Everything ever done to what is live.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="List every publication, promotion and rollback instead.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the published versions, newest first, and which is live; or was."""
-    registry = Registry(store_of(store))
+    """List the published versions, newest first, and which one is live."""
+    registry = Registry(store_of(store).require())
     if log:
         _print_log(registry.events(), as_json)
         return
@@ -48,117 +52,127 @@ def models(
     if at is not None:
         cards = [card for card in cards if card.version == live]
         if not cards:
-            raise BadInput(f"no version was live at {at}: `tagger models --log` tells since when one is")
+            raise BadInput(f"no version was live at {at}: `tagger models --log` lists when each one went live")
     if as_json:
-        print_json([{"live": card.version == live} | asdict(card) for card in cards])
+        print_json([{"live": card.version == live} | card.to_dict() for card in cards])
         return
     rows = [
         (
             str(c.version),
-            "live" if c.version == live else "let go" if registry.let_go(c.version) else "",
+            "live" if c.version == live else "collected" if registry.collected(c.version) else "",
             number(c.accuracy),
             number(c.macro_f1),
-            c.published,
+            c.published[:19] + "Z",
             str(len(c.warnings) or ""),
             c.run,
         )
         for c in cards
     ]
-    print_table(("version", "", "accuracy", "macro F1", "published", "reservations", "run"), rows)
+    print_table(("version", "", "accuracy", "macro F1", "published", "warnings", "run"), rows)
 
 
 def _time(text: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise BadInput(f"--at {text!r} is no time: write it as 2026-11-01T12:00Z") from None
-    # The log is shown by the second, so a second that was copied from there means all of it.
+        raise BadInput(f"--at {text!r} is not a time: write it as 2026-11-01T12:00Z") from None
+    # The log shows whole seconds, so a time copied from it includes all that happened in that second.
     time = time if "." in text else time.replace(microsecond=999_999)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _print_log(events: list[Event], as_json: bool) -> None:
     if as_json:
-        print_json([asdict(event) for event in events])
+        print_json([event.to_dict() for event in events])
         return
     rows = [(e.at[:19] + "Z", e.action, str(e.version), str(e.live), e.by, e.reason) for e in events]
-    print_table(("at", "action", "version", "live since", "by", "reason"), rows)
+    print_table(("at", "action", "version", "live after it", "by", "reason"), rows)
 
 
-@app.command()
 def promote(
-    version: Annotated[int, typer.Argument(help="A published version.")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="A published version; `tagger models` lists them.")],
     reason: ReasonOption,
     store: StoreOption = None,
 ) -> None:
-    """Make a published version live, by hand."""
+    """Make a published version the live one."""
     event = Registry(store_of(store)).promote(version, reason)
     out.print(f"version {event.live} is live", soft_wrap=True)
 
 
-@app.command()
 def rollback(reason: ReasonOption, store: StoreOption = None) -> None:
-    """Make the version live again that was live before the present one."""
+    """Make the version live again that was live before the current one."""
     event = Registry(store_of(store)).rollback(reason)
     out.print(f"version {event.live} is live again", soft_wrap=True)
 
 
-@app.command()
 def verify(
-    name: Annotated[str | None, typer.Argument(metavar="[RUN|VERSION]", help="One of them; all by default.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN|VERSION", help="A run, by name or Airflow run id, or a version; all by default."),
+    ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Check every file of runs and published versions against its sha256."""
-    result = verify_store(store_of(store), name)
+    """Check every file in the store against its recorded sha256."""
+    there = store_of(store).require()
+    result = verify_store(there, run_name(there, name) if name else None, track())
     for fault in result.faults:
         out.print(fault, soft_wrap=True)
     if result.faults:
-        raise CorruptArtifact(f"{len(result.faults):,} of {result.files:,} checks failed: they are listed above")
-    out.print(f"{result.files:,} files and documents are as they were written", soft_wrap=True)
+        raise CorruptArtifact(f"{len(result.faults):,} of {result.files:,} checks failed: see the list above")
+    out.print(f"{result.files:,} files and documents are unchanged since they were written", soft_wrap=True)
 
 
-@app.command()
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go, and why.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed, and why.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Remove what nothing kept refers to, and is old enough (keep_versions, keep_days)."""
-    settings = settings_of(store, None, [])
-    there = store_of(store)
+    """Remove old runs and versions from the store.
+
+    The settings keep_versions and keep_days decide what is kept.
+    """
+    _, deployment = settings_of(store, None, [])
+    there = store_of(store).require()
     count = size = 0
-    for removal in removals(there, settings) if dry_run else collect(there, settings):
+    for removal in removals(there, deployment) if dry_run else collect(there, deployment):
         out.print(f"{'would remove' if dry_run else 'removed'} {removal.path} ({removal.why})", soft_wrap=True)
         count, size = count + 1, size + removal.bytes
-    out.print(f"{count} folders, {size:,} bytes; kept is {_kept(settings)}", soft_wrap=True)
+    out.print(f"{count} folders, {size:,} bytes. Kept: {_kept(deployment)}", soft_wrap=True)
 
 
-def _kept(settings: Settings) -> str:
-    before, days = settings.keep_versions, settings.keep_days
-    return f"the live version, {before} before it, and whatever is younger than {days:g} days"
+def _kept(deployment: Deployment) -> str:
+    before, days = deployment.keep_versions, deployment.keep_days
+    return f"the live version, the last {before} live before it, their runs, and everything of the last {days:g} days"
 
 
-@app.command()
 def predict(
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Posts to tag.")] = None,
-    version: Annotated[int | None, typer.Option(help="A published version; the live one by default.")] = None,
-    source: Annotated[str | None, typer.Option("--input", help="Tag every post of this file or URL instead.")] = None,
-    target: Annotated[Path | None, typer.Option("--output", help="Parquet file for the tags of --input.")] = None,
-    column: Annotated[str | None, typer.Option("--text-column", help="Column of --input that holds the text.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXT", help="Texts to tag; the answers are JSON lines.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(help="The published version to use; the live one by default.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--input", help="Tag every post of this file or URL instead of TEXT.")
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option("--output", help="Parquet file to write the tags of --input to.")
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option("--text-column", help="Column of --input with the text; by default the setting text_column."),
+    ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Ask a published model for tags: of texts, as JSON lines, or of a file."""
+    """Predict the tags of texts, or of all posts of a file, with a published model."""
     if bool(texts) == bool(source) or bool(source) != bool(target):
-        raise BadInput("give either texts, or --input FILE and --output FILE: see `tagger predict --help`")
-    settings = Settings.read(os.environ)
+        raise BadInput("give either texts, or both --input FILE and --output FILE: see `tagger predict --help`")
+    settings, deployment = read(os.environ)
     from pipeline.execution import predict
 
-    with TemporaryDirectory(prefix="tagger-predict-") as scratch:
-        Registry(store_of(store)).fetch(version, Path(scratch))
+    with model_cache.opened(Registry(store_of(store)), version) as model:
         if source and target:
-            text, limit = column or settings.text_column, settings.max_source_bytes
-            done = predict.tag_file(Path(scratch), source, target, text, limit)
-            aside = f", {done.rejected:,} rows set aside" if done.rejected else ""
-            err.print(f"{done.posts:,} posts tagged into {target}{aside}", soft_wrap=True)
+            text, limit = column or settings.text_column, deployment.max_source_bytes
+            done = predict.tag_file(model, Source.parse(source), target, text, limit, track())
+            rejected = f", {done.rejected:,} rows rejected" if done.rejected else ""
+            err.print(f"{done.posts:,} posts tagged, written to {target}{rejected}", soft_wrap=True)
         else:
-            for answer in predict.tag_texts(Path(scratch), texts or []):
+            for answer in predict.tag_texts(model, texts or []):
                 print_json(answer, indent=None)

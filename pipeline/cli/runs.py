@@ -1,4 +1,4 @@
-"""`tagger run`, `show` and `runs`."""
+"""The commands that concern runs: `run`, `show` and `runs`."""
 
 import os
 import shlex
@@ -12,58 +12,68 @@ import typer
 from pipeline.cli.app import (
     JsonOption,
     StoreOption,
-    app,
     command,
     err,
     number,
     out,
     print_json,
     print_table,
+    run_name,
     settings_of,
     store_of,
+    track,
 )
 from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.execution.runner import run_stage
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import path_of
-from pipeline.settings import Settings
-from pipeline.stages.plan import STAGES
+from pipeline.settings import Deployment, Settings, read
+from pipeline.stages.plan import FIRST, LAST, STAGES
+from pipeline.store.manifest import Manifest, warnings_of
 from pipeline.store.objects import Store
-from pipeline.store.runs import Manifest, Run, every_run, warnings_of
+from pipeline.store.runs import Run, every_run
+
+ORDER = ", ".join(STAGES)
 
 
-@app.command()
 def run(
-    source: Annotated[str | None, typer.Option(help="Where the posts are; short for --set source=...")] = None,
-    store: StoreOption = None,
-    name: Annotated[str | None, typer.Option("--run", help="Name of the run; a new one by default.")] = None,
-    pairs: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting; repeatable.")
+    source: Annotated[
+        str | None, typer.Option(help="Where the posts are: a path or URL; the same as --set source=...")
     ] = None,
-    first: Annotated[str, typer.Option("--from", metavar="STAGE", help="First stage to run.")] = "ingest",
-    last: Annotated[str, typer.Option("--until", metavar="STAGE", help="Last stage to run.")] = "export",
+    store: StoreOption = None,
+    name: Annotated[
+        str | None, typer.Option("--run", help="Name of the run, or its Airflow run id; a new name by default.")
+    ] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Set a setting; may be repeated. `tagger settings` lists them."
+        ),
+    ] = None,
+    first: Annotated[str, typer.Option("--from", metavar="STAGE", help=f"First stage to run, of {ORDER}.")] = FIRST,
+    last: Annotated[str, typer.Option("--until", metavar="STAGE", help="Last stage to run.")] = LAST,
 ) -> None:
-    """Run the stages, from posts to a published model."""
+    """Read posts, train a model, test it, and publish it if it passes the gate."""
     chosen = _between(first, last)
-    settings = settings_of(store, source, pairs or [])
-    this = _run(settings, name, begins=chosen[0] == "ingest", changed=bool(source or pairs))
+    settings, deployment = settings_of(store, source, pairs or [])
+    this = _run(settings, deployment, name, begins=chosen[0] == FIRST, changed=bool(source or pairs))
     err.print(f"run {this.name}", soft_wrap=True)
     for stage in chosen:
         start = time.monotonic()
-        summary = run_stage(stage, this)
-        if "replica" in summary:
+        summary = run_stage(stage, this, track())
+        if "worker" in summary:
             err.print(
-                f"  {stage:<15}{'as ' + summary['replica']:>16} {time.monotonic() - start:7.1f} s",
+                f"  {stage:<15}{'as ' + summary['worker']:>16} {time.monotonic() - start:7.1f} s",
                 soft_wrap=True,
             )
             return
         took = f"{summary['rows']:>10,} posts {time.monotonic() - start:7.1f} s"
         err.print(f"  {stage:<15}{took}  {_note(this, this.manifest(stage))}".rstrip(), soft_wrap=True)
-    if chosen[-1] == "export":
+    if chosen[-1] == LAST:
         _print_published(this)
     else:
-        out.print(f"go on with  {command()} run --run {this.name} --from {_after(chosen[-1])}", soft_wrap=True)
+        out.print(f"continue with  {command()} run --run {this.name} --from {_after(chosen[-1])}", soft_wrap=True)
 
 
 def _between(first: str, last: str) -> list[str]:
@@ -77,32 +87,35 @@ def _between(first: str, last: str) -> list[str]:
     return chosen
 
 
-def _run(settings: Settings, name: str | None, *, begins: bool, changed: bool) -> Run:
+def _run(settings: Settings, deployment: Deployment, name: str | None, *, begins: bool, changed: bool) -> Run:
     now = datetime.now(UTC)
-    this = Run(Store(settings.store), name or f"tagger__{now:%Y%m%dT%H%M%SZ}_{uuid.uuid4().hex[:4]}")
+    there = Store(deployment.store)
+    this = Run(there, run_name(there, name) if name else f"tagger__{now:%Y%m%dT%H%M%SZ}_{uuid.uuid4().hex[:4]}")
     if begins:
-        this.begin(settings, now)
+        this.begin(settings, now, deployment=deployment)
     elif name is None:
-        raise BadInput("--from needs --run NAME, the run to go on with: `tagger runs` lists them")
+        raise BadInput("--from needs --run NAME, the run to continue: `tagger runs` lists them")
     elif changed:
-        raise BadInput(f"run {name} keeps the settings it began with: leave out --set and --source, or start a new run")
+        raise BadInput(
+            f"run {name} keeps the settings it was started with: leave out --set and --source, or start a new run"
+        )
     return this
 
 
-def _reused(this: Run, manifest: Manifest | None) -> str:
-    """Which run's work the stage has taken over; empty where it is the run's own."""
-    return "" if manifest is None or manifest.run == this.name else f"as in run {manifest.run}"
+def _cached(this: Run, manifest: Manifest | None) -> str:
+    """Say which run the stage's cached result comes from; empty where this run made it."""
+    return "" if manifest is None or manifest.run == this.name else f"cached, from run {manifest.run}"
 
 
 def _note(this: Run, manifest: Manifest | None) -> str:
-    """That the stage's work is another run's, or where it went on; empty where it is the run's own, done at one go."""
+    """Say that the stage's result was cached, or at which step it was resumed; empty where neither is so."""
     step = manifest.summary.get("resumed_from_step") if manifest else None
-    going_on = f"went on from step {step:,}" if step else ""
-    return _reused(this, manifest) or going_on
+    resumed = f"resumed from step {step:,}" if step else ""
+    return _cached(this, manifest) or resumed
 
 
 def _card(this: Run) -> Card | None:
-    """The card of the run's model: published by this run, or by that whose export it took over."""
+    """Find the card of the run's model, which this run published, or the run whose cached export it uses."""
     exported = this.manifest("export")
     if exported is None:
         return None
@@ -117,31 +130,35 @@ def _after(stage: str) -> str:
 
 
 def _print_published(this: Run) -> None:
-    """Where the run's model is, how good it is, and a line to copy that asks it."""
+    """Print where the run's model is, its accuracy, and a command that uses it."""
     card = _card(this)
     if card is None:
         return
-    default = this.store.url == Settings.read(os.environ).store
+    default = this.store.url == read(os.environ)[1].store
     store = "" if default else f" --store {shlex.quote(this.store.url)}"
-    made = "published  " if card.run == this.name else f"unchanged  since run {card.run}: "
-    out.print(f"{made}version {card.version}, accuracy {card.accuracy:.4f}", soft_wrap=True)
-    out.print(f"model      {this.store.shown(path_of(card.version))}", soft_wrap=True)
+    made, by = ("published", "") if card.run == this.name else ("unchanged", f", which run {card.run} published")
+    out.print(f"{made}  version {card.version}{by}, accuracy {card.accuracy:.4f}", soft_wrap=True)
+    out.print(f"model      {this.store.display_path(path_of(card.version))}", soft_wrap=True)
     live = Registry(this.store).live()
     if live != card.version:
-        out.print(f"not live   version {live} is: `{command()} models --log` says since when and why", soft_wrap=True)
+        out.print(
+            f"not live   version {live} is live: `{command()} models --log` shows since when and why", soft_wrap=True
+        )
     question = "How do I center a div with css?"
     out.print(f"ask it     {command()} predict{store} --version {card.version} '{question}'", soft_wrap=True)
 
 
-@app.command()
 def show(
-    name: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run's name; the newest by default.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="Name of the run, or its Airflow run id; the newest run by default."),
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one run: its verdict, accuracy, version, and what each stage took."""
+    """Show a run's verdict, accuracy, version and stages."""
     there = store_of(store)
-    report = _show(Run(there, name)) if name else next(iter(_newest_first(there)), None)
+    report = _show(Run(there, run_name(there, name))) if name else next(iter(_newest_first(there)), None)
     if report is None:
         raise BadInput(f"{there.url} holds no run yet: start one with `tagger run` or in Airflow")
     if as_json:
@@ -150,44 +167,52 @@ def show(
     verdict = _verdict(report) or "not evaluated yet"
     accuracy = f", accuracy {report['accuracy']:.4f}" if report["accuracy"] is not None else ""
     version = f", version {report['version']}" if report["version"] else ", nothing published"
-    if report["published_by"] not in {None, report["run"]}:
-        version += f", which run {report['published_by']} published"
     out.print(f"run {report['run']}: {verdict}{accuracy}{version}", soft_wrap=True)
     out.print(f"source {report['source']}", soft_wrap=True)
     for reason in report["reasons"]:
         out.print(f"because {reason}", soft_wrap=True)
     for warning in report["warnings"]:
-        out.print(f"with reservations: {warning}", soft_wrap=True)
+        out.print(f"warning: {warning}", soft_wrap=True)
     columns = ("stage", "rows", "seconds", "peak MiB", "bytes", "")
     rows = [
-        (stage, f"{s['rows']:,}", f"{s['seconds']:.1f}", f"{s['peak_mib'] or 0:,.0f}", f"{s['bytes']:,}", s["note"])
+        (
+            stage,
+            f"{s['rows']:,}",
+            f"{s['seconds']:.1f}",
+            f"{s['peak_mib'] or 0:,.0f}",
+            f"{s['bytes']:,}",
+            s["note"] if s["made_by"] == report["run"] else "",
+        )
         for stage, s in report["stages"].items()
     ]
     print_table(columns, rows)
+    for maker in dict.fromkeys(s["made_by"] for s in report["stages"].values() if s["made_by"] != report["run"]):
+        stages = ", ".join(stage for stage, s in report["stages"].items() if s["made_by"] == maker)
+        out.print(f"cached     from run {maker}: {stages}", soft_wrap=True)
     _print_data(report)
     _print_published(Run(there, report["run"]))
 
 
 def _verdict(report: dict[str, Any]) -> str:
-    """The gate's word, with the number of reservations about it or about the data; empty where it has not spoken."""
+    """The gate's verdict with the number of warnings of all stages; empty where evaluate has not run."""
     verdict, warnings = report["verdict"] or "", len(report["warnings"])
     if verdict != "passed" or not warnings:
         return verdict
-    return f"passed with {warnings} reservation{'s' if warnings > 1 else ''}"
+    return f"passed with {warnings} warning{'s' if warnings > 1 else ''}"
 
 
 def _print_data(report: dict[str, Any]) -> None:
-    """The figures by which the data is judged."""
+    """Print the figures by which the data is judged."""
     summaries = {stage: about["summary"] for stage, about in report["stages"].items()}
     if ingested := summaries.get("ingest"):
         out.print(
-            f"data       {ingested['duplicates']:.2%} copies, {ingested['leaked']:.2%} of the test posts leaked, "
-            f"the median post has {ingested['median_characters']:,.0f} characters",
+            f"data       {ingested['duplicates']:.2%} are copies, {ingested['leaked']:.2%} of the test posts copy a "
+            f"training post, median length {ingested['median_characters']:,.0f} characters",
             soft_wrap=True,
         )
-    if beside := summaries.get("vectorize", {}).get("drift"):
-        figures = ", ".join(f"{name.replace('_', ' ')} {beside[name]:.4f}" for name in beside if name != "live")
-        out.print(f"beside     version {beside['live']}: {figures}", soft_wrap=True)
+    if drift := summaries.get("vectorize", {}).get("drift"):
+        figures = ", ".join(f"{name.replace('_', ' ')} {drift[name]:.4f}" for name in drift if name != "live")
+        out.print(f"drift      from version {drift['live']}: {figures}", soft_wrap=True)
 
 
 def _newest_first(store: Store) -> list[dict[str, Any]]:
@@ -196,7 +221,7 @@ def _newest_first(store: Store) -> list[dict[str, Any]]:
         try:
             reports += [_show(this)] if this.record() else []
         except CorruptArtifact as error:
-            err.print(f"run {this.name} is left out: {error}", soft_wrap=True)
+            err.print(f"run {this.name} is not listed: {error}", soft_wrap=True)
     return sorted(reports, key=lambda report: report["created"], reverse=True)
 
 
@@ -214,7 +239,7 @@ def _show(this: Run) -> dict[str, Any]:
         "warnings": warnings_of(manifests),
         "version": card.version if card else None,
         "published_by": card.run if card else None,
-        "settings": record.settings.model_dump(mode="json", include=set(Settings.per_run())),
+        "settings": record.settings.model_dump(mode="json"),
         "stages": {
             stage: {
                 "seconds": manifest.seconds,
@@ -222,6 +247,7 @@ def _show(this: Run) -> dict[str, Any]:
                 "rows": manifest.summary["rows"],
                 "bytes": sum(entry.bytes for entry in manifest.files.values()),
                 "peak_mib": manifest.peak_mib,
+                "made_by": manifest.run,
                 "note": _note(this, manifest),
                 "finished": manifest.finished,
                 "summary": manifest.summary,
@@ -231,10 +257,9 @@ def _show(this: Run) -> dict[str, Any]:
     }
 
 
-@app.command()
 def runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List the runs of the store, newest first."""
-    reports = _newest_first(store_of(store))
+    """List the runs in the store, newest first."""
+    reports = _newest_first(store_of(store).require())
     if as_json:
         print_json([{key: value for key, value in report.items() if key != "settings"} for report in reports])
         return

@@ -1,1 +1,1 @@
-"""The posts between the stages, as Parquet, and the meaning of a word."""
+"""The posts as Parquet files between the stages, and the conversion of text to words and vectors."""

@@ -1,8 +1,8 @@
-"""The Parquet files that stages hand on: their schemas, names and shards, and which posts train and which test."""
+"""The Parquet files that stages pass on: their schemas, names and shards, and the split into train and test posts."""
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
@@ -12,26 +12,31 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.settings import Settings
+from pipeline.errors import StageOutOfOrder
+
+Side = Literal["train", "test"]
+SIDES: tuple[Side, Side] = ("train", "test")
 
 POSTS = pa.schema([("post", pa.string()), ("tag", pa.string()), ("row", pa.int64())])
-"""Accepted posts; `row` counts the source's rows from 1, header not counted."""
+"""Accepted posts; `row` is the number of the source's row, from 1, without the header."""
 
 REJECTED = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
-"""Rows set aside, why, and the row's raw text."""
+"""Rejected rows: number, reason, and raw text."""
 
 VECTORS = pa.schema(
     [("indices", pa.list_(pa.int32())), ("values", pa.list_(pa.float32())), ("label", pa.int32()), ("row", pa.int64())]
 )
-"""Sparse vectors: the non-zero cells of a post's row, by ascending index."""
+"""Sparse vectors: for each post the non-zero values and their indices, ascending; label and row number."""
 
 PREDICTIONS = pa.schema(
     [("row", pa.int64()), ("label", pa.int32()), ("predicted", pa.int32()), ("probabilities", pa.list_(pa.float32()))]
 )
-"""The Estimator's answer to each test post: true label, predicted label, and probabilities in label order."""
+"""The Estimator's answer to each test post: true label, predicted label, and a probability for each label."""
 
 SCHEMAS: Mapping[str, pa.Schema] = {
-    "posts": POSTS,
+    "posts": POSTS,  # in ingest only, until the number of posts is known and they can be split in sequence
+    "posts/train": POSTS,
+    "posts/test": POSTS,
     "rejected": REJECTED,
     "train": VECTORS,
     "test": VECTORS,
@@ -42,30 +47,26 @@ ROWS_PER_GROUP = 1024
 ROWS_PER_FILE = 131_072
 ROWS_PER_BATCH = 4096
 
-TEXTS = ("posts", "rejected")
-BYTES_WAITING = 2**25
-"""Bytes of text at which a row group ends though it has not all its rows: posts may be long."""
+MAX_BUFFERED_BYTES = 2**25
+"""A row group of posts is written early at this many bytes, because posts may be long."""
 
-PIECEWISE = {"buffer_size": 2**20, "pre_buffer": False}
-"""How pyarrow is kept from reading a whole row group, which may be the whole file, at once."""
-
-Side = Literal["train", "test"]
-SIDES: tuple[Side, Side] = ("train", "test")
+STREAMING = {"buffer_size": 2**20, "pre_buffer": False}
+"""pyarrow's options to read a row group, which may be the whole file, in pieces."""
 
 
 class Writer:
-    """Writes record batches of one kind under `folder/<kind>/`, a new file every ROWS_PER_FILE rows.
+    """Writes record batches of one kind to `folder/<kind>/`, a new file every ROWS_PER_FILE rows.
 
-    How vectors are cut into files and row groups depends on the rows alone, not on the batches they come in. A kind to
-    which nothing was written still leaves one empty file, so that a reader finds its schema.
+    The files and row groups of vectors depend on the rows alone, not on the batches in which they are written. Without
+    any rows it still writes one empty file, so that a reader finds the schema.
     """
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.folder, self.schema = folder / kind, SCHEMAS[kind]
         self.folder.mkdir(parents=True)
         self.rows = 0
-        self._most = BYTES_WAITING if kind in TEXTS else math.inf
-        self._waiting: list[pa.RecordBatch] = []
+        self._max_bytes = MAX_BUFFERED_BYTES if self.schema in (POSTS, REJECTED) else math.inf
+        self._buffer: list[pa.RecordBatch] = []
         self._written = 0
         self._file: pq.ParquetWriter | None = None
 
@@ -85,113 +86,164 @@ class Writer:
     def write(self, batch: pa.RecordBatch) -> None:
         """Append the batch's rows; its columns must be those of the kind's schema."""
         if not batch.num_rows:
-            return  # nothing would ever write it out
-        self._waiting.append(batch)
+            return  # empty batches would pile up in the buffer, which is flushed by rows and bytes
+        self._buffer.append(batch)
         self.rows += batch.num_rows
-        waiting = self.rows - self._written
-        large = sum(part.nbytes for part in self._waiting) > self._most
-        if waiting >= ROWS_PER_GROUP or large:
-            self._flush(waiting if large else waiting // ROWS_PER_GROUP * ROWS_PER_GROUP)
+        buffered = self.rows - self._written
+        large = sum(each.nbytes for each in self._buffer) > self._max_bytes
+        if buffered >= ROWS_PER_GROUP or large:
+            self._flush(buffered if large else buffered // ROWS_PER_GROUP * ROWS_PER_GROUP)
 
     def _flush(self, count: int) -> None:
-        """Write so many of the rows that wait."""
-        waiting = pa.Table.from_batches(self._waiting, self.schema).combine_chunks()
+        """Write the first `count` buffered rows."""
+        buffered = pa.Table.from_batches(self._buffer, self.schema).combine_chunks()
         done = 0
         while done < count:
             room = ROWS_PER_FILE - self._written % ROWS_PER_FILE
             if room == ROWS_PER_FILE:
                 self._next_file()
-            group = waiting.slice(done, min(ROWS_PER_GROUP, room, count - done))
+            group = buffered.slice(done, min(ROWS_PER_GROUP, room, count - done))
             self._file.write_table(group, row_group_size=ROWS_PER_GROUP)  # type: ignore[union-attr]
             done += group.num_rows
             self._written += group.num_rows
-        self._waiting = waiting.slice(count).to_batches()
+        self._buffer = buffered.slice(count).to_batches()
 
     def _next_file(self) -> None:
         if self._file:
             self._file.close()
-        path = self.folder / f"part-{self._written // ROWS_PER_FILE:05d}.parquet"
+        path = self.folder / _name(self._written // ROWS_PER_FILE)
         self._file = pq.ParquetWriter(path, self.schema, compression="zstd")
 
 
 def shards(folder: Path, kind: str) -> list[Path]:
-    """The kind's files, in the order of their rows."""
+    """List the kind's files in the order of their rows; raise StageOutOfOrder if the folder has none of that kind."""
+    if not (folder / kind).is_dir():
+        raise StageOutOfOrder(
+            f"{folder.name} of this run has no {kind}: it was made by an older version of the pipeline; start a new run"
+        )
     return sorted((folder / kind).glob("part-*.parquet"))
 
 
 def rows(folder: Path, kind: str) -> int:
-    """How many rows the kind has, from the files' footers."""
+    """Count the kind's rows from the files' footers, without reading the rows."""
     return sum(pq.read_metadata(path).num_rows for path in shards(folder, kind))
 
 
 def batches(folder: Path, kind: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The kind's rows in order, ROWS_PER_BATCH at most at a time."""
+    """Yield the kind's rows in order, at most ROWS_PER_BATCH at a time."""
     for path in shards(folder, kind):
-        with pq.ParquetFile(path, **PIECEWISE) as shard:
+        with pq.ParquetFile(path, **STREAMING) as shard:
             yield from shard.iter_batches(ROWS_PER_BATCH, columns=columns)
 
 
-def cut(folder: Path, kind: str, count: int) -> None:
-    """Cut the kind anew into so many files, equal to a row; each says where it starts and how many rows there are."""
+def of_side(side: Side) -> str:
+    """The kind under which the posts of one side are stored."""
+    return f"posts/{side}"
+
+
+def divide(folder: Path, first_test: int) -> None:
+    """Split `posts` in sequence into `posts/train` and `posts/test`; `first_test` is the index of the first test post.
+
+    Whole files are moved; only the file that holds the boundary is rewritten, as two.
+    """
+    files, start = [(path, pq.read_metadata(path).num_rows) for path in shards(folder, "posts")], 0
+    for side in SIDES:
+        (folder / of_side(side)).mkdir()
+    for number, (path, count) in enumerate(files):
+        train = min(max(first_test - start, 0), count)
+        start += count
+        if 0 < train < count:
+            _split_file(path, train, folder, number)
+            path.unlink()
+        else:
+            path.rename(folder / of_side("train" if train else "test") / _name(number))
+    for side in SIDES:
+        _write_if_empty(folder, side)
+
+
+def _split_file(path: Path, train: int, folder: Path, number: int) -> None:
+    """Write the file's first `train` posts to a file of the train side, and the others to one of the test side."""
+    done = 0
+    with (
+        pq.ParquetWriter(folder / of_side("train") / _name(number), POSTS, compression="zstd") as first,
+        pq.ParquetWriter(folder / of_side("test") / _name(number), POSTS, compression="zstd") as second,
+        pq.ParquetFile(path, **STREAMING) as whole,
+    ):
+        for group in range(whole.num_row_groups):
+            table = whole.read_row_group(group)
+            here = min(max(train - done, 0), len(table))
+            done += len(table)
+            for file, piece in ((first, table.slice(0, here)), (second, table.slice(here))):
+                if len(piece):
+                    file.write_table(piece, row_group_size=ROWS_PER_GROUP)
+
+
+def _write_if_empty(folder: Path, side: Side) -> None:
+    """Write an empty file for a side without posts, so that a reader finds the schema."""
+    if not shards(folder, of_side(side)):
+        pq.write_table(POSTS.empty_table(), folder / of_side(side) / _name(0))
+
+
+def reshard(folder: Path, kind: str, count: int) -> None:
+    """Rewrite the kind as `count` files, whose numbers of rows differ by one at most."""
     whole, total = folder / "whole", rows(folder, kind)
-    whole.mkdir()
+    (whole / kind).parent.mkdir(parents=True)
     (folder / kind).rename(whole / kind)
     (folder / kind).mkdir()
     source, rest = batches(whole, kind), SCHEMAS[kind].empty_table()
     for index in range(count):
-        start, end = index * total // count, (index + 1) * total // count
-        schema = SCHEMAS[kind].with_metadata({"start": str(start), "total": str(total)})
-        with pq.ParquetWriter(folder / kind / f"part-{index:05d}.parquet", schema, compression="zstd") as file:
-            while start < end:
+        left = (index + 1) * total // count - index * total // count
+        with pq.ParquetWriter(folder / kind / _name(index), SCHEMAS[kind], compression="zstd") as file:
+            while left:
                 if not rest.num_rows:
                     rest = pa.Table.from_batches([next(source)])
-                piece, rest = rest.slice(0, end - start), rest.slice(end - start)
-                file.write_table(piece.replace_schema_metadata(schema.metadata), row_group_size=ROWS_PER_GROUP)
-                start += piece.num_rows
+                piece, rest = rest.slice(0, left), rest.slice(left)
+                file.write_table(piece, row_group_size=ROWS_PER_GROUP)
+                left -= piece.num_rows
     shutil.rmtree(whole)
 
 
-def split(folder: Path, side: Side, settings: Settings, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The posts of one side, in the order of the source: all, or those of the files that are there after a cut."""
-    names = columns or POSTS.names
-    needed = names if settings.split == "sequential" else [*names, *{"post"}.difference(names)]
-    here, start = rows(folder, "posts"), 0
-    for path in shards(folder, "posts"):
-        with pq.ParquetFile(path, **PIECEWISE) as shard:
-            metadata = shard.schema_arrow.metadata or {}
-            start, total = int(metadata.get(b"start", start)), int(metadata.get(b"total", here))
-            for batch in shard.iter_batches(ROWS_PER_BATCH, columns=needed):
-                trains = _trains(batch, start, total, settings)
-                start += batch.num_rows
-                chosen = batch.select(names).filter(pa.array(trains if side == "train" else ~trains))
-                if chosen.num_rows:
-                    yield chosen
-
-
-def set_aside(numbers: pa.Array, reason: str, texts: pa.Array) -> pa.RecordBatch:
-    """Rows of the source, by their numbers and texts, as REJECTED for one reason."""
+def rejected_rows(numbers: pa.Array, reason: str, texts: pa.Array) -> pa.RecordBatch:
+    """Make a batch of REJECTED from the numbers and texts of rows that are rejected for one reason."""
     columns = [numbers, pa.array([reason] * len(numbers), pa.string()), texts]
     return pa.RecordBatch.from_arrays(columns, schema=REJECTED)
 
 
 def tally(column: pa.Array) -> dict[str, int]:
-    """How often each value occurs."""
+    """Count how often each value occurs."""
     return {pair["values"]: pair["counts"] for pair in column.value_counts().to_pylist()}
 
 
 def digests(texts: pa.Array) -> np.ndarray:
-    """The first 64 bits of each text's BLAKE2b, uint64 [len(texts)]: by them posts are told apart."""
+    """The 64-bit BLAKE2b digest of each text, uint64 [len(texts)]; texts with equal digests count as copies."""
     joined = b"".join(blake2b(text.encode(), digest_size=8).digest() for text in texts.to_pylist())
     return np.frombuffer(joined, dtype=">u8")
 
 
-def _trains(batch: pa.RecordBatch, start: int, total: int, settings: Settings) -> np.ndarray:
-    """A mark for each post, bool [rows]."""
-    if settings.split == "sequential":
-        return np.arange(start, start + batch.num_rows) < first_test_post(total, settings)
-    return digests(batch.column("post")) < settings.train_fraction * 2.0**64
+def trains(batch: pa.RecordBatch, train_fraction: float) -> np.ndarray:
+    """Whether a split by content puts each post on the train side, bool [rows]; it depends on the text alone."""
+    return digests(batch.column("post")) < train_fraction * 2.0**64
 
 
-def first_test_post(total: int, settings: Settings) -> int:
-    """Where a sequential split of so many posts cuts: int(total * train_fraction), as in the article."""
-    return int(total * settings.train_fraction)
+def first_test_post(total: int, train_fraction: float) -> int:
+    """The index of the first test post in a sequential split: int(total * train_fraction), as in the article."""
+    return int(total * train_fraction)
+
+
+def _name(number: int) -> str:
+    return f"part-{number:05d}.parquet"
+
+
+def shard_files(names: Iterable[str], index: int, shards: int) -> list[str]:
+    """Select one shard's files from the names of all that ingest left.
+
+    Raises StageOutOfOrder if the posts are stored in another number of shards.
+    """
+    found = {side: sorted(name for name in names if name.startswith(f"{of_side(side)}/")) for side in SIDES}
+    stored = len(found["train"])
+    if stored != shards or index >= shards:
+        raise StageOutOfOrder(
+            f"shard {index} of {shards} does not exist, because the posts are stored as {stored}: TAGGER_SHARDS was "
+            "changed after the run began; start a new run"
+        )
+    return [found[side][index] for side in SIDES]

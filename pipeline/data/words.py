@@ -1,11 +1,11 @@
-r"""Text to word counts and vectors, on Arrow; the meaning of a word is that of Keras Tokenizer's defaults.
+r"""Convert text to word counts and vectors on Arrow arrays, with the same words as Keras's Tokenizer by default.
 
-The rule, and the only place where it is written: a text is lower-cased, each of Keras's filter characters (`FILTERS`)
-becomes a space, and what stands between spaces (U+0020 only, so ``\r`` or a no-break space stays inside a word) is a
-word. Lower-casing is Python 3.11's `str.lower` of each code point by itself. That is Keras too, but for the capital
-sigma: at the end of a word Python makes it U+03C2, and here it is U+03C3 as everywhere else, because a table of code
-points (`code_points`, for the serving graph) cannot see the end of a word. Arrow's `utf8_lower` and TensorFlow's
-`tf.strings.lower` follow other versions of Unicode and differ from Python's on some fifty code points.
+The rule, which is defined here only: a text is lower-cased, each of Keras's filter characters (`FILTERS`) becomes a
+space, and the text is split at spaces (U+0020 only, so ``\r`` or a no-break space stays inside a word). Lower-casing is
+Python 3.11's `str.lower` of each code point by itself. Keras does the same except for the capital sigma, which
+`str.lower` turns into U+03C2 at the end of a word and into U+03C3 elsewhere; here it is always U+03C3, because a table
+of code points (`code_points`, for the serving graph) does not know where a word ends. Arrow's `utf8_lower` and
+TensorFlow's `tf.strings.lower` follow other versions of Unicode and differ from Python's on some fifty code points.
 """
 
 import os
@@ -43,8 +43,8 @@ _ASCII = pa.array(
         np.uint8,
     )
 )
-_SLICE = 1 << 20  # bytes of text taken at once: the arrays made of them stay in a core's cache
-_MERGE = 1 << 19  # words set aside at least before they are merged
+_SLICE = 1 << 20  # bytes of text processed at once: the arrays made of them stay in a core's cache
+_MERGE = 1 << 19  # words collected at least before they are merged
 _STRING = 1 << 31  # bytes that no longer fit an Arrow string array
 
 Item = TypeVar("Item")
@@ -55,9 +55,9 @@ Longs = NDArray[np.int64]
 
 @cache
 def code_points() -> Ints:
-    """Lower case of each code point below 0x20000, itself where it has none, 0x20 for a filter: int32 [0x20000].
+    """Map each code point below 0x20000 to its lower case, and each filter character to a space: int32 [0x20000].
 
-    The keys of `EXPANDS` map to themselves: who uses the table replaces them beforehand.
+    Code points without a lower case map to themselves, as do the keys of `EXPANDS`, which callers must replace first.
     """
     lower = [character.lower() for character in map(chr, range(_CASED))]
     table = np.array([ord(to) if len(to) == 1 else code for code, to in enumerate(lower)], np.int32)
@@ -68,21 +68,21 @@ def code_points() -> Ints:
 
 @cache
 def _resized() -> dict[str, str]:
-    """Lower case of the few code points for which it has another length in UTF-8, such as the Kelvin sign's k."""
+    """Map code points to their lower case where its length in UTF-8 differs, as for the Kelvin sign and k."""
     table = code_points()
     width = np.digitize(np.arange(_CASED), [0x80, 0x800, 0x10000])
     return {chr(code): chr(table[code]) for code in np.flatnonzero(width != width[table])} | EXPANDS
 
 
 def words(posts: pa.Array) -> tuple[pa.Array, Longs]:
-    """All words of a batch in order, and the row (from 0, within the batch) that each came from.
+    """Split a batch of posts into words; return all words in order, and the row (from 0) that each came from.
 
-    A string array, or a large_string one where the words hold 2 GiB or more. Posts may be sliced or chunked.
+    The words are a string array, or large_string from 2 GiB on. Posts may be sliced or chunked.
     """
-    split = [_split(part) for part in _slices(posts, _SLICE)]
-    found = [part for part, _ in split]
-    if sum(part.nbytes for part in found) >= _STRING:
-        found = [part.cast(pa.large_string()) for part in found]
+    split = [_split(piece) for piece in _slices(posts, _SLICE)]
+    found = [each for each, _ in split]
+    if sum(each.nbytes for each in found) >= _STRING:
+        found = [each.cast(pa.large_string()) for each in found]
     lengths = np.concatenate([np.diff(ends) for _, ends in split] or [np.empty(0, np.int64)])
     return (
         pa.concat_arrays(found) if found else pa.array([], pa.string()),
@@ -91,7 +91,7 @@ def words(posts: pa.Array) -> tuple[pa.Array, Longs]:
 
 
 def _slices(posts: pa.Array, size: int) -> Iterator[pa.Array]:
-    """Successive string arrays without nulls, of about `size` bytes of text, that make up the posts."""
+    """Yield the posts as successive string arrays of about `size` bytes of text; raise ValueError for a null."""
     for chunk in posts.chunks if isinstance(posts, pa.ChunkedArray) else [posts]:
         if chunk.null_count:
             raise ValueError(f"{chunk.null_count} of {len(chunk)} posts are null; drop them or make them empty first")
@@ -105,6 +105,7 @@ def _slices(posts: pa.Array, size: int) -> Iterator[pa.Array]:
 
 
 def _offsets(posts: pa.Array) -> Longs:
+    """The byte offset at which each post begins, from 0, and the total: int64 [len(posts) + 1]."""
     """Where each post starts in the text of all, in bytes, and where the last ends: int64 [len(posts) + 1]."""
     if not len(posts):
         return np.zeros(1, np.int64)  # Arrow may keep no buffer at all
@@ -114,7 +115,7 @@ def _offsets(posts: pa.Array) -> Longs:
 
 
 def _split(posts: pa.Array) -> tuple[pa.Array, Ints]:
-    """Words of a slice; post i has words[ends[i]:ends[i + 1]], int32 [len(posts) + 1]."""
+    """Split a slice of posts; return words, and ends, int32 [len(posts) + 1]: post i has words[ends[i]:ends[i + 1]]."""
     posts, text = _lowered(posts)
     space = np.ones(len(text) + 2, bool)  # one before and one after, so that the first and the last word have an edge
     np.equal(text, ord(" "), out=space[1:-1])
@@ -129,10 +130,11 @@ def _split(posts: pa.Array) -> tuple[pa.Array, Ints]:
 
 
 def _lowered(posts: pa.Array) -> tuple[pa.Array, NDArray[np.uint8]]:
-    """Bytes of the posts, a space between each two, in lower case and without filters; and the posts they line up with.
+    """Join the posts with spaces, lower-cased and without filter characters; return the posts and the joined bytes.
 
-    The lower case of a code point does not depend on its neighbours, so those beyond ASCII are lower-cased by
-    themselves, in one string, and put back over their own bytes. The few that would not fit there are replaced first.
+    The lower case of a code point does not depend on its neighbours, so all beyond ASCII are lower-cased in one string,
+    which then replaces their bytes. The few whose length in UTF-8 would change are replaced in the posts first, which
+    are therefore returned as well.
     """
     # As bytes.translate, without Python's lock, so that threads do not wait for each other.
     text = pc.take(_ASCII, _joined(posts), boundscheck=False).to_numpy()
@@ -151,19 +153,20 @@ def _lowered(posts: pa.Array) -> tuple[pa.Array, NDArray[np.uint8]]:
 
 
 def _joined(posts: pa.Array) -> pa.Array:
-    """The bytes of all posts, a space between each two: uint8."""
+    """Join the bytes of all posts with spaces: uint8."""
     whole = pa.ListArray.from_arrays(pa.array([0, len(posts)], pa.int32()), posts)
     joined = pc.binary_join(whole, " ")[0].as_buffer()
     return _of_buffer(pa.uint8(), joined.size, joined)
 
 
 def _of_buffer(kind: pa.DataType, length: int, content: object) -> pa.Array:
+    """Wrap a buffer as an Arrow array without nulls."""
     return pa.Array.from_buffers(kind, length, [None, pa.py_buffer(content)])
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The most frequent words of the train posts, most frequent first.
+    """The words that the network knows: the most frequent ones of the train posts, in descending order.
 
     The index of words[i] is i + 1; index 0 is never used, as in Keras.
     """
@@ -172,15 +175,15 @@ class Vocabulary:
     counts: Longs  # [len(words)]: occurrences
     document_counts: Longs  # [len(words)]: posts with the word
     documents: int  # posts counted
-    occurrences: int  # of all words counted, these and those that are too rare
+    occurrences: int  # of all words counted, including those too rare for the vocabulary
 
     @property
     def unknown(self) -> float:
-        """The share of the words counted that are not in the vocabulary."""
+        """The share of all word occurrences that are not in the vocabulary."""
         return 1 - int(self.counts.sum()) / max(self.occurrences, 1)
 
     def head(self, size: int) -> "Vocabulary":
-        """The `size - 1` most frequent of these words."""
+        """The vocabulary of the `size - 1` most frequent of these words."""
         most = slice(0, max(size - 1, 0))
         return replace(
             self, words=self.words[most], counts=self.counts[most], document_counts=self.document_counts[most]
@@ -189,7 +192,7 @@ class Vocabulary:
     def save(self, folder: Path) -> None:
         r"""Write `vocabulary.txt` (a word a line, most frequent first, UTF-8) and `counts.parquet` into the folder.
 
-        In `vocabulary.txt` only ``\n`` ends a line: a word may hold ``\r``, U+2028 and the like.
+        In `vocabulary.txt` only ``\n`` ends a line: a word may contain ``\r``, U+2028 and the like.
         """
         lines = "".join(f"{word}\n" for word in self.words.to_pylist())
         (folder / VOCABULARY_FILE).write_bytes(lines.encode())
@@ -212,7 +215,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Counts:
-    """Distinct words in order of first appearance, how often each occurs and in how many posts."""
+    """The distinct words in order of first appearance, with how often each occurs and in how many posts."""
 
     words: pa.Array
     counts: Longs
@@ -220,7 +223,7 @@ class Counts:
     documents: int
 
     def save(self, path: Path) -> None:
-        """Write them as one Parquet file."""
+        """Write the counts as one Parquet file."""
         columns = {"word": self.words, "count": self.counts, "document_count": self.document_counts}
         pq.write_table(pa.table(columns).replace_schema_metadata({"documents": str(self.documents)}), path)
 
@@ -233,7 +236,7 @@ class Counts:
         return cls(table["word"].combine_chunks(), counts, document_counts, documents)
 
     def most_frequent(self, size: int) -> Vocabulary:
-        """The `size - 1` most frequent words, as Keras's num_words; ties go to the word seen first."""
+        """The vocabulary of the `size - 1` most frequent words, as Keras's num_words; of ties the first seen."""
         most = np.argsort(-self.counts, kind="stable")[: max(size - 1, 0)]
         return Vocabulary(
             words=self.words.take(pa.array(most)).cast(pa.string()),
@@ -245,17 +248,18 @@ class Counts:
 
 
 def count_words(batches: Iterable[pa.Array], *, size: int, threads: int = THREADS) -> Vocabulary:
-    """Vocabulary of the `size - 1` most frequent words, as Keras's num_words; ties go to the word seen first."""
+    """Count the words of all batches and return the vocabulary of the `size - 1` most frequent; see most_frequent."""
     return count(batches, threads=threads).most_frequent(size)
 
 
 def count(batches: Iterable[pa.Array], *, threads: int = THREADS) -> Counts:
-    """The words of all batches. Memory grows with the number of distinct words, not of posts."""
-    slices = (part for batch in batches for part in _slices(batch, _SLICE))
+    """Count the words of all batches. Memory grows with the number of distinct words, not of posts."""
+    slices = (piece for batch in batches for piece in _slices(batch, _SLICE))
     return merged(_in_order(_count, slices, threads))
 
 
 def _count(posts: pa.Array) -> Counts:
+    """Count the words of one slice of posts."""
     found, ends = _split(posts)
     encoded = found.dictionary_encode()
     cells, first = _by_column(encoded.indices.to_numpy(), ends, len(encoded.dictionary))
@@ -264,10 +268,10 @@ def _count(posts: pa.Array) -> Counts:
 
 
 def _by_column(columns: Ints, ends: Ints, width: int) -> tuple[sparse.csc_matrix, NDArray[np.bool_]]:
-    """Cells of the posts column by column, rows ascending, and whether each is the first of its post and column.
+    """Sort the cells of the posts by column, then row, and mark the first of each post and column.
 
-    Post i has columns[ends[i]:ends[i + 1]]. Turning rows into columns is a counting sort: it brings the repeats of a
-    word in a post together in linear time.
+    Post i has columns[ends[i] : ends[i + 1]], one for each word, with repeats. The conversion from CSR to CSC is a
+    counting sort, so it brings the repeats of a word in a post together in linear time.
     """
     ones = np.ones(len(columns), np.int8)
     cells = sparse.csr_matrix((ones, columns, ends), shape=(len(ends) - 1, width)).tocsc()
@@ -277,32 +281,32 @@ def _by_column(columns: Ints, ends: Ints, width: int) -> tuple[sparse.csc_matrix
     return cells, first
 
 
-def merged(parts: Iterable[Counts]) -> Counts:
-    """Sum of the parts, which follow one another; words in order of first appearance.
+def merged(batches: Iterable[Counts]) -> Counts:
+    """Add up the counts of successive posts; words stay in the order of their first appearance.
 
-    A merge waits until the parts set aside are as large as the sum so far, so the time is linear in their size.
+    New counts are collected until they are as large as the sum so far, and only then added, so the time is linear.
     """
     none = np.empty(0, np.int64)
     total = Counts(pa.array([], pa.large_string()), none, none, 0)
     waiting: list[Counts] = []
-    for part in parts:
-        waiting.append(part)
-        if sum(len(part.words) for part in waiting) > max(len(total.words), _MERGE):
+    for counts in batches:
+        waiting.append(counts)
+        if sum(len(each.words) for each in waiting) > max(len(total.words), _MERGE):
             total, waiting = _sum([total, *waiting]), []
     return _sum([total, *waiting])
 
 
-def _sum(parts: list[Counts]) -> Counts:
-    every = pa.concat_arrays([part.words.cast(pa.large_string()) for part in parts]).dictionary_encode()
+def _sum(batches: list[Counts]) -> Counts:
+    every = pa.concat_arrays([each.words.cast(pa.large_string()) for each in batches]).dictionary_encode()
     index = every.indices.to_numpy()
     counts, document_counts = np.zeros((2, len(every.dictionary)), np.int64)
-    np.add.at(counts, index, np.concatenate([part.counts for part in parts]))
-    np.add.at(document_counts, index, np.concatenate([part.document_counts for part in parts]))
-    return Counts(every.dictionary, counts, document_counts, sum(part.documents for part in parts))
+    np.add.at(counts, index, np.concatenate([each.counts for each in batches]))
+    np.add.at(document_counts, index, np.concatenate([each.document_counts for each in batches]))
+    return Counts(every.dictionary, counts, document_counts, sum(each.documents for each in batches))
 
 
 def _in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Results of `work` on threads, in the order of the items; no more than two items a thread are under way."""
+    """Map `work` over the items on threads, in order, with at most two items per thread read ahead."""
     if threads == 1:
         yield from map(work, items)
         return
@@ -321,7 +325,10 @@ def _in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: in
 
 
 def idf(vocabulary: Vocabulary, size: int) -> NDArray[np.float64]:
-    """Keras's inverse document frequency, ln(1 + documents / (1 + document_count)): float64 [size], 0 where no word."""
+    """Keras's inverse document frequency, ln(1 + documents / (1 + document_count)): float64 [size].
+
+    It is 0 for index 0 and for indices beyond the vocabulary.
+    """
     known = vocabulary.document_counts[: max(size - 1, 0)]
     weights = np.zeros(size)
     weights[1 : len(known) + 1] = np.log(1 + vocabulary.documents / (1 + known))
@@ -329,23 +336,24 @@ def idf(vocabulary: Vocabulary, size: int) -> NDArray[np.float64]:
 
 
 def vectorize(posts: pa.Array, vocabulary: Vocabulary, *, size: int, mode: str) -> pa.RecordBatch:
-    """Non-zero cells of Keras's texts_to_matrix(mode) as float32, a row a post: columns indices (ascending) and values.
+    """Convert posts to sparse vectors, the non-zero cells of Keras's texts_to_matrix(mode).
 
-    With c the count of a word in a post, values are 1 (binary), c (count), c / the post's words within the vocabulary
-    (freq) or (1 + ln c) * idf (tfidf), worked out in float64. Words from index `size` on count as unknown.
+    Each row has `indices` (int32, ascending) and `values` (float32, computed in float64). With c the count of a word in
+    a post, a value is 1 (binary), c (count), c / the post's words within the vocabulary (freq) or (1 + ln c) * idf
+    (tfidf). Words from index `size` on count as unknown. Raises ValueError for an unknown mode and for null posts.
     """
     if mode not in MODES:
         raise ValueError(f"mode {mode!r} is none of {', '.join(MODES)}")
     # "" is never a word: it takes index 0, so that the others have the index they have in Keras.
     known = pa.concat_arrays([pa.array([""]), vocabulary.words[: max(size - 1, 0)]])
-    # Arrow hashes the vocabulary anew for each slice, so a large one takes large slices.
+    # Arrow hashes the vocabulary again for each slice, so a large vocabulary wants large slices.
     slices = _slices(posts, max(_SLICE, 64 * len(known)))
-    rows = [_rows(part, known) for part in slices]
-    lengths = np.concatenate([[0], *(np.diff(part.indptr) for part in rows)])
+    rows = [_rows(piece, known) for piece in slices]
+    lengths = np.concatenate([[0], *(np.diff(cells.indptr) for cells in rows)])
     offsets = pa.array(np.cumsum(lengths), pa.int32())
-    indices = np.concatenate([np.empty(0, np.int32), *(part.indices for part in rows)])
+    indices = np.concatenate([np.empty(0, np.int32), *(cells.indices for cells in rows)])
     weights = idf(vocabulary, size)
-    values = np.concatenate([np.empty(0, np.float32), *(_values(part, weights, mode) for part in rows)])
+    values = np.concatenate([np.empty(0, np.float32), *(_values(cells, weights, mode) for cells in rows)])
     return pa.record_batch(
         {
             "indices": pa.ListArray.from_arrays(offsets, pa.array(indices)),
@@ -355,7 +363,7 @@ def vectorize(posts: pa.Array, vocabulary: Vocabulary, *, size: int, mode: str) 
 
 
 def _rows(posts: pa.Array, known: pa.Array) -> sparse.csr_matrix:
-    """How often each known word occurs in each post: csr [posts, len(known)], indices ascending, none of them 0."""
+    """Count each known word in each post: csr [posts, len(known)], indices ascending, none of them 0."""
     found, ends = _split(posts)
     index = pc.fill_null(pc.index_in(found, value_set=known), 0).to_numpy()
     cells, first = _by_column(index, ends, len(known))
@@ -367,6 +375,7 @@ def _rows(posts: pa.Array, known: pa.Array) -> sparse.csr_matrix:
 
 
 def _values(counts: sparse.csr_matrix, weights: NDArray[np.float64], mode: str) -> NDArray[np.float32]:
+    """The value of each non-zero cell, by vectorize's formulas."""
     if mode == "binary":
         values = np.ones(len(counts.data))
     elif mode == "count":
@@ -381,9 +390,9 @@ def _values(counts: sparse.csr_matrix, weights: NDArray[np.float64], mode: str) 
 def vectorize_all(
     batches: Iterable[pa.RecordBatch], vocabulary: Vocabulary, *, size: int, mode: str, threads: int = THREADS
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-    """Each batch with the vectors of its column `post`, made on threads, in order; bounded look-ahead."""
+    """Yield each batch, in order, with the vectors of its column `post`; threads make a few of them ahead."""
 
-    def beside(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    def pair(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         return batch, vectorize(batch.column("post"), vocabulary, size=size, mode=mode)
 
-    return _in_order(beside, batches, threads)
+    return _in_order(pair, batches, threads)

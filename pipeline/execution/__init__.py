@@ -1,1 +1,1 @@
-"""Runs a stage of a run: its inputs, cache, commit and publication; garbage collection; predictions."""
+"""Runs stages against the store: inputs, cache, commit, publication. Also garbage collection, verify and predict."""

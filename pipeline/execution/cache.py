@@ -1,96 +1,80 @@
-"""Work that need not be done again: that of a stage whose inputs, settings and code are those of an earlier run's."""
+"""The cache of stage results: a stage whose inputs, settings and code are those of an earlier run is not run again.
+
+An entry is a copy of the earlier manifest, at `cache/<stage>/<key>.json`.
+"""
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Callable, Collection
 from importlib.metadata import version
-from pathlib import Path
-
-import fsspec
+from itertools import product
+from typing import Any
 
 from pipeline import tf_config
 from pipeline.errors import CorruptArtifact
-from pipeline.files import digest
-from pipeline.registry.registry import Registry
-from pipeline.settings import Settings
-from pipeline.stages.plan import STAGES
+from pipeline.execution.work import Work
+from pipeline.stages.plan import STAGES, CacheExtra
+from pipeline.store.manifest import Manifest
 from pipeline.store.objects import Store
-from pipeline.store.runs import Manifest, Run, code_digest
+from pipeline.store.runs import Run, code_digest
 
-FOLDER = "reuse"
-OBJECT_STORES = ("s3://", "s3a://", "gs://", "gcs://", "abfs://", "az://")
+FOLDER = "cache"
+FORMER = "reuse"
+"""Where format 1 kept its entries. None can match, because the code has changed since."""
+
 PACKAGES = ("tensorflow", "pyarrow", "numpy", "scipy", "scikit-learn", "matplotlib")
-"""What a stage computes with."""
+"""The packages that stages compute with, whose versions are part of the key."""
 
 
-def keys(run: Run, stage: str, inputs: Mapping[str, Manifest], settings: Settings) -> list[str]:
-    """What tells this work from all other: sha256 over all that the stage's result depends on; empty where it is open.
+def keys(work: Work) -> list[str]:
+    """The cache keys of the work: sha256 over everything that its result depends on, the best match first.
 
-    evaluate has two: it depends on the live model, but if that is the candidate itself, then on no other. What a
-    cluster trains is found by a cluster of that size only: its weights are not those that one process trains.
+    Empty if that is not known before the stage is run, as for an HTTP source.
     """
-    identity = _source(settings.source) if stage == "ingest" else ""
-    if identity is None:
-        return []
     described = {
-        "stage": stage,
-        "inputs": {name: manifest.digest for name, manifest in inputs.items()},
-        "settings": {name: getattr(settings, name) for name in STAGES[stage].reads},
-        "source": identity,
+        "stage": work.stage.name,
+        "inputs": {name: manifest.digest for name, manifest in work.inputs.items()},
+        "settings": {name: _setting(work, name) for name in work.stage.reads},
         "code": code_digest(),
         "packages": {name: version(name) for name in PACKAGES},
     }
-    if stage == "train" and (place := tf_config.here()):
-        described["cluster"] = place.size
-    if stage != "evaluate":
-        return [_sha256(described)]
-    registry = Registry(run.store)
-    champion = registry.live_before(run.existing().version)
-    card = registry.card(champion) if champion is not None else None
-    itself = _sha256(described | {"champion": "itself"})
-    if card and card.checkpoint == inputs["train"].summary["checkpoint"]:
-        return [itself]
-    return [_sha256(described | {"champion": champion}), itself]
+    alternatives = [EXTRAS[extra](work) for extra in work.stage.cache_extra]
+    return [_sha256(described | {"extra": extra}) for extra in product(*alternatives)]
 
 
-def _source(source: str) -> str | None:
-    """What the posts are, without reading them as posts; None where only that would tell."""
-    if source.startswith("sample://"):
-        return source
-    if "://" in source:
-        return _tag(source)
-    with suppress(OSError):  # ingest says what is wrong
-        path = Path(source).expanduser()
-        return digest(path) if path.is_file() else None
-    return None
+def _setting(work: Work, name: str) -> Any:
+    settings, deployment = work.settings, work.record.deployment
+    return getattr(settings, name) if name in type(settings).model_fields else getattr(deployment, name)
 
 
-def _tag(url: str) -> str | None:
-    """The entity tag that an object store gives its object, another for other bytes; None where there is none."""
-    if not url.startswith(OBJECT_STORES):
-        return None
-    with suppress(Exception):  # ingest says what is wrong
-        fs, path = fsspec.url_to_fs(url)
-        fs.invalidate_cache()
-        about = fs.info(path)
-        tag = about.get("ETag") or about.get("etag")
-        return f"{url} {tag}" if tag else None
-    return None
+def _source(work: Work) -> list[object]:
+    fingerprint = work.source.fingerprint()
+    return [] if fingerprint is None else [fingerprint]
 
 
-def state(source: str) -> object:
-    """What is another once the source has been written or replaced, even by its equal: it was not while it was read."""
-    if "://" in source:
-        return _source(source)
-    with suppress(OSError):
-        about = Path(source).expanduser().stat()
-        return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
-    return None
+def _champion(work: Work) -> list[object]:
+    """The champion's version; "itself" if it is the candidate's own model: the verdict is then always the same."""
+    champion = work.champion
+    if champion and champion.card and champion.card.checkpoint == work.inputs["train"].summary["checkpoint"]:
+        return ["itself"]
+    return [champion.version if champion else None, "itself"]
 
 
-def _sha256(described: Mapping[str, object]) -> str:
+def _cluster(work: Work) -> list[object]:
+    """The cluster's size, because a cluster trains other weights than a single process."""
+    place = tf_config.here()
+    return [place.size if place else None]
+
+
+EXTRAS: dict[CacheExtra, Callable[[Work], list[object]]] = {
+    "source": _source,
+    "champion": _champion,
+    "cluster": _cluster,
+}
+"""What else a key depends on. Each function returns alternatives, and every combination of these makes a key."""
+
+
+def _sha256(described: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
@@ -98,36 +82,40 @@ def _path(stage: str, key: str) -> str:
     return f"{FOLDER}/{stage}/{key}.json"
 
 
-def remember(store: Store, manifest: Manifest, under: list[str]) -> None:
-    """Let later runs find the manifest."""
-    for key in under:
-        store.write(_path(manifest.stage, key), asdict(manifest))
+def store(objects: Store, manifest: Manifest, work_keys: list[str]) -> None:
+    """Write a cache entry for the manifest under each of the keys."""
+    for key in work_keys:
+        objects.write(_path(manifest.stage, key), manifest.to_dict())
 
 
-def noted(store: Store, stage: str, under: list[str]) -> Manifest | None:
-    """An earlier manifest of the same work, whether or not its files are still there."""
+def lookup(objects: Store, stage: str, work_keys: list[str]) -> Manifest | None:
+    """The entry under the first key, None if there is none; its files are not checked."""
+    if not work_keys:
+        return None
+    path = _path(stage, work_keys[0])
     try:
-        document = store.read(_path(stage, under[0])) if under else None
+        document = objects.read(path)
+        return Manifest.parse(document, objects.display_path(path)) if document else None
     except CorruptArtifact:
         return None
-    return Manifest.of(document) if document else None
 
 
-def find(store: Store, stage: str, under: list[str]) -> Manifest | None:
-    """An earlier manifest of the same work whose files are all there and whole."""
-    manifest = noted(store, stage, under)
-    whole = manifest and not any(store.faults(Run(store, manifest.run).attempt(manifest), manifest.files))
+def find(objects: Store, stage: str, work_keys: list[str]) -> Manifest | None:
+    """The entry under the first key, None if there is none or a file of it is missing or damaged."""
+    manifest = lookup(objects, stage, work_keys)
+    whole = manifest and not any(objects.faults(Run(objects, manifest.run).attempt(manifest), manifest.files))
     return manifest if whole else None
 
 
-def forget(store: Store, runs: Collection[str]) -> None:
-    """Let no later run find what is of these runs, nor a note that cannot be read."""
+def evict(objects: Store, gone: Collection[str]) -> None:
+    """Remove the entries of these runs or attempts, and those that cannot be read."""
+    objects.remove(FORMER)
     for stage in STAGES:
-        for name in store.names(f"{FOLDER}/{stage}"):
+        for name in objects.names(f"{FOLDER}/{stage}"):
             path = f"{FOLDER}/{stage}/{name}"
             try:
-                of = (store.read(path) or {}).get("run")
+                entry = objects.read(path) or {}
             except CorruptArtifact:
-                of = None
-            if of is None or of in runs:
-                store.remove(path)
+                entry = {}
+            if "run" not in entry or {entry["run"], entry.get("attempt")} & set(gone):
+                objects.remove(path)

@@ -1,149 +1,228 @@
-"""Retention by lineage: what nothing kept refers to, and is old enough, may go."""
+"""Garbage collection: removes old runs, attempts and served versions that nothing needs any more."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
-from pipeline.errors import CorruptArtifact
+from pipeline.errors import CorruptArtifact, NewerFormat
 from pipeline.execution import cache
 from pipeline.registry.card import Card
-from pipeline.registry.registry import CARDS, Registry, lives
+from pipeline.registry.events import live_history
+from pipeline.registry.registry import CARDS, Registry
 from pipeline.registry.serving_dir import MODELS, path_of
-from pipeline.settings import Settings
+from pipeline.settings import Deployment
 from pipeline.stages.plan import STAGES
+from pipeline.store.manifest import ATTEMPT, Manifest, attempt_time
 from pipeline.store.objects import Store
-from pipeline.store.runs import PARTIAL, PARTS, Manifest, Run, attempt_time, every_run
+from pipeline.store.runs import RUNS, UNFINISHED, Run, name_of
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Removal:
-    """A folder of the store that may go, why, and its size in bytes."""
+    """A folder of the store that garbage collection removes, the reason, and its size in bytes."""
 
     path: str
     why: str
     bytes: int
 
 
-def removals(store: Store, settings: Settings, now: datetime | None = None) -> list[Removal]:
-    """What may go, as of `now`.
+def removals(store: Store, deployment: Deployment, now: datetime | None = None) -> list[Removal]:
+    """List the folders that garbage collection would remove at the time `now`.
 
-    Kept are the live version, the keep_versions live before it, and what is younger than keep_days; every run a kept
-    version descends from; and of any run the attempts that a kept run's manifest or a card names. Cards and the log are
-    kept for ever: they are small, and say what was.
+    It keeps the live version, the `keep_versions` versions live before it, and everything younger than `keep_days`;
+    every run that a kept version comes from; and of any run the attempts that a kept run's manifest or a kept card
+    names. Cards and the log are never removed: they are small, and are the history.
 
-    Raises CorruptArtifact where a card or a manifest that says what is to be kept cannot be read.
+    Raises CorruptArtifact if a card or manifest that is needed to decide cannot be read.
     """
-    before = (now or datetime.now(UTC)) - timedelta(days=settings.keep_days)
-    kept = _kept(Registry(store), settings, before)
-    found = [*_versions(store, kept), *_runs(store, kept, before)]
-    return [Removal(path, why, sum(store.sizes(path).values())) for path, why in found]
+    return _plan(Registry(store), deployment, now)
 
 
-def collect(store: Store, settings: Settings, now: datetime | None = None) -> Iterator[Removal]:
-    """Remove what may go, and say each when it is gone.
+def collect(store: Store, deployment: Deployment, now: datetime | None = None) -> Iterator[Removal]:
+    """Remove the folders that `removals` lists, and yield each one when it is removed.
 
-    Somebody may take over a run's work or make its version live meanwhile: so first no later run can find what is to
-    go, then what may go is asked again, and once more whenever the log has grown.
+    Meanwhile a run may take files over from the cache, or a version may go live. So their cache entries are evicted
+    first, the list is computed again after that, and once more whenever the log has grown.
     """
     registry = Registry(store)
     registry.reconcile()
-    cache.forget(store, {removal.path.rpartition("/")[-1] for removal in removals(store, settings, now)})
+    evicted: set[str] | None = None
     while True:
-        seen = len(registry.events())
-        for removal in removals(store, settings, now):
-            if len(registry.events()) != seen:
+        seen = len(registry.log.names())
+        planned = _plan(registry, deployment, now)
+        going = {removal.path.rpartition("/")[-1] for removal in planned}
+        if evicted is None or going - evicted:
+            cache.evict(store, going)
+            evicted = going | (evicted or set())
+            continue
+        cards = registry.with_files() if planned else []
+        for removal in planned:
+            if len(registry.log.names()) != seen:
                 break
-            _remove(store, removal)
+            _remove(registry, removal, cards)
             yield removal
         else:
             return
 
 
-def _remove(store: Store, removal: Removal) -> None:
-    """Remove a folder: first what makes it count, so that whoever reads meanwhile finds it gone, not half."""
-    registry = Registry(store)
-    if removal.path.startswith(f"{MODELS}/"):
-        registry.watched.withdraw(int(removal.path.rpartition("/")[-1]))
+def _remove(registry: Registry, removal: Removal, cards: Iterable[Card]) -> None:
+    """Remove a folder, its documents first, so that a reader sees it as removed and never as incomplete."""
+    store, path = registry.store, removal.path
+    if path.startswith(f"{MODELS}/"):
+        registry.serving.withdraw(int(path.rpartition("/")[-1]))
         return
-    registry.note_let_go(removal.path, removal.why)
-    store.remove(f"{removal.path}.json")  # as that of an unfinished try's work
-    for stage in STAGES:
-        store.remove(f"{removal.path}/{stage}/manifest.json")
-    store.remove(removal.path)
+    registry.note_collected(path, removal.why, cards)
+    is_run = path.count("/") == 1
+    for document in [f"{path}/{stage}/manifest.json" for stage in STAGES] if is_run else [f"{path}.json"]:
+        store.remove(document)
+    store.remove(path)
 
 
-def _kept(registry: Registry, settings: Settings, before: datetime) -> list[Card]:
-    """The card of each kept version."""
+def _plan(registry: Registry, deployment: Deployment, now: datetime | None) -> list[Removal]:
+    before = (now or datetime.now(UTC)) - timedelta(days=deployment.keep_days)
+    kept = _cards_to_keep(registry, deployment, before)
+    return [*_versions_to_remove(registry, kept), *_runs_to_remove(registry.store, kept, before)]
+
+
+def _cards_to_keep(registry: Registry, deployment: Deployment, before: datetime) -> list[Card]:
+    """The cards of the versions to keep."""
     events = registry.events()
-    history = list(dict.fromkeys(reversed(lives(events))))
-    chosen = set(history[: 1 + settings.keep_versions])
+    history = list(dict.fromkeys(reversed(live_history(events))))
+    chosen = set(history[: 1 + deployment.keep_versions])
     chosen |= {event.version for event in events if datetime.fromisoformat(event.at) >= before}
     return [_card(registry, version) for version in sorted(chosen)]
 
 
 def _card(registry: Registry, version: int) -> Card:
-    card = registry.card(version)
+    try:
+        card = registry.card(version)
+    except NewerFormat as error:
+        document = registry.store.read(f"{CARDS}/{version}.json") or {}
+        if not {"run", "path"} <= document.keys():
+            raise
+        log.warning("version %d is kept: %s", version, error)
+        return Card.model_construct(**document)
     if card is None:
         raise CorruptArtifact(
-            f"{registry.store.shown(CARDS)}/{version}.json is gone, so it is not known what version {version} descends "
-            "from: nothing is removed; restore it"
+            f"{registry.store.display_path(CARDS)}/{version}.json is gone, so it is not known which run version "
+            f"{version} comes from: nothing is removed; restore it"
         )
     return card
 
 
-def _versions(store: Store, kept: list[Card]) -> Iterator[tuple[str, str]]:
-    registry = Registry(store)
-    known = {card.version for card in registry.cards()} - {card.version for card in kept}
-    for version in registry.watched.versions():
-        if version in known:
-            yield path_of(version), "a version that is not live, nor among those kept before it, nor young"
+def _versions_to_remove(registry: Registry, kept: Iterable[Card]) -> Iterator[Removal]:
+    cards = set(registry.store.names(CARDS))
+    removable = {event.version for event in registry.events() if f"{event.version}.json" in cards}
+    removable -= {card.version for card in kept}
+    for version, files in registry.serving.versions().items():
+        if version in removable:
+            why = "a version that is old, and neither live nor among the keep_versions before it"
+            yield Removal(path_of(version), why, sum(files.values()))
 
 
-def _runs(store: Store, kept: list[Card], before: datetime) -> Iterator[tuple[str, str]]:
-    every = list(every_run(store))
-    manifests = {run.name: run.manifests() for run in every}
-    young = {run.name for run in every if _last_work(run, manifests[run.name]) >= before}
+@dataclass(frozen=True)
+class _FoundRun:
+    """A run as one listing of the store shows it: the files and folders in it (`tree`), with their sizes in bytes."""
+
+    run: Run
+    tree: Mapping[str, int]
+    newer: set[str] = field(default_factory=set)  # stages whose manifest only a newer version of the pipeline can read
+
+    @cached_property
+    def manifests(self) -> dict[str, Manifest]:
+        """The manifests of its stages. They are read after the listing, so none is older than the listing."""
+        found = dict[str, Manifest]()
+        for stage in STAGES:
+            try:
+                manifest = self.run.manifest(stage) if f"{stage}/" in self.tree else None
+            except NewerFormat as error:
+                log.warning("nothing of run %s is removed: %s", self.run.name, error)
+                self.newer.add(stage)
+                continue
+            if manifest:
+                found[stage] = manifest
+        return found
+
+    @property
+    def named(self) -> Iterator[str]:
+        """The folders that its manifests name, in this run or in others; as far as possible also of newer formats."""
+        yield from map(self.run.attempt, self.manifests.values())
+        for stage in self.newer:
+            document = self.run.store.read(f"{self.run.path}/{stage}/manifest.json") or {}
+            yield f"{RUNS}/{document.get('run')}/{stage}/{document.get('attempt')}"
+
+    @cached_property
+    def attempts(self) -> dict[str, list[str]]:
+        """Every attempt of each stage that left a folder, complete or not."""
+        found = {stage: list[str]() for stage in STAGES}
+        for name in self.tree:
+            stage, _, attempt = name.rstrip("/").partition("/")
+            if name.endswith("/") and stage in found and ATTEMPT.fullmatch(attempt):
+                found[stage].append(attempt)
+        return found
+
+    @cached_property
+    def last_work(self) -> datetime:
+        """When something was last done in the run; the earliest time there is for a folder that is not a run."""
+        try:
+            record = self.run.record() if "run.json" in self.tree else None
+        except CorruptArtifact as error:
+            log.warning("nothing of run %s is removed: %s", self.run.name, error)
+            return datetime.max.replace(tzinfo=UTC)
+        times = [datetime.fromisoformat(manifest.finished) for manifest in self.manifests.values()]
+        if self.newer:
+            return datetime.max.replace(tzinfo=UTC)
+        times += [attempt_time(attempt) for attempts in self.attempts.values() for attempt in attempts]
+        return max([*times, record.started if record else datetime.min.replace(tzinfo=UTC)])
+
+    def removal(self, path: str, why: str) -> Removal:
+        """The removal of a folder of the run, by its name; of the whole run if the name is empty."""
+        size = sum(size for name, size in self.tree.items() if not path or name.startswith(f"{path}/"))
+        return Removal(f"{self.run.path}/{path}".rstrip("/"), why, size)
+
+
+def _find_runs(store: Store) -> list[_FoundRun]:
+    """The runs of the store, from one listing; other files in their folder are ignored."""
+    trees = dict[str, dict[str, int]]()
+    for name, size in store.tree(RUNS).items():
+        run, slash, inside = name.partition("/")
+        if slash and name_of(run) == run:
+            trees.setdefault(run, {})[inside] = size
+    for tree in trees.values():
+        tree.pop("", None)
+    return [_FoundRun(Run(store, run), tree) for run, tree in sorted(trees.items())]
+
+
+def _runs_to_remove(store: Store, kept: Iterable[Card], before: datetime) -> Iterator[Removal]:
+    every = _find_runs(store)
+    young = {found.run.name for found in every if found.last_work >= before}
     # A version may be published by one run from the files of another.
-    descended = {card.run for card in kept} | {card.path.split("/")[1] for card in kept}
+    sources = {card.run for card in kept} | {card.path.split("/")[1] for card in kept}
     named = {card.path for card in kept} | {
-        run.attempt(manifest)
-        for run in every
-        if run.name in young | descended
-        for manifest in manifests[run.name].values()
+        path for found in every if found.run.name in young | sources for path in found.named
     }
-    for run in every:
-        if run.name in young:
+    needed = sources | {path.split("/")[1] for path in named}
+    for found in every:
+        if found.run.name in young:
             continue
-        if run.name in descended or any(path.startswith(f"{run.path}/") for path in named):
-            yield from _attempts(run, manifests[run.name], named, before)
+        if found.run.name in needed:
+            yield from _attempts_to_remove(found, named, before)
         else:
-            yield run.path, "a run that no kept version descends from, and old"
+            yield found.removal("", "an old run that no kept version comes from")
 
 
-def _last_work(run: Run, manifests: Mapping[str, Manifest]) -> datetime:
-    """When something was last done in the run; of a folder that is no run, the beginning of time."""
-    try:
-        record = run.record()
-    except CorruptArtifact as error:
-        log.warning("run %s is kept whole: %s", run.name, error)
-        return datetime.max.replace(tzinfo=UTC)
-    times = [datetime.fromisoformat(manifest.finished) for manifest in manifests.values()]
-    times += [attempt_time(attempt) for stage in STAGES for attempt in run.attempts(stage)]
-    return max([*times, record.started] if record else [*times, datetime.min.replace(tzinfo=UTC)])
-
-
-def _attempts(
-    run: Run, manifests: Mapping[str, Manifest], named: set[str], before: datetime
-) -> Iterator[tuple[str, str]]:
-    """The attempts of a kept run that neither a manifest nor a card names, and what late tries left half-done."""
-    for stage in STAGES:
-        current = {run.attempt(manifests[stage])} if stage in manifests else set()
-        for attempt in run.attempts(stage):
-            path = f"{run.path}/{stage}/{attempt}"
-            if path not in named | current and attempt_time(attempt) < before:
-                yield path, f"an attempt of {stage} that was replaced or never finished"
-        for kept in {PARTIAL, PARTS} & set(run.store.names(f"{run.path}/{stage}")):
-            yield f"{run.path}/{stage}/{kept}", f"work that a try of {stage} left unfinished"
+def _attempts_to_remove(found: _FoundRun, named: set[str], before: datetime) -> Iterator[Removal]:
+    """The attempts of a kept run that no manifest or card names, and the unfinished work of its stages."""
+    for stage, attempts in found.attempts.items():
+        current = found.manifests[stage].attempt if stage in found.manifests else None
+        for attempt in sorted(attempts):
+            path = f"{stage}/{attempt}"
+            if f"{found.run.path}/{path}" not in named and attempt != current and attempt_time(attempt) < before:
+                yield found.removal(path, f"an attempt of {stage} that was replaced or never completed")
+        for folder in UNFINISHED:
+            if f"{stage}/{folder}/" in found.tree:
+                yield found.removal(f"{stage}/{folder}", f"unfinished work of {stage}")

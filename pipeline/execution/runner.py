@@ -1,215 +1,172 @@
-"""Run one stage of one run: fetch its inputs, give it an empty folder, commit what it left there."""
+"""Runs one stage of one run: fetches its inputs, calls it with an empty folder, and commits what it left there.
+
+`run_stage` is the whole story; the functions after it are in the order in which it calls them.
+"""
 
 import logging
-import os
-import re
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
-from pipeline import checkpoints, tf_config
-from pipeline.errors import CorruptArtifact, GateNotPassed, StageOutOfOrder, Unavailable
-from pipeline.execution import cache, champion, cluster_worker
-from pipeline.settings import Settings
-from pipeline.stages.plan import CHAMPION, RESUME, STAGES
-from pipeline.store.runs import PARTIAL, PARTS, Manifest, Run
+from pipeline import tf_config
+from pipeline.errors import GateNotPassed, Unavailable
+from pipeline.execution import cache, cluster_worker, inputs, measure
+from pipeline.execution.drift_check import check_drift
+from pipeline.execution.publication import publish
+from pipeline.execution.work import Work
+from pipeline.progress import Track, log_lines
+from pipeline.stages.context import SaveCheckpoint
+from pipeline.stages.plan import After, Before
+from pipeline.store.manifest import Manifest
+from pipeline.store.runs import CHECKPOINT, SHARDS, Run
 
 log = logging.getLogger(__name__)
 
+BEFORE: dict[Before, Callable[[Work], dict[str, Any]]] = {"drift": check_drift}
+AFTER: dict[After, Callable[[Work, Manifest], dict[str, Any]]] = {"publish": publish}
+"""What a stage's entry in the table (`before`, `after`) asks for."""
 
-def run_stage(stage: str, run: Run) -> dict[str, Any]:
-    """Run the stage, and return its summary; for export also the version that is published.
 
-    Where an earlier run has done the very same work, its files become this run's. Where parts of the stage have been
-    done by run_part, they are put together. In a cluster's process that is not the chief, train only takes part, and
-    leaves nothing; the summary then says `replica`.
+def run_stage(name: str, run: Run, track: Track = log_lines) -> dict[str, Any]:
+    """Run the stage, or take its result from the cache, and return its summary.
 
-    Raises BadInput where such a process is asked for another stage, StageOutOfOrder where an input is missing or stale,
-    Unavailable where a disk or the store fails, and whatever TaggerError the stage refuses with. Only a gate's refusal
-    leaves files: they are the evidence.
+    The summary has also what the checks before the stage and the steps after it report. If run_shard has done the stage
+    shard by shard, the results are gathered. In a process that is not the chief of its TF_CONFIG cluster, the stage
+    takes part in the chief's work and leaves nothing; the summary then names the process as `worker`.
+
+    Raises BadInput in such a process for a stage that a cluster does not do, StageOutOfOrder if an input is missing or
+    stale, Unavailable if a disk or the store fails, and every TaggerError that the stage itself raises. The files of a
+    failed stage are kept only after GateNotPassed, as evidence.
     """
-    place = cluster_worker.place_in(stage)
-    settings = run.existing().settings
-    inputs = run.inputs(STAGES[stage])
-    beside = champion.data_beside(run, inputs) if stage == "vectorize" else {}
-    source = cache.state(settings.source) if stage == "ingest" else None
-    under = cache.keys(run, stage, inputs, settings) if settings.reuse else []
-    manifest = cache.find(run.store, stage, under)
+    work = Work.of(name, run, track)
+    place = cluster_worker.place_in(work.stage)
+    report = _check_before(work)
+    state_before = _source_state(work)
+    keys = cache.keys(work) if work.settings.reuse else []
+    cached = cache.find(run.store, name, keys)
     if place:
-        if not manifest:
-            with _disk(stage, gettempdir()):
-                cluster_worker.take_part(run, inputs, settings, place)
-        return {"rows": 0, "replica": str(place)}
-    if not (manifest and _taken_over(run, manifest, under, beside)):
-        manifest = _worked(run, stage, inputs, settings, beside)
-        if stage != "ingest" or cache.state(settings.source) == source:
-            cache.remember(run.store, manifest, under)
-    run.forget(stage)
-    summary = manifest.summary | beside
-    return summary | champion.publish(run, inputs, manifest) if stage == "export" else summary
+        return _take_part(work, place, done=cached is not None)
+    if cached and _adopt(work, cached, keys, report):
+        manifest = cached
+    else:
+        manifest = _do(work, report)
+        if _source_state(work) == state_before:  # else it is not known which of the two states was read
+            cache.store(run.store, manifest, keys)
+    run.discard(name)
+    summary = manifest.summary | report
+    for step in work.stage.after:
+        summary |= AFTER[step](work, manifest)
+    return summary
 
 
-def _taken_over(run: Run, manifest: Manifest, under: list[str], beside: dict[str, Any]) -> bool:
-    """Make the earlier manifest this run's; False where retention may have been removing its files meanwhile.
+def run_shard(name: str, run: Run, index: int, track: Track = log_lines) -> dict[str, Any]:
+    """Do the stage for one shard of the posts, and save the result for run_stage to gather.
 
-    Retention takes the note away before it asks which runs name the files: either it sees this run, or this run that
-    the note is gone.
+    Raises what run_stage raises.
     """
-    run.adopt(replace(manifest, summary=manifest.summary | beside))
-    if cache.noted(run.store, manifest.stage, under) is None:
+    work = Work.of(name, run, track)
+    _check_before(work)
+    if work.settings.reuse and cache.lookup(run.store, name, cache.keys(work)):
+        return {"shard": index, "rows": 0}  # run_stage checks the cached files, and does the whole stage without them
+    with _scratch(name) as scratch:
+        folders, out = inputs.fetch_for_shard(work, index, scratch / "inputs"), _empty(scratch / "out")
+        done = _module(name).run_shard(folders, out, work.settings, work.context(_save_no_checkpoint))
+        run.save(name, f"{SHARDS}/{index}", out, work.inputs)
+    return {"shard": index} | asdict(done)
+
+
+def _check_before(work: Work) -> dict[str, Any]:
+    """Do the checks that come before the stage, and return what they add to its summary."""
+    report: dict[str, Any] = {}
+    for check in work.stage.before:
+        report |= BEFORE[check](work)
+    return report
+
+
+def _source_state(work: Work) -> object:
+    """The state of the source, to notice a change while it is read; None for a stage that does not read it."""
+    return work.source.state() if "source" in work.stage.cache_extra else None
+
+
+def _take_part(work: Work, place: tf_config.Place, *, done: bool) -> dict[str, Any]:
+    """Take part in the chief's work, unless that is done already."""
+    if not done:
+        with _scratch(work.stage.name) as scratch:
+            cluster_worker.take_part(work, place, scratch)
+    return {"rows": 0, "worker": str(place)}
+
+
+def _adopt(work: Work, cached: Manifest, keys: list[str], report: dict[str, Any]) -> bool:
+    """Make an earlier run's result this run's; False if garbage collection may be removing its files.
+
+    Garbage collection evicts a cache entry before it looks which runs use the files. So either it sees that this run
+    uses them, or this run sees that the entry is gone.
+    """
+    work.run.adopt(cached.model_copy(update={"summary": cached.summary | report}))
+    if cache.lookup(work.run.store, cached.stage, keys) is None:
         return False
-    log.info("%s of run %s is that of run %s: same data, settings and code", manifest.stage, run.name, manifest.run)
+    log.info("%s of run %s is that of run %s: same data, settings and code", cached.stage, work.run.name, cached.run)
     return True
 
 
-def run_part(stage: str, run: Run, index: int) -> dict[str, Any]:
-    """Do the part of the stage that belongs to one shard of the posts, for run_stage to gather.
-
-    Raises as run_stage does.
-    """
-    settings = run.existing().settings
-    inputs = run.inputs(STAGES[stage])
-    if settings.reuse and cache.noted(run.store, stage, cache.keys(run, stage, inputs, settings)):
-        return {"part": index, "rows": 0}  # run_stage sees whether it is whole, and else does all of it
-    with _disk(stage, gettempdir()), TemporaryDirectory(prefix=f"tagger-{stage}-") as scratch:
-        folders = _inputs(run, inputs, Path(scratch, "inputs"), shard=(index, settings.shards))
-        out = Path(scratch, "out")
-        out.mkdir()
-        summary = asdict(_module(stage).part(folders, out, settings))
-        run.keep(stage, f"{PARTS}/{index}", out, inputs)
-    return {"part": index} | summary
-
-
-def _module(stage: str) -> Any:
-    return import_module(f"pipeline.stages.{stage}")
-
-
-def _shard(ingested: Manifest, index: int, shards: int) -> list[str]:
-    """The file of the shard; StageOutOfOrder where ingest made more of them or fewer."""
-    files = sorted(name for name in ingested.files if name.startswith("posts/"))
-    if len(files) != shards or index >= shards:
-        raise StageOutOfOrder(
-            f"shard {index} of {shards} is not there, the posts are in {len(files)}: TAGGER_SHARDS was changed since "
-            "the run began; start a new run"
-        )
-    return [files[index]]
-
-
-def _worked(
-    run: Run, stage: str, inputs: Mapping[str, Manifest], settings: Settings, beside: dict[str, Any]
-) -> Manifest:
-    """Do the stage's work in a scratch folder and commit it."""
-    with _disk(stage, gettempdir()), TemporaryDirectory(prefix=f"tagger-{stage}-") as scratch:
-        top, out = Path(scratch, "inputs"), Path(scratch, "out")
-        out.mkdir()
-        parts = _parts(run, stage, inputs, settings, top / PARTS)
-        folders = {} if parts else _fetched(run, stage, inputs, top)
+def _do(work: Work, report: dict[str, Any]) -> Manifest:
+    """Call the stage in a scratch folder, and commit what it left, even if it raises GateNotPassed."""
+    name, run = work.stage.name, work.run
+    with _scratch(name) as scratch:
+        shards = inputs.fetch_shard_results(work, scratch / "inputs" / SHARDS)
+        folders = {} if shards else inputs.fetch(work, scratch / "inputs")
+        out, context = _empty(scratch / "out"), work.context(_save_checkpoint(work))
         refusal: GateNotPassed | None = None
-        _forget_peak_memory()
-        start, cpu = time.monotonic(), _cpu_seconds()
+        usage_since_start = measure.start()
         try:
-            name = cluster_worker.KEPT if tf_config.here() else PARTIAL
-            with checkpoints.kept_by(lambda folder, step: run.keep(stage, name, folder, inputs)):
-                module = _module(stage)
-                done = module.gather(parts, out, settings) if parts else module.run(folders, out, settings)
-                summary = asdict(done) | beside
+            if shards:
+                done = _module(name).gather(shards, out, work.settings, context)
+            else:
+                done = _module(name).run(folders, out, work.settings, context)
+            summary = asdict(done) | report
         except GateNotPassed as error:
             refusal, summary = error, error.evidence
-        seconds, cpu = time.monotonic() - start, _cpu_seconds() - cpu
+        usage = usage_since_start()
         if summary:
-            peak, cpu = _peak_memory(), round(cpu, 3)
-            manifest = run.commit(
-                stage, out, inputs=inputs, summary=summary, seconds=seconds, peak_mib=peak, cpu_seconds=cpu
-            )
-        if refusal:
-            run.forget(stage)
-            raise refusal
-        log.info("%s of run %s is complete after %.1f s", stage, run.name, seconds)
-        return manifest
+            manifest = run.commit(name, out, inputs=work.inputs, summary=summary, **asdict(usage))
+    if refusal:
+        run.discard(name)
+        raise refusal
+    log.info("%s of run %s is complete after %.1f s", name, run.name, usage.seconds)
+    return manifest
+
+
+def _save_checkpoint(work: Work) -> SaveCheckpoint:
+    """Save a checkpoint in the store: for a retry of the stage, or for the evaluator of this process's cluster."""
+    name = cluster_worker.CHECKPOINT if tf_config.here() else CHECKPOINT
+    return lambda folder, step: work.run.save(work.stage.name, name, folder, work.inputs)
+
+
+def _save_no_checkpoint(folder: Path, step: int) -> None:
+    """Save nothing: a shard that fails is done again from its beginning."""
+
+
+def _module(name: str) -> Any:
+    return import_module(f"pipeline.stages.{name}")
 
 
 @contextmanager
-def _disk(stage: str, scratch: str) -> Iterator[None]:
+def _scratch(stage: str) -> Iterator[Path]:
+    """Give a temporary folder for the stage's work; an OSError in it is raised as Unavailable."""
     try:
-        yield
+        with TemporaryDirectory(prefix=f"tagger-{stage}-") as scratch:
+            yield Path(scratch)
     except OSError as error:
         raise Unavailable(
-            f"{stage}: the disk under {scratch} failed ({error.strerror or error}); "
-            "see that it is not full, or point TMPDIR at another, then run the stage again"
+            f"{stage}: the disk under {gettempdir()} failed ({error.strerror or error}); "
+            "make sure that it is not full, or set TMPDIR to a folder on another disk, then run the stage again"
         ) from error
 
 
-def _inputs(
-    run: Run, inputs: Mapping[str, Manifest], top: Path, shard: tuple[int, int] | None = None
-) -> dict[str, Path]:
-    """Local folders with the stages' files; of the posts all, or one shard of so many."""
-    folders = {name: top / name for name in inputs}
-    for name, manifest in inputs.items():
-        names = _shard(manifest, *shard) if shard is not None and name == "ingest" else None
-        run.fetch(manifest, folders[name], names)
-    return folders
-
-
-def _fetched(run: Run, stage: str, inputs: Mapping[str, Manifest], top: Path) -> dict[str, Path]:
-    """Local folders with the stage's inputs, and with the two that are no stage's where there are such."""
-    folders = _inputs(run, inputs, top)
-    if stage == "evaluate":
-        folders |= champion.champion(run, top / CHAMPION)
-    return folders | _left_over(run, stage, inputs, top / RESUME)
-
-
-def _parts(run: Run, stage: str, inputs: Mapping[str, Manifest], settings: Settings, top: Path) -> list[Path]:
-    """What run_part has left for the stage, fetched: of every shard, or nothing where there is none.
-
-    Raises StageOutOfOrder where some are missing.
-    """
-    if not STAGES[stage].parts or settings.shards == 1:
-        return []
-    folders = [top / str(index) for index in range(settings.shards)]
-    there = [run.resume(stage, f"{PARTS}/{index}", inputs, folder) for index, folder in enumerate(folders)]
-    if any(there) and not all(there):
-        done = run.manifest(stage)
-        if done and done.inputs == {name: manifest.digest for name, manifest in inputs.items()}:
-            return []  # the try before was cut off while it removed them
-        raise StageOutOfOrder(
-            f"part {there.index(False)} of {stage} of run {run.name} is not done, or its inputs were made anew since: "
-            "run it first"
-        )
-    return folders if any(there) else []
-
-
-def _left_over(run: Run, stage: str, inputs: Mapping[str, Manifest], folder: Path) -> dict[str, Path]:
-    """What an earlier try of the stage kept before it was cut off, as one more input; nothing where that is damaged."""
-    try:
-        return {RESUME: folder} if run.resume(stage, PARTIAL, inputs, folder) else {}
-    except CorruptArtifact as error:
-        log.warning("%s begins anew: %s", stage, error)
-        return {}
-
-
-def _cpu_seconds() -> float:
-    """The cores' time of this process so far, and of those it has started and waited for."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
-def _forget_peak_memory() -> None:
-    """Linux keeps the peak since it was last reset; elsewhere, and in a locked-down container, none is reported."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        log.debug("the peak of resident memory cannot be reset here")
-
-
-def _peak_memory() -> float | None:
-    """MiB of resident memory at the most since _forget_peak_memory."""
-    try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    except OSError:
-        return None
-    return round(int(found[1]) / 1024, 1) if found else None
+def _empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

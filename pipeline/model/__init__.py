@@ -1,4 +1,4 @@
-"""The one room where TensorFlow is imported: the network, its training data, and what is served."""
+"""The only package that imports TensorFlow: the network, its input, its training, and the exported model."""
 
 import gc
 import logging
@@ -8,12 +8,12 @@ import warnings
 # Read by TensorFlow when it is imported. 3, because 2.15 reports each CUDA library that it finds twice as an error;
 # what goes wrong still comes as an exception.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Every Estimator call warns that Estimators are deprecated, which is known here and would bury the progress lines.
+# Every Estimator call warns that Estimators are deprecated, which is known and would bury the progress lines.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message=".*(set_learning_phase|state_updates)", category=UserWarning)
 
-# A fifth of the import's time went into looking for garbage, and there is none; frozen, what it made is not looked
-# through again by later collections either.
+# The garbage collector took a fifth of the import's time and found nothing. Frozen, the imported objects are skipped by
+# later collections too.
 gc.disable()
 import tensorflow  # noqa: E402, F401
 

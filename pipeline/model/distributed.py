@@ -1,19 +1,23 @@
-"""Train by tf.estimator.train_and_evaluate in several processes: what each does of it, by its place in the cluster."""
+"""Train in the processes of a cluster, each by its role, with tf.estimator.train_and_evaluate."""
 
 import logging
 import math
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import tensorflow as tf
 
-from pipeline import progress, tf_config
+from pipeline import tf_config
 from pipeline.data import posts
 from pipeline.errors import BadInput, TrainingFailed, Unavailable
-from pipeline.model import input_fn, network, training
+from pipeline.model import events, input_fn, network, training
+from pipeline.progress import Track, log_lines
 from pipeline.settings import Settings
 
 tf1 = tf.compat.v1
@@ -22,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Job:
-    """What every process of a cluster is given."""
+    """The inputs of a process of the cluster, and its place there."""
 
     vectors: Path
     model_dir: Path
@@ -33,16 +37,16 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The `steps` of the cluster, and the `own` of this process: of its `rows` posts, in its row groups `groups`."""
+    """The steps of the whole cluster, and this process's own steps, on `rows` posts in the row groups `groups`."""
 
     steps: int
-    own: int
+    own_steps: int
     rows: int
     groups: range
 
 
 def _plan(vectors: Path, settings: Settings, place: tf_config.Place) -> _Plan:
-    """Each post is trained on once an epoch, by one process. Raises BadInput where one would have none."""
+    """Divide the row groups, so that one process trains on each post; raise BadInput if a process would have none."""
     shares = [input_fn.row_groups(vectors, (rank, place.trainers)) for rank in range(place.trainers)]
     rows = [sum(count for _, _, count in share) for share in shares]
     if not all(rows):
@@ -51,37 +55,37 @@ def _plan(vectors: Path, settings: Settings, place: tf_config.Place) -> _Plan:
             f"{place.trainers - 1} workers: take workers out of every process's TF_CONFIG"
         )
     steps = [settings.epochs * math.ceil(count / settings.batch_size) for count in rows]
-    mine, of = place.share
-    return _Plan(sum(steps), steps[mine], rows[mine], range(mine, sum(map(len, shares)), of))
+    rank, trainers = place.share
+    return _Plan(sum(steps), steps[rank], rows[rank], range(rank, sum(map(len, shares)), trainers))
 
 
-class _Once(tf.estimator.SessionRunHook):
-    """Ends the process where TensorFlow would go on after another was lost, not knowing what of a share was read."""
+class _NoRecovery(tf.estimator.SessionRunHook):
+    """Stops the process where TensorFlow would recover from the loss of another and read its share from the start."""
 
     def __init__(self) -> None:
         self.begun = False
 
     def after_create_session(self, session: Any, coord: Any) -> None:
-        """Called once at the start, and once for each recovery."""
+        """Raise Unavailable at a recovery; the first call is the start."""
         if self.begun:
             raise Unavailable("another process of the cluster was lost: start all of them again")
         self.begun = True
 
 
-class _Last(tf.estimator.SessionRunHook):
-    """Holds the chief back after the last step of its own until the others' steps are done, so that all are kept."""
+class _WaitForWorkers(tf.estimator.SessionRunHook):
+    """Makes the chief wait after its last step until the workers' steps are done, so that its checkpoint has them."""
 
     def __init__(self, plan: _Plan) -> None:
         self.plan, self.done = plan, 0
 
     def begin(self) -> None:
-        """Find the step in the graph."""
+        """Find the global step in the graph."""
         self.step = tf1.train.get_global_step()
 
     def after_run(self, run_context: tf.estimator.SessionRunContext, run_values: tf.estimator.SessionRunValues) -> None:
-        """One step of its own is done. Raises Unavailable where nobody takes a step for too long."""
+        """Count a step, and wait after the last; raise Unavailable if the global step stands still for too long."""
         self.done += 1
-        if self.done < self.plan.own:
+        if self.done < self.plan.own_steps:
             return
         reached, limit = 0, time.monotonic() + tf_config.PATIENCE
         while (step := int(run_context.session.run(self.step))) < self.plan.steps:
@@ -89,17 +93,17 @@ class _Last(tf.estimator.SessionRunHook):
                 reached, limit = step, time.monotonic() + tf_config.PATIENCE
             if time.monotonic() > limit:
                 raise Unavailable(
-                    f"the workers stopped at step {step} of {self.plan.steps}: look into their logs, and start all "
+                    f"the workers stopped at step {step} of {self.plan.steps}: read their logs, and start all "
                     "processes of the cluster again"
                 )
             time.sleep(0.1)
         run_context.request_stop()
 
 
-class _Measured(tf.estimator.Exporter):
-    """Where Estimator would have an evaluator export, it says what it has measured."""
+class _EvaluationLog(tf.estimator.Exporter):
+    """Logs accuracy and loss after each evaluation, in the place where Estimator would export a model."""
 
-    name = "measured"
+    name = "evaluation_log"
 
     def __init__(self, place: tf_config.Place) -> None:
         self.place = place
@@ -112,16 +116,16 @@ class _Measured(tf.estimator.Exporter):
         eval_result: dict[str, Any],
         is_the_final_export: bool,
     ) -> None:
-        """Called after each evaluation."""
+        """Log the result of an evaluation."""
         step, accuracy, loss = (eval_result[name] for name in ("global_step", "accuracy", "loss"))
         log.info("%s: at step %d accuracy %.4f, loss %.4f on the test posts", self.place, step, accuracy, loss)
 
 
 def _estimator(job: _Job) -> tf.estimator.Estimator:
-    """The converted Estimator, whose checkpoints the chief itself writes and reads.
+    """Convert the network to an Estimator whose checkpoints the chief writes and reads.
 
-    By itself it has each variable's own process do so, a parameter server into a folder on its own disk; and it hands
-    round the weights it begins with in the same way, so here they are drawn where they lie.
+    By default each parameter server would write its variables to its own disk, and the initial weights would be passed
+    on in the same way; here they are initialized where they are stored.
     """
     converted = network.to_estimator(job.settings, job.tags, job.model_dir, job.place)
 
@@ -129,7 +133,9 @@ def _estimator(job: _Job) -> tf.estimator.Estimator:
         spec = converted.model_fn(features, labels, mode, config)
         if mode != tf.estimator.ModeKeys.TRAIN:
             return spec
-        named = spec.scaffold.saver._var_list  # the checkpoint's own names, which only the saver knows
+        named = (
+            spec.scaffold.saver._var_list
+        )  # the variables by their names in the checkpoint, which only the saver knows
         saver = tf1.train.Saver(named, sharded=False, max_to_keep=1, save_relative_paths=True)
         return spec._replace(scaffold=tf1.train.Scaffold(saver=saver))
 
@@ -137,7 +143,7 @@ def _estimator(job: _Job) -> tf.estimator.Estimator:
 
 
 def _run(job: _Job, plan: _Plan | None, hooks: list[Any], listeners: Sequence[Any] = ()) -> None:
-    """What Estimator does with such a place."""
+    """Run train_and_evaluate, in which Estimator does what the job's place says."""
     settings, columns = job.settings, job.settings.vocabulary_size
     feed = input_fn.training(
         job.vectors,
@@ -150,73 +156,109 @@ def _run(job: _Job, plan: _Plan | None, hooks: list[Any], listeners: Sequence[An
     )
     test = input_fn.testing(job.vectors, columns=columns, tags=job.tags)
     train_spec = tf.estimator.TrainSpec(
-        feed, max_steps=plan.steps if plan else 1, hooks=[_Once(), *hooks], saving_listeners=listeners
+        feed, max_steps=plan.steps if plan else 1, hooks=[_NoRecovery(), *hooks], saving_listeners=listeners
     )
     eval_spec = tf.estimator.EvalSpec(
-        test, steps=None, exporters=_Measured(job.place), start_delay_secs=0, throttle_secs=1
+        test, steps=None, exporters=_EvaluationLog(job.place), start_delay_secs=0, throttle_secs=1
     )
-    with tf_config.servers_missed(job.place):
+    with _exit_without_servers(job.place):
         tf.estimator.train_and_evaluate(_estimator(job), train_spec, eval_spec)
 
 
-def _tell(place: tf_config.Place, plan: _Plan) -> None:
+@contextmanager
+def _exit_without_servers(place: tf_config.Place) -> Iterator[None]:
+    """Exit with status 1 if a parameter server does not start or no longer answers.
+
+    TensorFlow would wait for it endlessly, in a call that no exception can interrupt.
+    """
+    done, limit = Event(), time.monotonic() + tf_config.PATIENCE
+
+    def watch() -> None:
+        nonlocal limit
+        while place.kind in (tf_config.CHIEF, tf_config.WORKER) and not done.wait(tf_config.POLL):
+            if all(map(tf_config.answers, place.addresses[tf_config.PS])):
+                limit = time.monotonic() + tf_config.LOST
+            elif time.monotonic() > limit:
+                log.error("%s: a parameter server does not answer; start all processes of the cluster again", place)
+                os._exit(1)
+
+    watching = Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watching.join()
+
+
+def _log_share(place: tf_config.Place, plan: _Plan) -> None:
     first, last, every = plan.groups[0], plan.groups[-1], plan.groups.step
-    whose = f"{plan.rows:,} train posts, row groups {first} to {last} by {every}"
-    log.info("%s trains on its own %s: %d of %d steps", place, whose, plan.own, plan.steps)
+    share = f"{plan.rows:,} train posts, row groups {first} to {last} by {every}"
+    log.info("%s trains on its share, %s: %d of %d steps", place, share, plan.own_steps, plan.steps)
 
 
-def train(vectors: Path, model_dir: Path, settings: Settings, tags: int, place: tf_config.Place) -> training.Training:
-    """Train as the chief, on its share of the posts, and keep what all processes of the cluster have made.
+def train(
+    vectors: Path,
+    model_dir: Path,
+    settings: Settings,
+    tags: int,
+    place: tf_config.Place,
+    track: Track,
+    save: training.SaveCheckpoint,
+) -> training.Training:
+    """Train as the chief, on its share of the posts, and write the checkpoint that the whole cluster trained.
 
-    Steps meet in the order in which they happen to come, so no seed gives the same weights twice. A worker that had to
-    begin anew may add steps, one for each worker at the most. Raises TrainingFailed as training.train does, and
-    Unavailable where its port is taken or the workers stay away.
+    Processes apply their steps in no fixed order, so the seed does not determine the weights. The global step may
+    exceed the plan by one step for each worker. Raises TrainingFailed as training.train does, and Unavailable if the
+    port is in use or the workers do not advance.
     """
     place.check_port()
     plan = _plan(vectors, settings, place)
-    _tell(place, plan)
+    _log_share(place, plan)
     start = time.monotonic()
-    with progress.track("train", "steps", plan.own) as advance:
-        watch = training.Watch(advance)
+    with track("train", "steps", plan.own_steps) as advance:
+        progress = training.ProgressHook(advance)
         try:
-            job, keeper = _Job(vectors, model_dir, settings, tags, place), training.Keeper(model_dir, plan.steps)
-            _run(job, plan, [watch, _Last(plan)], [keeper])
+            job = _Job(vectors, model_dir, settings, tags, place)
+            checkpoints = training.CheckpointHook(model_dir, 0, plan.steps, progress, save)
+            _run(job, plan, [progress, checkpoints, _WaitForWorkers(plan)], [checkpoints.listener])
         except tf.estimator.NanLossDuringTrainingError:
             raise training.diverged(math.nan, settings) from None
     reached = training.step_of(model_dir)
     if not plan.steps <= reached < plan.steps + place.trainers:
         raise TrainingFailed(
-            f"global_step is {reached} after training where the shares of {place.trainers} processes make "
+            f"global_step is {reached} after training, but the shares of {place.trainers} processes require "
             f"{plan.steps}: start all processes of the cluster again"
         )
-    if not math.isfinite(watch.loss):
-        raise training.diverged(watch.loss, settings)
+    if not math.isfinite(progress.loss):
+        raise training.diverged(progress.loss, settings)
     training.drop_initial_weights(model_dir)
+    events.write(model_dir, progress.losses | {progress.step: progress.loss})
     log.info("the cluster has done %d steps of %d", reached, plan.steps)
     rate = reached * settings.batch_size / (time.monotonic() - start)
-    return training.Training(reached, watch.loss, round(rate, 1), 0)
+    return training.Training(reached, progress.loss, round(rate, 1), 0)
 
 
 def take_part(vectors: Path, model_dir: Path, settings: Settings, tags: int, place: tf_config.Place) -> None:
-    """Train, hold the weights, or measure checkpoints, as any but the chief; a parameter server never returns.
+    """Run as a worker, a parameter server, which never returns, or the evaluator.
 
-    Raises BadInput where there are fewer row groups than processes.
+    Raises BadInput if there are fewer row groups than processes that train.
     """
     job = _Job(vectors, model_dir, settings, tags, place)
     if place.kind == tf_config.PS:
-        log.info("%s holds the weights", place)
+        log.info("%s stores the weights", place)
         _run(job, None, [])
         return
     plan = _plan(vectors, settings, place)
     if place.kind == tf_config.EVALUATOR:
-        log.info("%s measures each checkpoint that the chief keeps", place)
+        log.info("%s evaluates each checkpoint that the chief saves", place)
         _run(job, plan, [])
         return
-    _tell(place, plan)
-    # Estimator looks every 30 seconds whether the chief has drawn the weights: five seconds after the chief's server
-    # has begun to listen, it mostly has.
+    _log_share(place, plan)
+    # Estimator checks only every 30 seconds whether the chief has initialized the weights. By RunConfig's delay a
+    # worker begins five seconds after this wait, when the chief mostly has.
     while not tf_config.answers(place.addresses[tf_config.CHIEF][0]):
         time.sleep(tf_config.POLL)
-    with progress.track("train", "steps", plan.own) as advance:
-        _run(job, plan, [training.Watch(advance)])
+    with log_lines("train", "steps", plan.own_steps) as advance:
+        _run(job, plan, [training.ProgressHook(advance)])
     log.info("%s has done its steps", place)

@@ -1,4 +1,4 @@
-"""From Parquet vectors to the batches an Estimator is fed: shuffled in windows, and sparse as they are stored."""
+"""Feed an Estimator with sparse batches from Parquet vectors, shuffled within windows of row groups."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from pipeline.data import posts
 from pipeline.model import network
 
 GROUPS_PER_WINDOW = 16
-"""Row groups held and shuffled at once: 16,384 posts, taken from anywhere in the split."""
+"""How many row groups, drawn from the whole split, are in memory and shuffled together: 16,384 posts."""
 
 PREDICTION_BATCH = 512
 
@@ -24,7 +24,7 @@ Window = tuple[csr_matrix, np.ndarray]
 
 
 Share = tuple[int, int]
-"""Which of how many readers of the train vectors: (0, 1) is the only one."""
+"""The index of a reader of the train vectors, and the number of readers."""
 
 
 def training(
@@ -38,30 +38,32 @@ def training(
     done: int = 0,
     share: Share = (0, 1),
 ) -> Callable[[], tf.data.Dataset]:
-    """An input_fn of the share's train vectors, shuffled anew in each epoch; the same seed gives the same batches.
+    """Make an input_fn of the share's train vectors, shuffled again for each epoch; the seed determines the batches.
 
-    The first `done` batches are left out: an earlier try has trained on them.
+    The first `done` batches are skipped, because an earlier attempt was trained on them.
     """
 
     def windows() -> Iterator[Window]:
         for epoch in range(epochs):
-            yield from _whole(_shuffled(folder, columns, np.random.default_rng([seed, epoch]), share), batch_size)
+            yield from _full_batches(
+                _shuffled(folder, columns, np.random.default_rng([seed, epoch]), share), batch_size
+            )
 
     return lambda: _dataset(windows, columns, tags, batch_size).skip(done).prefetch(2)
 
 
 def testing(folder: Path, *, columns: int, tags: int) -> Callable[[], tf.data.Dataset]:
-    """An input_fn of the test vectors, once, in order."""
+    """Make an input_fn of the test vectors, once, in order."""
 
     def windows() -> Iterator[Window]:
         batches = posts.batches(folder, "test", COLUMNS)
-        yield from _whole(((vectors(batch, columns), _labels(batch)) for batch in batches), PREDICTION_BATCH)
+        yield from _full_batches(((vectors(batch, columns), _labels(batch)) for batch in batches), PREDICTION_BATCH)
 
     return lambda: _dataset(windows, columns, tags, PREDICTION_BATCH).prefetch(2)
 
 
 def vectors(table: pa.Table | pa.RecordBatch, columns: int) -> csr_matrix:
-    """The rows' `indices` and `values` as one sparse float32 [rows, columns]."""
+    """Convert `indices` and `values` to one sparse matrix, float32 [rows, columns]."""
     indices, values = (_single(table.column(name)) for name in ("indices", "values"))
     starts = np.concatenate([[0], np.cumsum(indices.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64)])
     return csr_matrix(
@@ -79,9 +81,9 @@ def _single(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def row_groups(folder: Path, share: Share = (0, 1)) -> list[tuple[Path, int, int]]:
-    """The train vectors' row groups that are the share's, each as file, number and rows.
+    """List the row groups of train vectors that belong to the share, each as file, number and count of rows.
 
-    Every n-th is, so that each of n readers has posts of every part of the split.
+    Of n readers each has every n-th, so that each has posts from all of the split.
     """
     groups = []
     for path in posts.shards(folder, "train"):
@@ -92,21 +94,21 @@ def row_groups(folder: Path, share: Share = (0, 1)) -> list[tuple[Path, int, int
 
 
 def _shuffled(folder: Path, columns: int, random: np.random.Generator, share: Share) -> Iterator[Window]:
-    """Windows of row groups drawn from the whole share, so that a split sorted by tag is mixed all the same."""
+    """Yield windows of row groups drawn at random from the whole share, which also mixes a split sorted by tag."""
     groups = row_groups(folder, share)
     order = random.permutation(len(groups))
     for start in range(0, len(groups), GROUPS_PER_WINDOW):
-        parts = [
+        tables = [
             pq.ParquetFile(groups[at][0]).read_row_group(groups[at][1], columns=COLUMNS)
             for at in order[start : start + GROUPS_PER_WINDOW]
         ]
-        table = pa.concat_tables(parts).combine_chunks()
+        table = pa.concat_tables(tables).combine_chunks()
         rows = random.permutation(len(table))
         yield vectors(table, columns)[rows], _labels(table)[rows]
 
 
-def _whole(windows: Iterator[Window], size: int) -> Iterator[Window]:
-    """The same posts in windows of whole batches of `size`: what one leaves over begins the next, and ends the last."""
+def _full_batches(windows: Iterator[Window], size: int) -> Iterator[Window]:
+    """Regroup the posts into windows of full batches: the remainder of one begins the next, the last may be short."""
     rest: Window | None = None
     for cells, labels in windows:
         if rest:
@@ -120,12 +122,12 @@ def _whole(windows: Iterator[Window], size: int) -> Iterator[Window]:
 
 
 def _ahead(windows: Iterator[Window], size: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """Each window's parts as arrays, the next one made while this one is trained on.
+    """Yield each window as the arrays cells, values, starts and labels; a thread prepares the next one.
 
     Cells are (row in its batch, column), int64 [cells, 2]; starts are where a post's cells begin, int64 [posts + 1].
     """
 
-    def made() -> tuple[np.ndarray, ...] | None:
+    def prepare() -> tuple[np.ndarray, ...] | None:
         window = next(windows, None)
         if window is None:
             return None
@@ -134,16 +136,16 @@ def _ahead(windows: Iterator[Window], size: int) -> Iterator[tuple[np.ndarray, .
         cells = np.stack([rows, matrix.indices], axis=1).astype(np.int64, copy=False)
         return cells, matrix.data, matrix.indptr.astype(np.int64), labels
 
-    # A thread of our own: under op determinism tf.data does not read ahead.
+    # A thread here, because under op determinism tf.data does not read ahead.
     with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(made)
+        coming = reader.submit(prepare)
         while (arrays := coming.result()) is not None:
-            coming = reader.submit(made)
+            coming = reader.submit(prepare)
             yield arrays
 
 
 def _dataset(windows: Callable[[], Iterator[Window]], columns: int, tags: int, size: int) -> tf.data.Dataset:
-    """(network.features of `size` posts, one-hot float32 [size, tags]); only the last of an epoch may be smaller."""
+    """Make a dataset of batches: (network.features, one-hot float32 [size, tags]); an epoch's last may be smaller."""
 
     def batches(cells: tf.Tensor, values: tf.Tensor, starts: tf.Tensor, labels: tf.Tensor) -> tf.data.Dataset:
         def batch(first: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:

@@ -1,4 +1,4 @@
-"""The article's network in Keras, and its conversion to an Estimator."""
+"""The network in Keras, as in the article, and its conversion to an Estimator."""
 
 import os
 import tempfile
@@ -14,25 +14,25 @@ from pipeline import tf_config
 from pipeline.settings import Settings
 
 INDICES, VALUES, SHAPE = "posts_indices", "posts_values", "posts_shape"
-"""The network's inputs, a SparseTensor's parts: int64 [cells, 2], float32 [cells], int64 [2].
+"""The network's inputs, the components of a SparseTensor: int64 [cells, 2], float32 [cells], int64 [2].
 
-A converted Estimator takes no SparseTensor itself.
+A converted Estimator does not accept a SparseTensor itself.
 """
 
 OUTPUT = "labels"
-"""The network's answer: float32 [n, tags], probabilities in label order."""
+"""The network's output: probabilities, float32 [n, tags]."""
 
 
 def features(vectors: tf.SparseTensor) -> dict[str, tf.Tensor]:
-    """What the network is fed for these vectors, float32 [n, vocabulary_size]."""
+    """Convert sparse vectors, float32 [n, vocabulary_size], to the network's inputs."""
     return {INDICES: vectors.indices, VALUES: vectors.values, SHAPE: vectors.dense_shape}
 
 
 @tf.keras.utils.register_keras_serializable("tagger")
 class SparseDense(tf.keras.layers.Layer):
-    """Keras Dense with relu, for vectors that are nearly all zeros: it reads the kernel's rows of a post's words only.
+    """Keras's Dense layer with relu for sparse input, so that a post costs only the kernel's rows of its words.
 
-    The kernel and its gradient are dense, so the weights, the updates and the checkpoint are those of Dense.
+    The kernel and its gradient are dense, so weights, updates and checkpoints are the same as those of Dense.
     """
 
     def __init__(self, columns: int, units: int, **kwargs: Any) -> None:
@@ -40,31 +40,31 @@ class SparseDense(tf.keras.layers.Layer):
         self.columns, self.units = columns, units
 
     def build(self, input_shape: Any) -> None:
-        """The weights of Dense, drawn alike."""
+        """Create the weights with the same initial values as Dense."""
         self.kernel = self.add_weight("kernel", [self.columns, self.units], initializer="glorot_uniform")
         self.bias = self.add_weight("bias", [self.units], initializer="zeros")
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
-        """float32 [n, units]."""
+        """Compute the activations, float32 [n, units]."""
         return tf.nn.relu(tf.sparse.sparse_dense_matmul(tf.SparseTensor(*inputs), self.kernel) + self.bias)
 
     def get_config(self) -> dict[str, Any]:
-        """How Estimator makes the layer anew in its own graph."""
+        """The arguments by which Estimator creates the layer again in its own graph."""
         return {**super().get_config(), "columns": self.columns, "units": self.units}
 
 
 def keras_model(settings: Settings, tags: int) -> tf.keras.Model:
-    """The compiled network: dense `posts` (relu), dropout where it is set, Dense `labels` (softmax)."""
+    """Build and compile the network: SparseDense `posts`, dropout if it is set, Dense `labels` with softmax."""
     tf.keras.utils.set_random_seed(settings.seed)
-    parts = [
+    inputs = [
         tf.keras.Input((2,), dtype=tf.int64, name=INDICES),
         tf.keras.Input((), dtype=tf.float32, name=VALUES),
         tf.keras.Input((), dtype=tf.int64, name=SHAPE),
     ]
-    hidden = SparseDense(settings.vocabulary_size, settings.hidden_units, name="posts")(parts)
+    hidden = SparseDense(settings.vocabulary_size, settings.hidden_units, name="posts")(inputs)
     if settings.dropout:
         hidden = tf.keras.layers.Dropout(settings.dropout, name="dropout")(hidden)
-    model = tf.keras.Model(parts, tf.keras.layers.Dense(tags, activation="softmax", name=OUTPUT)(hidden))
+    model = tf.keras.Model(inputs, tf.keras.layers.Dense(tags, activation="softmax", name=OUTPUT)(hidden))
     model.compile(
         # model_to_estimator takes the legacy optimizers only.
         optimizer=tf.keras.optimizers.legacy.Adam(learning_rate=settings.learning_rate),
@@ -77,9 +77,9 @@ def keras_model(settings: Settings, tags: int) -> tf.keras.Model:
 def to_estimator(
     settings: Settings, tags: int, model_dir: Path, place: tf_config.Place | None = None
 ) -> tf.estimator.Estimator:
-    """The network as an Estimator that keeps its checkpoints in `model_dir`; of a cluster only where a place is given.
+    """Convert the network to an Estimator with checkpoints in `model_dir`; with a `place`, to one of a cluster.
 
-    A `model_dir` that holds a checkpoint continues from it; training wants an empty one.
+    If `model_dir` has a checkpoint, the Estimator continues from it.
     """
     tf.config.experimental.enable_op_determinism()
     model = keras_model(settings, tags)
@@ -97,7 +97,7 @@ def to_estimator(
 
 @contextmanager
 def _tf_config(place: tf_config.Place | None) -> Iterator[None]:
-    """RunConfig reads the environment whether or not it is meant: while this lasts, it says the place and no more."""
+    """Set TF_CONFIG to the place or remove it, because RunConfig always reads it; restore it at the end."""
     before = os.environ.pop(tf_config.VARIABLE, None)
     if place:
         os.environ[tf_config.VARIABLE] = place.config
@@ -111,7 +111,7 @@ def _tf_config(place: tf_config.Place | None) -> Iterator[None]:
 
 @contextmanager
 def trained(checkpoint: Path, settings: Settings, tags: int) -> Iterator[tf.estimator.Estimator]:
-    """The Estimator with the weights of a checkpoint's folder, on a copy: an Estimator writes into its model_dir."""
+    """Open the Estimator of a checkpoint's folder, on a copy, because an Estimator writes to its model_dir."""
     with tempfile.TemporaryDirectory(prefix="tagger-model-") as scratch:
         model_dir = Path(scratch, "model")
         copytree(checkpoint, model_dir)

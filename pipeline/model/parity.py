@@ -1,6 +1,6 @@
-"""Proof of an export, in a process of its own: does the SavedModel answer raw posts as the Estimator answered vectors?
+"""The parity check: compares the SavedModel's answers to raw posts with the Estimator's answers to their vectors.
 
-`python -m pipeline.model.parity MODEL CASES` prints a Proof as JSON. CASES is a Parquet file of the schema below.
+`python -m pipeline.model.parity MODEL CASES` prints a Parity as JSON. CASES is a Parquet file of the schema below.
 """
 
 import json
@@ -26,28 +26,28 @@ CASES = pa.schema(
         ("probabilities", pa.list_(pa.float32())),
     ]
 )
-"""A post by its row in the source, the vector made of it, and the Estimator's answer: tag and probabilities."""
+"""One post: its row in the source, text, vector, and the Estimator's answer as tag and probabilities."""
 
 BATCH = 500
 PROBABILITY_TOLERANCE = 1e-5
 VECTOR_TOLERANCE = 1e-6
-"""Relative: float32 keeps seven digits. Counts and marks are exact; only logarithms may differ in the last."""
+"""Relative, for float32 has seven digits; only values with a logarithm may differ, in the last digit."""
 
 
 @dataclass(frozen=True)
-class Proof:
-    """How many posts were compared, the largest difference of a probability, and the first faults in words."""
+class Parity:
+    """The result: posts compared, the largest difference of a probability, and the first faults as sentences."""
 
     posts: int
     largest_difference: float
     faults: list[str]
 
 
-def prove(model: Path, cases: Path) -> Proof:
-    """Compare every case's vector, tag and probabilities with the SavedModel's, by each of its signatures."""
+def check_parity(model: Path, cases: Path) -> Parity:
+    """Compare every case's vector, tag and probabilities with those of each of the SavedModel's signatures."""
     count, largest, faults = 0, 0.0, list[str]()
-    words = serving.words(model)
-    assert words is not None  # noqa: S101 - for the type checker: export has just put them there
+    rule = serving.text_rule(model)
+    assert rule is not None  # noqa: S101 - for the type checker: export has just put them there
     with serving.opened(model) as served, pq.ParquetFile(cases) as file:
         for batch in file.iter_batches(BATCH):
             wanted = np.array(batch.column("probabilities").to_pylist(), dtype=np.float32)
@@ -56,12 +56,12 @@ def prove(model: Path, cases: Path) -> Proof:
             made = cells.toarray()
             answers = (answer["probabilities"], served.from_vectors(made), served.from_cells(cells))
             differences = np.max([np.abs(probabilities - wanted).max(axis=1) for probabilities in answers], axis=0)
-            again = vectorize(batch.column("post"), words.vocabulary, size=words.size, mode=words.mode)
-            same = (input_fn.vectors(again, words.size).toarray() == made).all(axis=1)
+            again = vectorize(batch.column("post"), rule.vocabulary, size=rule.size, mode=rule.mode)
+            same = (input_fn.vectors(again, rule.size).toarray() == made).all(axis=1)
             same &= np.isclose(vectors, made, rtol=VECTOR_TOLERANCE, atol=0).all(axis=1)
             faults.extend(_faults(batch, same, answer, wanted, differences))
             count, largest = count + batch.num_rows, max(largest, float(differences.max()))
-    return Proof(count, largest, faults[:5])
+    return Parity(count, largest, faults[:5])
 
 
 def _faults(
@@ -71,6 +71,7 @@ def _faults(
     wanted: np.ndarray,
     differences: np.ndarray,
 ) -> Iterator[str]:
+    """Yield a sentence for each post of the batch whose vector, probabilities or tag differ."""
     rows, tags = batch.column("row").to_pylist(), batch.column("tag").to_pylist()
     first, second = -np.sort(-wanted, axis=1)[:, :2].T
     for at, row in enumerate(rows):
@@ -78,10 +79,10 @@ def _faults(
             yield f"row {row}: its vector is not the one that vectorize made"
         elif not differences[at] <= PROBABILITY_TOLERANCE:
             yield f"row {row}: a probability differs by {differences[at]:.1e} (at most {PROBABILITY_TOLERANCE:.0e})"
-        # Two tags closer than the tolerance are a tie, which either side may break its own way.
+        # Two tags closer than the tolerance are a tie, for which either answer is right.
         elif answer["tag"][at].decode() != tags[at] and first[at] - second[at] > 2 * PROBABILITY_TOLERANCE:
             yield f"row {row}: tag {answer['tag'][at].decode()!r} where the Estimator said {tags[at]!r}"
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asdict(prove(Path(sys.argv[1]), Path(sys.argv[2])))) + "\n")
+    sys.stdout.write(json.dumps(asdict(check_parity(Path(sys.argv[1]), Path(sys.argv[2])))) + "\n")

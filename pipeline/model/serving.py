@@ -1,4 +1,4 @@
-"""What the SavedModel accepts and returns: raw posts in, tags out, with `pipeline.data.words`'s rule in the graph."""
+"""Export and open the SavedModel, whose graph turns raw posts into tags by the text rule of `pipeline.data.words`."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_matrix
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from pipeline.data.words import COUNTS_FILE, EXPANDS, Vocabulary, code_points, idf
 from pipeline.model import network
@@ -22,13 +23,13 @@ VECTORS = "vectors"
 CELLS = "cells"
 
 RULE = "words.json"
-"""An extra asset: how posts become vectors."""
+"""An extra asset: the settings of the conversion from posts to vectors."""
 
 FEATURE = "posts_input"
-"""The input of `vectors`: whole rows, float32 [n, vocabulary_size]."""
+"""The input of the signature `vectors`: dense rows, float32 [n, vocabulary_size]."""
 
 ERRORS = tf.errors.OpError
-"""What TensorFlow raises for a model that it cannot load or ask."""
+"""TensorFlow's errors for a model that it cannot load or run."""
 
 tf1 = tf.compat.v1
 
@@ -36,12 +37,13 @@ tf1 = tf.compat.v1
 def export(
     estimator: tf.estimator.Estimator, *, vocabulary_file: Path, labels_file: Path, settings: Settings, folder: Path
 ) -> Path:
-    """Write the SavedModel under `folder` and return its path.
+    """Write the SavedModel to a new folder under `folder` and return its path.
 
-    `serving_default`: post (string [n]) to tag (string [n]), probability (float32 [n]) and probabilities (float32
-    [n, tags]). `vectors`: posts_input (float32 [n, vocabulary_size]) to labels (float32 [n, tags]). `cells`: the same
-    from a SparseTensor's parts, indices (int64 [cells, 2]), values (float32 [cells]) and shape (int64 [2]). Both files,
-    one entry a line, travel as assets; what `words` reads, as extra ones.
+    Its signatures are `serving_default`, from post (string [n]) to tag (string [n]), probability (float32 [n]) and
+    probabilities (float32 [n, tags]); `vectors`, from posts_input (float32 [n, vocabulary_size]) to labels (float32
+    [n, tags]); and `cells`, the same from a SparseTensor's components, indices (int64 [cells, 2]), values (float32
+    [cells]) and shape (int64 [2]). Both files, one entry a line, are stored as assets, and what `text_rule` reads as
+    extra assets.
     """
     weights = idf(Vocabulary.load(vocabulary_file.parent), settings.vocabulary_size)
 
@@ -68,29 +70,48 @@ def export(
         rule = Path(scratch, RULE)
         rule.write_text(json.dumps({name: getattr(settings, name) for name in ("vocabulary_size", "vector_mode")}))
         extra = {RULE: str(rule), COUNTS_FILE: str(vocabulary_file.with_name(COUNTS_FILE))}
-        return Path(served.export_saved_model(str(folder), receiver, assets_extra=extra).decode())
+        model = Path(served.export_saved_model(str(folder), receiver, assets_extra=extra).decode())
+    _make_reproducible(model, (vocabulary_file, labels_file))
+    return model
+
+
+def _make_reproducible(model: Path, assets: tuple[Path, ...]) -> None:
+    """Remove from saved_model.pb what differs from export to export: paths of assets, and random names of tables.
+
+    The loaders of TensorFlow 1 and 2 both set the assets' paths themselves, and tables of two models with equal names
+    do not collide.
+    """
+    file, names = model / "saved_model.pb", {str(asset).encode(): asset.name.encode() for asset in assets}
+    saved = SavedModel.FromString(file.read_bytes())
+    for node in saved.meta_graphs[0].graph_def.node:
+        if node.op == "HashTableV2":
+            node.attr["shared_name"].s = node.name.encode()
+        elif node.op == "Const":
+            strings = node.attr["value"].tensor.string_val
+            strings[:] = [names.get(string, string) for string in strings]
+    file.write_bytes(saved.SerializeToString(deterministic=True))
 
 
 @dataclass(frozen=True)
-class Words:
-    """What turns posts into a model's vectors outside its graph: the arguments of pipeline.data.words.vectorize."""
+class TextRule:
+    """How a model's posts become vectors: the arguments of pipeline.data.words.vectorize."""
 
     vocabulary: Vocabulary
     size: int
     mode: str
 
 
-def words(model: Path) -> Words | None:
-    """Those of a SavedModel; None where it carries none."""
+def text_rule(model: Path) -> TextRule | None:
+    """Load the text rule of a SavedModel; None if an older version of the pipeline exported it without one."""
     extra = model / "assets.extra"
     if not (extra / RULE).exists():
         return None
     rule = json.loads((extra / RULE).read_text())
-    return Words(Vocabulary.load(extra), rule["vocabulary_size"], rule["vector_mode"])
+    return TextRule(Vocabulary.load(extra), rule["vocabulary_size"], rule["vector_mode"])
 
 
 class _FromVectors(tf.estimator.export.PredictOutput):
-    """A signature fed with vectors: Estimator gives every signature the receiver's inputs, here the posts."""
+    """A signature with inputs of its own; Estimator would give it the receiver's inputs, the posts."""
 
     def __init__(self, inputs: dict[str, tf.Tensor], outputs: dict[str, tf.Tensor]) -> None:
         super().__init__(outputs)
@@ -101,18 +122,21 @@ class _FromVectors(tf.estimator.export.PredictOutput):
 
 
 def _lines(file: Path) -> tf.Tensor:
-    """The lines of a file that travels as an asset: string [n].
+    """Read the lines of a file that is stored as an asset: string [n].
 
-    Read whole and split, because TensorFlow's own text-file table drops carriage returns, which a word may hold.
+    It is read whole and split: TensorFlow's own text-file table drops carriage returns, which a word may contain.
     """
     name = tf.constant(str(file), name=file.stem)
     tf1.add_to_collection(tf1.GraphKeys.ASSET_FILEPATHS, name)
-    return tf.strings.split([tf.io.read_file(name)], sep="\n").flat_values[:-1]
+    # A placeholder prevents constant folding, which would read the file before the loader has set its folder.
+    read = tf.io.read_file(tf1.placeholder_with_default(name, []))
+    return tf.strings.split([read], sep="\n").flat_values[:-1]
 
 
 def _answer(probabilities: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The outputs of `serving_default`."""
     numbers = tf.range(tf.size(labels, out_type=tf.int64), dtype=tf.int64)
-    # A table, not the lines themselves: an asset's path holds only while the tables are initialised.
+    # A table, because the asset's path is only valid while tables are initialized.
     tags = tf1.lookup.StaticHashTable(tf1.lookup.KeyValueTensorInitializer(numbers, labels), "")
     return {
         "tag": tags.lookup(tf.argmax(probabilities, axis=1)),
@@ -122,7 +146,7 @@ def _answer(probabilities: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]
 
 
 def _vectors(post: tf.Tensor, vocabulary: tf.Tensor, weights: np.ndarray, settings: Settings) -> tf.Tensor:
-    """float32 [n, vocabulary_size]: what `pipeline.data.words.vectorize` makes of the same posts."""
+    """Convert posts to vectors in the graph as `pipeline.data.words.vectorize` does: float32 [n, vocabulary_size]."""
     numbers = tf.range(1, tf.size(vocabulary, out_type=tf.int64) + 1, dtype=tf.int64)
     table = tf1.lookup.StaticHashTable(tf1.lookup.KeyValueTensorInitializer(vocabulary, numbers), 0)
     words = tf.strings.split(_normalized(post), sep=" ")
@@ -136,7 +160,7 @@ def _vectors(post: tf.Tensor, vocabulary: tf.Tensor, weights: np.ndarray, settin
 
 
 def _normalized(post: tf.Tensor) -> tf.Tensor:
-    """The posts lower-cased, filters as spaces. By a table of ours: each TensorFlow has its own edition of Unicode."""
+    """Lower-case the posts and replace filters by spaces, with our table, as TensorFlow's Unicode version varies."""
     for one, two in EXPANDS.items():
         post = tf.strings.regex_replace(post, one, two)
     table = code_points()
@@ -150,7 +174,7 @@ def _normalized(post: tf.Tensor) -> tf.Tensor:
 
 
 def _weighted(counts: tf.Tensor, weights: np.ndarray, mode: str) -> tf.Tensor:
-    """float64 [n, columns]: Keras texts_to_matrix's four modes, of word counts."""
+    """Convert word counts to the values of Keras's texts_to_matrix in one of its four modes: float64 [n, columns]."""
     if mode == "count":
         return counts
     if mode == "freq":
@@ -162,7 +186,7 @@ def _weighted(counts: tf.Tensor, weights: np.ndarray, mode: str) -> tf.Tensor:
 
 
 class Served:
-    """A SavedModel opened for answers; the vectors it makes of posts are the tensor that `vectors` feeds."""
+    """A loaded SavedModel: tags posts, and gives the vectors between."""
 
     def __init__(self, session: Any, signatures: Any) -> None:
         self._session = session
@@ -171,23 +195,23 @@ class Served:
         self._vectors = signatures[VECTORS].inputs[FEATURE].name
         self._labels = signatures[VECTORS].outputs[OUTPUT].name
         self._cells: dict[str, str] = {}
-        if CELLS in signatures:  # not in a model that was published before there was one
+        if CELLS in signatures:  # models published by older versions of the pipeline have no such signature
             self._cells = {name: cell.name for name, cell in signatures[CELLS].inputs.items()}
 
     def tag(self, posts: Sequence[str | bytes] | np.ndarray) -> dict[str, np.ndarray]:
-        """`tag` (object of bytes [n]), `probability` (float32 [n]) and `probabilities` (float32 [n, tags])."""
+        """Return `tag` (object of bytes [n]), `probability` (float32 [n]) and `probabilities` (float32 [n, tags])."""
         return self._session.run(self._answer, {self._post: _strings(posts)})  # type: ignore[no-any-return]
 
     def tag_and_vectors(self, posts: Sequence[str | bytes] | np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """What `tag` says, and what the network was fed for it: float32 [n, vocabulary_size]."""
+        """Tag posts, and return the network's input too: float32 [n, vocabulary_size]."""
         return self._session.run((self._answer, self._vectors), {self._post: _strings(posts)})  # type: ignore[no-any-return]
 
     def from_vectors(self, vectors: np.ndarray) -> np.ndarray:
-        """float32 [n, tags] by the `vectors` signature."""
+        """Compute the probabilities, float32 [n, tags], by the signature `vectors`."""
         return self._session.run(self._labels, {self._vectors: vectors})  # type: ignore[no-any-return]
 
     def from_cells(self, vectors: csr_matrix) -> np.ndarray:
-        """float32 [n, tags] by the `cells` signature, of a sparse float32 [n, vocabulary_size]."""
+        """Compute the probabilities, float32 [n, tags], by the signature `cells`."""
         cells = vectors.tocoo()
         fed = {"indices": np.stack([cells.row, cells.col], axis=1), "values": cells.data, "shape": cells.shape}
         return self._session.run(  # type: ignore[no-any-return]
@@ -197,12 +221,12 @@ class Served:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Served]:
-    """Load the SavedModel in a session of its own."""
+    """Load a SavedModel in its own session, which is closed at the end."""
     with tf1.Session(graph=tf.Graph()) as session:
         meta = tf1.saved_model.load(session, [tf.saved_model.SERVING], str(folder))
         yield Served(session, meta.signature_def)
 
 
 def _strings(posts: Sequence[str | bytes] | np.ndarray) -> np.ndarray:
-    """As objects: NumPy's own strings lose a trailing NUL."""
+    """Convert texts to an object array of bytes, as NumPy's own strings lose a trailing NUL."""
     return np.array([post.encode() if isinstance(post, str) else post for post in posts], dtype=object)

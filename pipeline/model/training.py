@@ -1,33 +1,40 @@
-"""Train the Estimator, watch its steps, and keep what came of it."""
+"""Train the Estimator in one process, save its checkpoints for a retry, and leave the last one."""
 
 import hashlib
 import logging
 import math
 import shutil
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import tensorflow as tf
 
-from pipeline import checkpoints, progress
 from pipeline.data import posts
 from pipeline.errors import TrainingFailed
 from pipeline.files import digest
-from pipeline.model import input_fn, network
+from pipeline.model import events, input_fn, network
+from pipeline.progress import Advance, Track, log_lines
 from pipeline.settings import Settings
 
 GLOBAL_STEP = "estimator_global_step/.ATTRIBUTES/VARIABLE_VALUE"
 """The global step as a converted Estimator's checkpoint names it; Estimator.get_variable_value does not find it."""
 
+SaveCheckpoint = Callable[[Path, int], None]
+"""Called with a checkpoint's folder and its step, to save it for a retry."""
 
 log = logging.getLogger(__name__)
 
 
+def _discard(folder: Path, step: int) -> None:
+    """Save nothing, so that a retry begins again."""
+
+
 @dataclass(frozen=True)
 class Training:
-    """How training went: the Estimator's global step, the last batch's loss, the pace, and where this try began."""
+    """The result of a training: the global step, the last batch's loss, the speed, and the step where it resumed."""
 
     steps: int
     final_loss: float
@@ -35,62 +42,90 @@ class Training:
     resumed_from_step: int
 
 
-class Watch(tf.estimator.SessionRunHook):
-    """Counts steps for the progress display, and remembers the last loss."""
+class ProgressHook(tf.estimator.SessionRunHook):
+    """Reports each step as progress, and records the last loss and every events.EVERY-th."""
 
-    def __init__(self, advance: progress.Advance) -> None:
-        self.advance, self.loss = advance, math.nan
+    def __init__(self, advance: Advance, step: int = 0, losses: Mapping[int, float] | None = None) -> None:
+        self.advance, self.loss, self.step = advance, math.nan, step
+        self.losses = dict(losses or {})
 
     def begin(self) -> None:
-        """Find the loss in the graph's collection, where Estimator puts it before its hooks begin."""
+        """Find the loss in the graph's collection, to which Estimator adds it before its hooks begin."""
         self.tensor = tf.compat.v1.losses.get_losses()[-1]
 
     def before_run(self, run_context: tf.estimator.SessionRunContext) -> tf.estimator.SessionRunArgs:
-        """Ask for the loss with the step that is run anyway."""
+        """Request the loss along with the step."""
         return tf.estimator.SessionRunArgs(self.tensor)
 
     def after_run(self, run_context: tf.estimator.SessionRunContext, run_values: tf.estimator.SessionRunValues) -> None:
-        """One step is done."""
+        """Count the step and record its loss."""
         self.loss = float(run_values.results)
+        self.step += 1
+        if self.step % events.EVERY == 0:
+            self.losses[self.step] = self.loss
         self.advance(1)
 
 
-class Keeper(tf.estimator.CheckpointSaverListener):
-    """Hands out each checkpoint as soon as it is on the disk."""
+class CheckpointListener(tf.estimator.CheckpointSaverListener):
+    """Records the step of the last checkpoint."""
 
-    def __init__(self, model_dir: Path, steps: int) -> None:
-        self.model_dir, self.steps = model_dir, steps
+    def __init__(self) -> None:
+        self.step = 0
 
     def after_save(self, session: tf.compat.v1.Session, global_step_value: int) -> None:
-        """A checkpoint of this step is whole; the first and the last are of no use to a later try."""
-        if 0 < global_step_value < self.steps:
-            name = f"model.ckpt-{global_step_value}"
-            with TemporaryDirectory(prefix="tagger-checkpoint-") as scratch:
-                for file in self.model_dir.glob(f"{name}.*"):
-                    shutil.copy(file, scratch)
-                # TensorFlow's own note of the latest checkpoint holds this machine's path.
-                tf.compat.v1.train.update_checkpoint_state(scratch, name)
-                checkpoints.save(Path(scratch), int(global_step_value))
+        """Called when the checkpoint of this step is complete on the disk."""
+        self.step = global_step_value
+
+
+class CheckpointHook(tf.estimator.SessionRunHook):
+    """Saves each checkpoint for a retry, with the losses up to its step.
+
+    It must come after the ProgressHook in the list of hooks, because the listener is called before that has the loss.
+    """
+
+    def __init__(self, model_dir: Path, done: int, steps: int, progress: ProgressHook, save: SaveCheckpoint) -> None:
+        self.model_dir, self.done, self.steps, self.progress, self.save = model_dir, done, steps, progress, save
+        self.listener = CheckpointListener()
+
+    def after_run(self, run_context: tf.estimator.SessionRunContext, run_values: tf.estimator.SessionRunValues) -> None:
+        """Save a new checkpoint, except that of the first and of the last step, which a retry could not use."""
+        if not self.done < self.listener.step < self.steps:
+            return
+        self.done, name = self.listener.step, f"model.ckpt-{self.listener.step}"
+        with TemporaryDirectory(prefix="tagger-checkpoint-") as scratch:
+            for file in self.model_dir.glob(f"{name}.*"):
+                shutil.copy(file, scratch)
+            # TensorFlow's own file `checkpoint` contains a path of this machine.
+            tf.compat.v1.train.update_checkpoint_state(scratch, name)
+            events.write(Path(scratch), self.progress.losses)
+            self.save(Path(scratch), self.done)
 
 
 def step_of(model_dir: Path) -> int:
-    """The global step of the folder's checkpoint; 0 where there is none."""
+    """Read the global step of the folder's latest checkpoint; 0 if there is none."""
     return int(tf.train.load_variable(str(model_dir), GLOBAL_STEP)) if tf.train.latest_checkpoint(str(model_dir)) else 0
 
 
-def train(vectors: Path, model_dir: Path, settings: Settings, tags: int) -> Training:
-    """Train on the train vectors into `model_dir`: from the checkpoint it holds, or from the beginning.
+def train(
+    vectors: Path,
+    model_dir: Path,
+    settings: Settings,
+    tags: int,
+    track: Track = log_lines,
+    save: SaveCheckpoint = _discard,
+) -> Training:
+    """Train on the train vectors, from the checkpoint in `model_dir` if there is one, otherwise from the beginning.
 
-    The order of the batches is the seed's, so a try that goes on ends where one without interruption would have
-    (but for dropout, whose draws are not kept).
+    The seed determines the order of the batches, so a resumed training ends with the same weights as one without
+    interruption, except with dropout, whose random state is not saved.
 
-    Raises TrainingFailed for a loss that is no number and for a global step that is not what the data asks for.
+    Raises TrainingFailed if the loss is not a finite number, and if the global step is not what the posts require.
     """
     examples = posts.rows(vectors, "train")
     steps = settings.epochs * math.ceil(examples / settings.batch_size)
     done = step_of(model_dir)
     if done:
-        log.info("going on from step %d of %d, where an earlier try was", done, steps)
+        log.info("resuming from the checkpoint of step %d of %d", done, steps)
     estimator = network.to_estimator(settings, tags, model_dir)
     feed = input_fn.training(
         vectors,
@@ -102,29 +137,31 @@ def train(vectors: Path, model_dir: Path, settings: Settings, tags: int) -> Trai
         done=done,
     )
     start = time.monotonic()
-    with progress.track("train", "steps", steps) as advance:
+    with track("train", "steps", steps) as advance:
         advance(done)
-        watch = Watch(advance)
+        progress = ProgressHook(advance, done, events.read(model_dir))
+        checkpoints = CheckpointHook(model_dir, done, steps, progress, save)
         try:
             if done < steps:
-                estimator.train(feed, hooks=[watch], saving_listeners=[Keeper(model_dir, steps)])
+                estimator.train(feed, hooks=[progress, checkpoints], saving_listeners=[checkpoints.listener])
         except tf.estimator.NanLossDuringTrainingError:
             raise diverged(math.nan, settings) from None
     reached = step_of(model_dir)
     if reached != steps:
         raise TrainingFailed(
-            f"global_step is {reached} after training where {examples:,} posts make {steps}: "
-            "the model's folder was not empty or the input ended early; run train again"
+            f"global_step is {reached} after training, but {examples:,} posts require {steps}: "
+            "the checkpoint was of another training, or the input ended early; run train again"
         )
-    if not math.isfinite(watch.loss):
-        raise diverged(watch.loss, settings)
+    if not math.isfinite(progress.loss):
+        raise diverged(progress.loss, settings)
     drop_initial_weights(model_dir)
+    events.write(model_dir, progress.losses | {progress.step: progress.loss})
     rate = (steps - done) * settings.batch_size / (time.monotonic() - start)
-    return Training(reached, watch.loss, round(rate, 1), done)
+    return Training(reached, progress.loss, round(rate, 1), done)
 
 
 def diverged(loss: float, settings: Settings) -> TrainingFailed:
-    """The error that tells of such a loss."""
+    """The error for a loss that is not a finite number."""
     return TrainingFailed(
         f"the loss is {loss} with learning_rate={settings.learning_rate}: the network diverged; lower learning_rate "
         "and start a new run"
@@ -132,7 +169,7 @@ def diverged(loss: float, settings: Settings) -> TrainingFailed:
 
 
 def drop_initial_weights(model_dir: Path) -> None:
-    """Leave the last checkpoint only: the weights before the first step double the folder and are of no use."""
+    """Remove all but the last checkpoint; the weights before the first step would double the folder."""
     shutil.rmtree(model_dir / "keras")
     latest = tf.train.latest_checkpoint(str(model_dir))
     for file in model_dir.glob("model.ckpt-*"):
@@ -141,8 +178,15 @@ def drop_initial_weights(model_dir: Path) -> None:
     tf.compat.v1.train.update_checkpoint_state(str(model_dir), Path(latest).name)
 
 
+def drop_graphs(model_dir: Path) -> None:
+    """Remove the graphs and events that TensorFlow writes: nothing reads them, and their bytes differ each time."""
+    for pattern in ("*.meta", "graph.pbtxt", "events.out.tfevents.*"):
+        for file in model_dir.glob(pattern):
+            file.unlink()
+
+
 def checkpoint_digest(model_dir: Path) -> str:
-    """sha256 over the latest checkpoint's files: what tells one trained model from another."""
+    """The sha256 over the names and digests of the latest checkpoint's files, which identifies the trained model."""
     files = sorted(model_dir.glob(Path(tf.train.latest_checkpoint(str(model_dir))).name + ".*"))
-    kept = [f"{file.name} {digest(file)}" for file in files if file.suffix != ".meta"]
-    return hashlib.sha256("\n".join(kept).encode()).hexdigest()
+    lines = [f"{file.name} {digest(file)}" for file in files if file.suffix != ".meta"]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

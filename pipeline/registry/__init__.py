@@ -1,1 +1,1 @@
-"""Published versions, the log of what was live, and the folder that a server reads."""
+"""The model registry: published versions, the log of which was live, and the serving directory."""

@@ -1,20 +1,23 @@
-"""A published version's card: what it is, where it comes from, and what it scored."""
+"""The card of a published version: which run made it, where its files are, and its scores."""
 
-from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
+
+from pydantic import Field
 
 from pipeline.files import FileEntry
+from pipeline.store.documents import Document
 
 MODEL = "stackoverflow_tagger"
 
 
-@dataclass(frozen=True)
-class Card:
-    """A version: where its files are kept (`path`), the run and checkpoint (sha256) it comes from, what it scored.
+class Card(Document):
+    """A published version: the run and checkpoint (sha256) it comes from, the folder of its files, and its scores.
 
-    `data` is the time of the run, and so of the posts it was trained on; `invented` says that no person wrote them;
-    `warnings` are the reservations with which it was published.
+    `data` is the time of its run, which stands for the age of its training posts; `synthetic` says that these were
+    generated; `path` is a folder of the store; `warnings` are those that it was published with.
     """
+
+    WHAT = "card of a version"
 
     version: int
     run: str
@@ -24,18 +27,18 @@ class Card:
     accuracy: float
     macro_f1: float
     tags: int
-    invented: bool
+    synthetic: bool
     published: str
     files: dict[str, FileEntry]
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
+
+    @classmethod
+    def upgraded(cls, document: dict[str, Any], found: int) -> dict[str, Any]:
+        """Rename the field that format 1 called `invented`."""
+        return {"synthetic" if name == "invented" else name: value for name, value in document.items()}
 
     @property
     def model(self) -> tuple[str, ...]:
-        """What tells one trained model from another: its checkpoint, and the words and tags that it names."""
+        """What identifies a trained model: its checkpoint, and the digests of its vocabulary and labels."""
         assets = sorted((name, entry.sha256) for name, entry in self.files.items() if name.startswith("assets/"))
         return (self.checkpoint, *(digest for _, digest in assets))
-
-    @classmethod
-    def of(cls, document: dict[str, Any]) -> Self:
-        """The card that `asdict` made the document from."""
-        return cls(**document | {"files": {name: FileEntry(**entry) for name, entry in document["files"].items()}})

@@ -1,147 +1,155 @@
-"""Published versions: a card for each, and a log of what was live when and why, which the watched folder follows."""
+"""The model registry of a store: a card for each published version, and the log of which was live when and why."""
 
 import getpass
+import logging
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import takewhile
 from pathlib import Path
 
-from pipeline.errors import BadInput, CorruptArtifact, Forbidden, StageOutOfOrder, VersionTaken, inert
+from pipeline.errors import (
+    BadInput,
+    CorruptArtifact,
+    Forbidden,
+    NewerFormat,
+    StageOutOfOrder,
+    VersionTaken,
+    escape_control,
+)
+from pipeline.registry import events as log_events
 from pipeline.registry.card import MODEL, Card
-from pipeline.registry.serving_dir import Watched
+from pipeline.registry.events import PROMOTE, PUBLISH, ROLLBACK, Event, live_history, model_digest
+from pipeline.registry.serving_dir import ServingDir
+from pipeline.store.append_log import AppendLog
+from pipeline.store.documents import Document
 from pipeline.store.objects import Store
+
+log = logging.getLogger(__name__)
 
 CARDS = f"registry/{MODEL}/versions"
 LOG = f"registry/{MODEL}/log"
-LET_GO = f"registry/{MODEL}/let_go"
+COLLECTED = f"registry/{MODEL}/collected"
+FORMERLY_COLLECTED = f"registry/{MODEL}/let_go"
+"""Where format 1 noted which versions garbage collection had removed."""
 
-PUBLISH, PROMOTE, ROLLBACK = "publish", "promote", "rollback"
-
-Decide = Callable[[list["Event"]], tuple[Card, int, str]]
-"""Of the log so far: the card that the next event is about, the version that is live since, and why."""
+Decide = Callable[[list[Event]], tuple[Card, int, str]]
+"""Given the log so far, decides the next event: its version's card, the version that goes live, and the reason."""
 
 
-@dataclass(frozen=True)
-class Event:
-    """An entry of the log: what was done to `version`, which version is `live` since, by whom, and why.
+class Collected(Document):
+    """A note that garbage collection removed a version's files, with when and why."""
 
-    For a publication that did not go live, `reason` says what it stood back for.
-    """
+    WHAT = "note of a removal"
 
-    number: int
-    at: str
-    action: str
     version: int
-    live: int
-    by: str
-    reason: str
+    at: str
+    why: str
 
 
 class Registry:
-    """The published versions of one store. What the log says is so; the watched folder is made to agree with it."""
+    """The published versions of one store. The log is the truth; `reconcile` makes the serving directory follow it."""
 
     def __init__(self, store: Store) -> None:
-        self.store, self.watched = store, Watched(store)
-        self._read = dict[str, Event]()  # an entry of the log is never changed, so it is read once
+        self.store, self.serving = store, ServingDir(store)
+        self.log = AppendLog(store, LOG)
 
     def card(self, version: int) -> Card | None:
         """The version's card, or None where there is none."""
-        document = self.store.read(f"{CARDS}/{version}.json")
-        return Card.of(document) if document else None
+        path = f"{CARDS}/{version}.json"
+        document = self.store.read(path)
+        return Card.parse(document, self.store.display_path(path)) if document else None
 
     def cards(self) -> list[Card]:
-        """The card of every published version, newest version first."""
+        """The card of every published version, newest first."""
         return self._cards(self.events())
 
     def _cards(self, events: list[Event]) -> list[Card]:
-        cards = [self.card(version) for version in sorted({event.version for event in events}, reverse=True)]
-        return [card for card in cards if card]
+        """The events' versions, newest first, without those whose card is lost or of a newer format."""
+        found = []
+        for version in log_events.versions_of(events):
+            try:
+                card = self.card(version)
+            except NewerFormat as error:
+                log.warning("version %d is left out: %s", version, error)
+                continue
+            if card:
+                found.append(card)
+        return found
 
     def events(self) -> list[Event]:
         """The whole log, oldest first."""
-        names = [name for name in self.store.names(LOG) if name.endswith(".json")]
-        for name in names:
-            if name not in self._read and (document := self.store.read(f"{LOG}/{name}")):
-                self._read[name] = Event(**document)
-        return [self._read[name] for name in names if name in self._read]
+        return [Event.parse(entry, f"an entry of {self.store.display_path(LOG)}") for entry in self.log.entries()]
 
     def live(self, at: datetime | None = None) -> int | None:
-        """The version that is live, or was at a time; None where none was."""
-        events = [event for event in self.events() if at is None or datetime.fromisoformat(event.at) <= at]
-        return events[-1].live if events else None
+        """The version that is live now, or was at the time `at`; None if there was none."""
+        return log_events.live_at(self.events(), at)
 
     def live_before(self, version: int) -> int | None:
-        """The version that was live until this one was published, or is where it was not: what it is measured by."""
-        before = list(takewhile(lambda event: event.version != version, self.events()))
-        return before[-1].live if before else None
+        """The version to compare this one with: live when it was published, or now if it is not published yet."""
+        return log_events.live_before(self.events(), version)
 
-    def publish(self, card: Card, *, beside: int | None, forced: str = "") -> Event:
-        """Publish the version whose files are at card.path, and make it live.
+    def publish(self, card: Card, *, compared_with: int | None, forced: str = "") -> Event:
+        """Publish the version whose files are at card.path, and make it live. Publishing it again changes nothing.
 
-        It is not made live where the live model's data is newer, unless a reason is given in `forced`. Done twice it is
-        the same.
+        If the live model was trained on newer data, that one stays live, unless `forced` gives a reason.
 
-        Raises VersionTaken where the version is that of another checkpoint, and StageOutOfOrder where another version
-        went live since it was compared with the one that was live then, `beside`.
+        Raises VersionTaken if the version was published from another checkpoint, and StageOutOfOrder if the live
+        version is no longer the one that the candidate was compared with, `compared_with`.
         """
 
         def decide(events: list[Event]) -> tuple[Card, int, str]:
             champion = self._published(events[-1].live) if events else None
-            self._refuse_outrun(card, champion, beside)
+            self._refuse_outdated_comparison(card, champion, compared_with)
             if champion and not forced and _newer(champion, card):
                 return card, champion.version, f"its data is newer than that of version {card.version}"
             return card, card.version, forced
 
-        event = self._publication(card.version)
+        event = log_events.publication(self.events(), card.version)
         if event is None:
-            decide(self.events())
-        if not self.store.create(f"{CARDS}/{card.version}.json", asdict(card)):
+            decide(self.events())  # refuses before anything is written
+        if not self.store.create(f"{CARDS}/{card.version}.json", card.to_dict()):
             self._take_card(card, published=event is not None)
         event = event or self._log(PUBLISH, decide, by=f"run {card.run}")
         self.reconcile()
         return event
 
-    def _publication(self, version: int) -> Event | None:
-        return next((event for event in self.events() if (event.action, event.version) == (PUBLISH, version)), None)
-
     def _take_card(self, card: Card, *, published: bool) -> None:
-        """There is a card of the version: the same model's, left by this run or by a try of it that was cut off."""
+        """Take over a card that an earlier or interrupted publication wrote; VersionTaken for another checkpoint's."""
         there = self.card(card.version)
         if there and there.checkpoint != card.checkpoint:
             raise VersionTaken(
                 f"version {card.version} is published already, by run {there.run} from another checkpoint "
-                f"({there.checkpoint[:12]}, this one is {card.checkpoint[:12]}): train under a new run to publish "
-                "this model"
+                f"({there.checkpoint[:12]}, this one is {card.checkpoint[:12]}): start a new run to publish this model"
             )
         if not published:
-            self.store.write(f"{CARDS}/{card.version}.json", asdict(card))
+            self.store.write(f"{CARDS}/{card.version}.json", card.to_dict())
 
-    def _refuse_outrun(self, card: Card, champion: Card | None, beside: int | None) -> None:
-        """A verdict holds against the model it was reached against: not once another has gone live."""
+    def _refuse_outdated_comparison(self, card: Card, champion: Card | None, compared_with: int | None) -> None:
+        """Raise StageOutOfOrder if another model went live since the candidate was compared with the champion."""
         version = champion.version if champion else None
-        if version == beside or (champion and champion.model == card.model):
+        if version == compared_with or (champion and champion.model == card.model):
             return
         raise StageOutOfOrder(
-            f"version {version} went live since this run was compared with {beside or 'no model'}: run evaluate of run "
-            f"{card.run} again, then export"
+            f"version {version} went live since this run was compared with {compared_with or 'no model'}: run evaluate "
+            f"of run {card.run} again, then export"
         )
 
     def taken_down(self, model: Card) -> tuple[Card, Event] | None:
-        """The version of this very model that was taken down by hand, and the event; None where there is none."""
-        for version, event in taken_down(self.events()).items():
-            card = self.card(version)
+        """The version with this same model that a person took down, and the event that did so; None if none was."""
+        events, wanted = self.events(), model_digest(model)
+        models = {event.version: event.model for event in events if event.model}
+        for version, event in log_events.taken_down(events).items():
+            card = self.card(version) if models.get(version, wanted) == wanted else None
             if card and card.model == model.model:
                 return card, event
         return None
 
     def promote(self, version: int, reason: str) -> Event:
-        """Make a published version live, by hand.
+        """Make a published version live, on a person's request.
 
-        Raises BadInput where there is no such version or no reason, CorruptArtifact where its files are not whole.
+        Raises BadInput if there is no such version or no reason, CorruptArtifact if files are missing or damaged.
         """
-        card, given = self._published(version), _given(reason)
+        card, given = self._published(version), _checked_reason(reason)
 
         def decide(events: list[Event]) -> tuple[Card, int, str]:
             self._refuse_unservable(card)
@@ -152,19 +160,20 @@ class Registry:
         return event
 
     def rollback(self, reason: str) -> Event:
-        """Make the version live that was live before the present one.
+        """Make the version live that was live before the current one.
 
-        Raises BadInput where there is none, or where an earlier rollback had been cut off and has been ended instead;
-        CorruptArtifact where the version's files are not whole.
+        Raises BadInput if there is none, or if it completed an earlier, interrupted rollback instead; CorruptArtifact
+        if the version's files are missing or damaged.
         """
-        given = _given(reason)
-        self._end_rollback()
+        given = _checked_reason(reason)
+        self._complete_interrupted_rollback()
 
         def decide(events: list[Event]) -> tuple[Card, int, str]:
-            history = lives(events)
+            history = live_history(events)
             if len(history) < 2:
                 raise BadInput(
-                    f"{self.store.shown(LOG)} knows no version to go back to: promote one with `tagger promote`"
+                    f"{self.store.display_path(LOG)} names no earlier live version to go back to: choose one with "
+                    "`tagger promote`"
                 )
             card = self._published(history[-2])
             self._refuse_unservable(card)
@@ -174,82 +183,104 @@ class Registry:
         self.reconcile()
         return event
 
-    def _end_rollback(self) -> None:
-        """Whoever tries a rollback again that was cut off does not mean to go back twice."""
+    def _complete_interrupted_rollback(self) -> None:
+        """Complete a rollback that was interrupted: a user who repeats it does not want to go back two versions."""
         last = next(reversed(self.events()), None)
         if last and last.action == ROLLBACK and self.disagreement():
             self.reconcile()
             raise BadInput(
-                f"the rollback to version {last.live} of {last.at[:16]} had been cut off and has been ended just now: "
-                f"version {last.live} is live; run the command again to go back further"
+                f"the rollback of {last.at[:16]} had been interrupted, and was completed just now: version {last.live} "
+                "is live; run the command again to go back further"
             )
 
     def _refuse_unservable(self, card: Card) -> None:
-        gone = self.let_go(card.version)
+        """Raise CorruptArtifact if the version's files are missing or damaged."""
+        gone = self.collected(card.version)
         fault = gone or next(filter(None, self.store.faults(card.path, card.files)), None)
         if fault:
             raise CorruptArtifact(
-                f"version {card.version} cannot go live: {fault}; what is live stays, promote another version"
+                f"version {card.version} cannot go live: {fault}; the live version is unchanged, promote another one"
             )
 
     def reconcile(self) -> None:
-        """Make the watched folder agree with the log: the live version whole, and none above it that was withdrawn.
+        """Make the serving directory hold the live version whole, and no published version with a higher number.
 
-        So TensorFlow Serving's default policy, the latest version, serves the live one, also after a rollback.
+        TensorFlow Serving's default policy serves the highest version, which so is the live one, also after a rollback.
         """
         events = self.events()
         while events:
             live = self._published(events[-1].live)
-            if not self.watched.whole(live):
-                self.watched.bring(live)
-            for card in self._cards(events):
-                if self.watched.astray(card, live):
-                    self.watched.withdraw(card.version)
+            if not self.serving.whole(live):
+                self.serving.bring(live)
+            for version in self._stray(events):
+                self.serving.withdraw(version)
             seen, events = events, self.events()
             if len(events) == len(seen):
-                return  # else somebody changed what is live meanwhile, and the folder may be as either left it
+                return  # otherwise the live version was changed meanwhile, and the directory may be in either state
 
     def disagreement(self) -> str | None:
-        """Where the watched folder is not as the log has it, in a sentence; None where it is."""
+        """How the serving directory differs from the log, in a sentence; None if it does not."""
         events = self.events()
         if not events:
             return None
         live = self._published(events[-1].live)
-        cure = f"`tagger promote {live.version}` puts it right"
-        if not self.watched.whole(live):
-            return f"live version {live.version} is not whole in {self.watched.shown(live.version)}: {cure}"
-        astray = [card for card in self._cards(events) if self.watched.astray(card, live)]
-        return f"version {astray[0].version} does not belong in {self.watched.shown()}: {cure}" if astray else None
+        cure = f"`tagger promote {live.version}` fixes it"
+        if not self.serving.whole(live):
+            place = self.serving.display_path(live.version)
+            return f"live version {live.version} is incomplete or damaged in {place}: {cure}"
+        stray = self._stray(events)
+        return f"version {stray[0]} does not belong in {self.serving.display_path()}: {cure}" if stray else None
+
+    def _stray(self, events: list[Event]) -> list[int]:
+        """The published versions that a server should not find in the serving directory, newest first."""
+        published = {event.version for event in events}
+        return [version for version in self.serving.stray(events[-1].live) if version in published]
 
     def fetch(self, version: int | None, folder: Path) -> Card:
-        """Copy a version's SavedModel (None: the live one) into the local folder, checked against its card.
+        """Copy a version's SavedModel (None: the live one's) into the local folder, and check it against its card.
 
-        Raises BadInput where there is no such version, CorruptArtifact where its files are not whole.
+        Raises BadInput if there is no such version, CorruptArtifact if its files are missing or damaged.
         """
-        wanted = version if version is not None else self.live()
-        if wanted is None:
-            raise BadInput(f"{self.store.url} does not hold a live version: run `tagger run` to publish one")
-        card = self._published(wanted)
-        if gone := self.let_go(wanted):
-            raise CorruptArtifact(f"version {wanted} cannot be fetched: {gone}; name another version")
+        card = self.published(version)
+        if gone := self.collected(card.version):
+            raise CorruptArtifact(f"version {card.version} cannot be fetched: {gone}; name another version")
         self.store.download(card.path, card.files, folder)
         return card
 
-    def note_let_go(self, folder: str, why: str) -> None:
-        """Note which versions go with a folder of the store, before it goes."""
-        for card in self.cards():
-            if f"{card.path}/".startswith(f"{folder}/"):
-                note = {"version": card.version, "at": _now().isoformat(timespec="seconds"), "why": why}
-                self.store.create(f"{LET_GO}/{card.version}.json", note)
+    def published(self, version: int | None) -> Card:
+        """The card of a published version (None: the live one's); BadInput if there is no such version."""
+        wanted = version if version is not None else self.live()
+        if wanted is None:
+            raise BadInput(f"{self.store.url} does not hold a live version: run `tagger run` to publish one")
+        return self._published(wanted)
 
-    def let_go(self, version: int) -> str | None:
-        """That retention has removed the version's files, in words; None where it has not."""
-        note = self.store.read(f"{LET_GO}/{version}.json")
-        return f"retention removed its files on {note['at'][:10]} ({note['why']})" if note else None
+    def note_collected(self, folder: str, why: str, cards: Iterable[Card] | None = None) -> None:
+        """Record that a folder of the store is about to be removed, for each version whose files are in it.
+
+        `cards` are the versions to look at, None for all.
+        """
+        for card in self.cards() if cards is None else cards:
+            if f"{card.path}/".startswith(f"{folder}/"):
+                note = Collected(version=card.version, at=_now().isoformat(timespec="seconds"), why=why)
+                self.store.create(f"{COLLECTED}/{card.version}.json", note.to_dict())
+
+    def with_files(self) -> list[Card]:
+        """The card of every published version whose files garbage collection has not removed, newest first."""
+        gone = {*self.store.names(COLLECTED), *self.store.names(FORMERLY_COLLECTED)}
+        return self._cards([event for event in self.events() if f"{event.version}.json" not in gone])
+
+    def collected(self, version: int) -> str | None:
+        """A sentence that says when garbage collection removed the version's files; None if it has not."""
+        for folder in (COLLECTED, FORMERLY_COLLECTED):
+            path = f"{folder}/{version}.json"
+            if document := self.store.read(path):
+                note = Collected.parse(document, self.store.display_path(path))
+                return f"garbage collection removed its files on {note.at[:10]} ({note.why})"
+        return None
 
     def _published(self, version: int) -> Card:
         events = self.events()
-        # A card without an entry in the log is of a publication that was cut off.
+        # A card without an entry in the log belongs to a publication that was interrupted.
         if version not in {event.version for event in events}:
             listed = ", ".join(str(card.version) for card in self._cards(events)) or "none yet"
             raise BadInput(
@@ -259,74 +290,64 @@ class Registry:
         card = self.card(version)
         if card is None:
             raise CorruptArtifact(
-                f"{self.store.shown(CARDS)}/{version}.json is gone, though the log names version {version}: restore it"
+                f"{self.store.display_path(CARDS)}/{version}.json is gone, though the log names version {version}: "
+                "restore it"
             )
         return card
 
     def _log(self, action: str, decide: Decide, *, by: str) -> Event:
-        """Append an event. Of two at once, whoever comes second looks at the log again and decides anew."""
+        """Append the event that `decide` returns. If another process appends one first, decide again.
+
+        Raises what `decide` raises, and Forbidden if the store cannot create a file only if it is absent.
+        """
         while True:
             events = self.events()
             card, live, reason = decide(events)
             self._refuse_overwriting(card)
             number = events[-1].number + 1 if events else 1
-            # The clocks of two machines differ; the order of the log is that of its numbers.
+            # The clocks of two machines differ, but times must be in the order of the entries.
             at = max([_now(), *(datetime.fromisoformat(event.at) for event in events[-1:])])
-            event = Event(number, at.isoformat(), action, card.version, live, by, reason)
-            path = f"{LOG}/{number:08d}.json"
-            # Where an object store's answer is lost, its client writes again, and is told that there is one already.
-            if self.store.create(path, asdict(event)) or self.store.read(path) == asdict(event):
+            event = Event(
+                number=number,
+                at=at.isoformat(),
+                action=action,
+                version=card.version,
+                live=live,
+                by=by,
+                reason=reason,
+                model=model_digest(card),
+            )
+            if self.log.append(number, event.to_dict()):
                 return event
 
     def _refuse_overwriting(self, card: Card) -> None:
-        """The log relies on a store that creates a file only where there is none, which some servers claim to."""
-        if self.store.create(f"{CARDS}/{card.version}.json", asdict(card)):
+        """Raise Forbidden if the store overwrites a file that it is asked to create, as some S3 servers do.
+
+        The card exists already, so a reliable store refuses to create it.
+        """
+        if self.store.create(f"{CARDS}/{card.version}.json", card.to_dict()):
             raise Forbidden(
-                f"the store {self.store.url} writes over a file that it is asked to create, so two publishers at once "
-                "could lose an entry of the log: nothing is made live; use a disk, or a server that knows S3's "
+                f"the store {self.store.url} overwrites a file that it is asked to create, so two publishers at once "
+                "could lose an entry of the log: nothing is made live; use a local disk, or an S3 server that supports "
                 "If-None-Match"
             )
 
 
 def _newer(champion: Card, candidate: Card) -> bool:
-    """Whether the live model's data is newer; invented posts are never newer than real ones."""
-    return champion.data > candidate.data and (candidate.invented or not champion.invented)
+    """Whether the live model's data is newer than the candidate's; synthetic posts are never newer than real ones."""
+    return champion.data > candidate.data and (candidate.synthetic or not champion.synthetic)
 
 
-def lives(events: Iterable[Event]) -> list[int]:
-    """The versions that were live and were not rolled back, oldest first; the last is live now."""
-    history: list[int] = []
-    for event in events:
-        if event.action == ROLLBACK and event.live in history:
-            while history[-1] != event.live:
-                history.pop()
-        elif not history or history[-1] != event.live:
-            history.append(event.live)
-    return history
-
-
-def taken_down(events: Iterable[Event]) -> dict[int, Event]:
-    """The versions that a person has replaced by hand and that were not live since, each with the event that did so."""
-    down: dict[int, Event] = {}
-    live = None
-    for event in events:
-        if live not in {None, event.live} and event.action in {PROMOTE, ROLLBACK}:
-            down[live] = event
-        live = event.live
-        down.pop(live, None)
-    return down
-
-
-def _given(reason: str) -> str:
+def _checked_reason(reason: str) -> str:
     if not reason.strip():
-        raise BadInput("a change of the live version is kept for ever with its reason: give one with --reason")
-    return inert(reason.strip())
+        raise BadInput("a change of the live version is logged with its reason: give one with --reason")
+    return escape_control(reason.strip())
 
 
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have a number only
+    except (KeyError, OSError):  # in a container a user may have a number and no name
         return f"user {os.getuid()}"
 
 

@@ -1,14 +1,16 @@
-"""The folder that a server watches: the live version whole, and none above it."""
+"""The serving directory, from which TensorFlow Serving loads the model: the live version, and none above it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pipeline.files import FileEntry
 from pipeline.registry.card import MODEL, Card
 from pipeline.store.objects import Store
 
 MODELS = f"models/{MODEL}"
 SAVED_MODEL = "saved_model.pb"
-"""A server takes this file as the sign that the rest of a version is there: it comes last and goes first."""
+"""The file by which a server sees that a version is there: it is copied last and removed first."""
 
 
 def path_of(version: int) -> str:
@@ -16,36 +18,43 @@ def path_of(version: int) -> str:
     return f"{MODELS}/{version}"
 
 
-class Watched:
-    """The watched folder of one store; what belongs in it is said by the registry."""
+class ServingDir:
+    """The serving directory of one store. The registry decides which versions belong in it."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def shown(self, version: int | None = None) -> str:
-        """The folder, or that of a version in it, as a person may copy it."""
-        return self.store.shown(MODELS if version is None else path_of(version))
+    def display_path(self, version: int | None = None) -> str:
+        """The path or URL of the directory, or of a version in it, as messages show it."""
+        return self.store.display_path(MODELS if version is None else path_of(version))
 
-    def versions(self) -> list[int]:
-        """The versions in the folder, whole or not."""
-        return sorted(int(name) for name in self.store.names(MODELS) if name.isdecimal())
+    def versions(self) -> dict[int, dict[str, int]]:
+        """The versions in the directory, complete or not, oldest first, each with its files' sizes in bytes."""
+        found = dict[int, dict[str, int]]()
+        for name, size in sorted(self.store.tree(MODELS).items()):
+            version, slash, file = name.partition("/")
+            if slash and version.isdecimal():
+                files = found.setdefault(int(version), {})
+                if file and not file.endswith("/"):
+                    files[file] = size
+        return dict(sorted(found.items()))
 
     def whole(self, card: Card) -> bool:
-        """Whether the folder holds the version's files, to the byte, and no others."""
-        return self._complete(card) and not any(self.store.faults(path_of(card.version), card.files))
+        """Whether the version's folder holds exactly its files, byte for byte, and no others."""
+        path, sizes = path_of(card.version), {name: entry.bytes for name, entry in card.files.items()}
+        return self.store.sizes(path) == sizes and not any(self.store.faults(path, card.files))
 
-    def astray(self, card: Card, live: Card) -> bool:
-        """Whether a server should not find the version there: it is above the live one, or not complete."""
-        if card.version == live.version or not self.store.names(path_of(card.version)):
-            return False
-        return card.version > live.version or not self._complete(card)
+    def faults(self, version: int, files: dict[str, FileEntry]) -> Iterator[str | None]:
+        """For each of these files of the version, what is wrong with its copy, or None."""
+        return self.store.faults(path_of(version), files)
 
-    def _complete(self, card: Card) -> bool:
-        sizes = {name: entry.bytes for name, entry in card.files.items()}
-        return self.store.sizes(path_of(card.version)) == sizes
+    def stray(self, live: int) -> list[int]:
+        """The versions that a server should not find there, newest first: those above the live one or incomplete."""
+        found = self.versions()
+        return [v for v in reversed(found) if v > live or (v != live and SAVED_MODEL not in found[v])]
 
     def bring(self, card: Card) -> None:
-        """Copy the version's files to the folder, and remove others that are there."""
+        """Copy the version's files to the directory, and remove other files from the version's folder."""
         path = path_of(card.version)
         with TemporaryDirectory(prefix="tagger-serve-") as scratch:
             self.store.download(card.path, card.files, Path(scratch))
@@ -54,6 +63,6 @@ class Watched:
             self.store.remove(f"{path}/{name}")
 
     def withdraw(self, version: int) -> None:
-        """Take a version out of the folder; its card, and its files in its run, stay."""
+        """Remove a version from the directory; its card, and its files in its run, stay."""
         self.store.remove(f"{path_of(version)}/{SAVED_MODEL}")
         self.store.remove(path_of(version))

@@ -1,4 +1,4 @@
-"""Posts of a CSV file, row by row, so that one bad row costs no other."""
+"""Reads the posts of a CSV file record by record, so that one malformed row is rejected and the rest are read."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from pipeline.data import posts
+from pipeline.data.posts import POSTS, REJECTED
 from pipeline.errors import BadInput
 from pipeline.sources.blocks import (
     BAD_UTF8,
@@ -16,6 +16,7 @@ from pipeline.sources.blocks import (
     LINE_BREAK_IN_TAG,
     MALFORMED_QUOTES,
     REJECTED_TEXT,
+    ROWS_PER_BLOCK,
     TEXT_PER_BLOCK,
     WRONG_FIELD_COUNT,
     Block,
@@ -25,10 +26,10 @@ from pipeline.sources.blocks import (
 )
 
 LONGEST_RECORD = 16 * 2**20
-"""Characters. Nobody wrote a longer post: it is a quote that was never closed, or no CSV at all."""
+"""Characters of a record after which it is refused: a quote was never closed, or the file is no CSV."""
 
 UTF8_BOM = b"\xef\xbb\xbf"
-FOREIGN = {
+OTHER_FORMATS = {
     b"PAR1": "Parquet within gzip: unpack it",  # reached only inside gzip, where seeking back is not affordable
     b"PK\x03\x04": "a zip archive or an Excel workbook: unpack it, or save it as CSV",
     b"BZh": "a bzip2 file: unpack it",
@@ -37,14 +38,14 @@ FOREIGN = {
     b"\xff\xfe": "UTF-16 text: save it as UTF-8",
     b"\xfe\xff": "UTF-16 text: save it as UTF-8",
 }
-"""First bytes of what a person may well pass, and the cure."""
+"""Other formats that people pass by mistake: a file's first bytes, and what it is and how to convert it."""
 
 Record = tuple[list[str] | None, list[str]]
 """A record's fields, None where its quotes are malformed, and its lines."""
 
 
 class _Rows:
-    """Rows of a CSV gathered until they make a block."""
+    """Collects rows until they make a block."""
 
     def __init__(self) -> None:
         self._clear()
@@ -72,31 +73,31 @@ class _Rows:
 
     @property
     def full(self) -> bool:
-        return self.count >= posts.ROWS_PER_BATCH or self.characters >= TEXT_PER_BLOCK
+        return self.count >= ROWS_PER_BLOCK or self.characters >= TEXT_PER_BLOCK
 
     def block(self) -> Block:
-        """All that was gathered; the next block begins empty."""
-        accepted = pa.record_batch([self.posts, self.tags, self.rows], schema=posts.POSTS)
-        rejected = pa.RecordBatch.from_pylist(self.rejected, schema=posts.REJECTED)
+        """Return the collected rows as a block, and start an empty one."""
+        accepted = pa.record_batch([self.posts, self.tags, self.rows], schema=POSTS)
+        rejected = pa.RecordBatch.from_pylist(self.rejected, schema=REJECTED)
         self._clear()
         return Block(accepted, rejected)
 
 
 def csv_blocks(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[Block]:
-    """All records, numbered from 1; the header decides the columns. BadInput where it has not the needed ones."""
+    """Read all records after the header, numbered from 1; BadInput where the header lacks a needed column."""
     with _text(file, name) as content:
         records = _records(content, name)
         header, _ = next(records, ([], []))
         if header is None:
-            raise BadInput(f"{name} has malformed quotes in its header; mend its first line")
+            raise BadInput(f"{name} has malformed quotes in its header: fix its first line")
         if not header:
-            raise BadInput(f"{name} is empty, without even a header; name a source that holds posts")
+            raise BadInput(f"{name} is empty, without even a header: choose a source that holds posts")
         text = position(header, columns.text, name, "text_column")
         tag = None if columns.tag is None else position(header, columns.tag, name, "tag_column")
-        yield from _gathered(records, len(header), text, tag)
+        yield from _collected(records, len(header), text, tag)
 
 
-def _gathered(records: Iterator[Record], width: int, text: int, tag: int | None) -> Iterator[Block]:
+def _collected(records: Iterator[Record], width: int, text: int, tag: int | None) -> Iterator[Block]:
     rows = _Rows()
     for row, (fields, lines) in enumerate(records, 1):
         if reason := _fault(fields, width, text, tag):
@@ -110,20 +111,20 @@ def _gathered(records: Iterator[Record], width: int, text: int, tag: int | None)
 
 
 def _text(file: io.BufferedReader, name: str) -> io.TextIOWrapper:
-    """The content as text whose undecodable bytes are lone surrogates, line breaks left as they are."""
+    """Open the content as UTF-8 text, with undecodable bytes as lone surrogates and line breaks unchanged."""
     head = file.peek(8)
-    for magic, what in FOREIGN.items():
+    for magic, what in OTHER_FORMATS.items():
         if head.startswith(magic):
-            raise BadInput(f"{name} is {what}, and name that as the source")
+            raise BadInput(f"{name} is {what}, and use that as the source")
     if head.startswith(UTF8_BOM):
         file.read(len(UTF8_BOM))
     return io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def _records(text: io.TextIOBase, name: str) -> Iterator[Record]:
-    """Each record; its list of lines is valid until the next.
+    """Parse the text into records; a record's list of lines is valid until the next one is read.
 
-    A blank line is no record, as in pandas: files end in them, and csv writes a lone empty field as "".
+    Blank lines are skipped, as in pandas: files end in them, and csv writes a single empty field as "".
     """
     lines: list[str] = []
     ended = False
@@ -131,7 +132,7 @@ def _records(text: io.TextIOBase, name: str) -> Iterator[Record]:
     def consumed() -> Iterator[str]:
         nonlocal ended
         room = LONGEST_RECORD
-        while line := text.readline(LONGEST_RECORD + 1):  # no more, where a line has no end
+        while line := text.readline(LONGEST_RECORD + 1):  # bounded, because a line may have no end
             room = (room if lines else LONGEST_RECORD) - len(line)
             lines.append(line)
             if room < 0:
@@ -155,14 +156,14 @@ def _records(text: io.TextIOBase, name: str) -> Iterator[Record]:
 
 
 def _too_long(lines: list[str], last: int, name: str) -> BadInput:
-    """The refusal of a record past all measure, whose lines are held together by a quote where there are several."""
+    """The error for a record longer than LONGEST_RECORD: an open quote where it has several lines."""
     if len(lines) > 1:
         return _unclosed(lines, last, f"not closed within {LONGEST_RECORD:,} characters", name)
     return corrupt(name, f"line {last} is longer than {LONGEST_RECORD:,} characters")
 
 
 def _unclosed(lines: list[str], last: int, fault: str, name: str) -> BadInput:
-    """The refusal of a record that ran on in search of a closing quote."""
+    """The error for a record whose last quoted field has no closing quote."""
     text = "".join(lines)
     closed = re.match(r'(?:(?:"[^"]*+(?:""[^"]*+)*+"|[^",\r\n][^,\r\n]*+)?,)*+', text)
     end = closed.end()  # type: ignore[union-attr]
@@ -171,7 +172,7 @@ def _unclosed(lines: list[str], last: int, fault: str, name: str) -> BadInput:
 
 
 def _fault(fields: list[str] | None, width: int, text: int, tag: int | None) -> str | None:
-    """The first of REASONS that applies, or None."""
+    """Find the first of REASONS for which the row is to be rejected, or None."""
     if fields is None:
         return MALFORMED_QUOTES
     if len(fields) != width:
@@ -200,6 +201,6 @@ def _blank(field: str) -> bool:
 
 
 def _raw(lines: list[str]) -> str:
-    r"""The record as it stands in the file, undecodable bytes as \xff, cut to REJECTED_TEXT characters."""
+    r"""The record as it is in the file, undecodable bytes as \xff, cut to REJECTED_TEXT characters."""
     text = "".join(lines).rstrip("\r\n")[:REJECTED_TEXT]
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")[:REJECTED_TEXT]

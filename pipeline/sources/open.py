@@ -1,9 +1,8 @@
-"""A source opened as a file of bytes, and the faults of files and servers as errors of ours."""
+"""Opens a source as a file of bytes, and turns errors of files and servers into BadInput or Unavailable."""
 
 import gzip
 import io
 import os
-import re
 import shutil
 import time
 import zlib
@@ -15,29 +14,30 @@ from typing import IO, Any
 import fsspec
 import httpx
 
-from pipeline import progress
 from pipeline.errors import BadInput, Unavailable
+from pipeline.progress import Track
+from pipeline.source_policy import display, is_url
 from pipeline.sources import ssrf_guard
-from pipeline.sources.blocks import BUFFER, corrupt, shown, too_large
+from pipeline.sources.blocks import BUFFER, corrupt, too_large
+from pipeline.sources.source import Kind, Source
 
 TIMEOUT = httpx.Timeout(60, connect=15)
 
 MAY_RECOVER = {408, 425, 429}
-"""Answers of HTTP below 500 that ask to come back later."""
-
+"""HTTP status codes below 500 after which a retry can succeed."""
 
 LONGEST_DOWNLOAD = 12 * 3600
-"""Seconds. A server that sends a byte a minute would otherwise hold a run for ever."""
+"""Seconds after which a download is given up: a server that sends a byte a minute would never end it."""
 
 
 def bounded(file: Any, name: str, max_bytes: int) -> io.BufferedReader:
-    """The file's bytes, and BadInput once more than `max_bytes` were read of them."""
+    """Wrap the file so that reading more than `max_bytes` bytes of it raises BadInput."""
     return io.BufferedReader(_Bounded(file, name, max_bytes), BUFFER)
 
 
 @contextmanager
 def on_disk(file: io.BufferedReader, name: str, max_bytes: int) -> Iterator[io.BufferedReader]:
-    """The file itself if it is one of this machine's, else a copy: a connection is of no use in another process."""
+    """The file itself if it is a local one, else a local copy: another process cannot read a network connection."""
     try:
         file.fileno()
     except (OSError, AttributeError):
@@ -50,6 +50,8 @@ def on_disk(file: io.BufferedReader, name: str, max_bytes: int) -> Iterator[io.B
 
 
 class _Bounded(io.RawIOBase):
+    """A file that raises BadInput after `max_bytes` bytes."""
+
     def __init__(self, file: Any, name: str, max_bytes: int) -> None:
         self._file, self._name, self._most, self._read = file, name, max_bytes, 0
 
@@ -65,49 +67,51 @@ class _Bounded(io.RawIOBase):
 
 
 @contextmanager
-def opened(source: str, max_bytes: int, allowed: tuple[str, ...] | None = None) -> Iterator[io.BufferedReader]:
-    """The source's bytes; a URL of http(s) is downloaded whole first, into a temporary file.
+def opened(source: Source, max_bytes: int, track: Track) -> Iterator[io.BufferedReader]:
+    """Open the source for reading; an HTTP source is downloaded to a temporary file first.
 
-    The source itself was found allowed before; where it leads to is checked on the way, if `allowed` is not None.
+    For a restricted source, every redirect and every address connected to is checked.
     """
-    remote = re.match("https?://", source, re.IGNORECASE)
-    found: AbstractContextManager[Any] = _download(source, max_bytes, allowed) if remote else _file(source)
+    web = source.kind is Kind.HTTP
+    found: AbstractContextManager[Any] = (
+        _download(source.place, max_bytes, source.allowed, track) if web else _file(source.place)
+    )
     with found as file, io.BufferedReader(file, BUFFER) as buffered:
         yield buffered
 
 
 def _file(source: str) -> IO[bytes]:
     try:
-        if "://" not in source:
+        if not is_url(source):
             return open(os.path.expanduser(source), "rb")
         filesystem, path = fsspec.url_to_fs(source)
         return filesystem.open(path, "rb")  # type: ignore[no-any-return]
     except ImportError as error:
-        raise BadInput(f"{shown(source)} needs a package that is not installed: {error}") from error
+        raise BadInput(f"{display(source)} needs a package that is not installed: {error}") from error
     except ValueError as error:
-        raise BadInput(f"{shown(source)} cannot be opened ({shown(str(error))}); correct the source") from error
+        raise BadInput(f"{display(source)} cannot be opened ({display(str(error))}); correct the source") from error
     except OSError:
         raise
-    except Exception as error:  # each backend has exceptions of its own: no credentials, no route, no such region
+    except Exception as error:  # each fsspec backend raises exceptions of its own
         raise Unavailable(
-            f"{shown(source)} could not be opened ({type(error).__name__}); check access to it and try again"
+            f"{display(source)} could not be opened ({type(error).__name__}): check access to it and try again"
         ) from error
 
 
 @contextmanager
-def _download(url: str, max_bytes: int, allowed: tuple[str, ...] | None) -> Iterator[IO[bytes]]:
-    """The body in a temporary file, which is gone afterwards in any case."""
+def _download(url: str, max_bytes: int, allowed: tuple[str, ...] | None, track: Track) -> Iterator[IO[bytes]]:
+    """Download the URL into a temporary file, which is removed on leaving the context."""
     with TemporaryFile() as file, _client(allowed) as client:
         try:
             headers = {"Accept-Encoding": "identity"}
             with client.stream("GET", url, headers=headers) as response:
-                _check_status(response, shown(url))
-                _save(response, file, shown(url), max_bytes)
+                _check_status(response, display(url))
+                _save(response, file, display(url), max_bytes, track)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
-            raise BadInput(f"{shown(url)} cannot be fetched ({type(error).__name__}); correct the URL") from error
+            raise BadInput(f"{display(url)} cannot be fetched ({type(error).__name__}); correct the URL") from error
         except httpx.HTTPError as error:
             fault = str(error) if isinstance(error, httpx.ConnectError) else type(error).__name__
-            raise Unavailable(f"{shown(url)} could not be fetched ({fault}); try again later") from error
+            raise Unavailable(f"{display(url)} could not be fetched ({fault}); try again later") from error
         file.seek(0)
         yield file
 
@@ -126,25 +130,25 @@ def _check_status(response: httpx.Response, name: str) -> None:
         raise BadInput(f"{answer}; correct the URL or the access to it")
 
 
-def _save(response: httpx.Response, file: IO[bytes], name: str, max_bytes: int) -> None:
-    """Bytes as they came, undecoded, so that Content-Length can be checked.
+def _save(response: httpx.Response, file: IO[bytes], name: str, max_bytes: int, track: Track) -> None:
+    """Write the response's body to the file, undecoded, so that its length can be compared with Content-Length.
 
-    Unavailable if there are fewer, or they take too long; BadInput if there are more than `max_bytes`.
+    Raises Unavailable if it is shorter or takes too long, and BadInput if it is longer than `max_bytes`.
     """
     length = response.headers.get("Content-Length", "")
     total, received = int(length) if length.isdecimal() else None, 0
     end = time.monotonic() + LONGEST_DOWNLOAD
-    with progress.track("download", "bytes", total) as advance:
+    with track("download", "bytes", total) as advance:
         try:
-            for chunk in response.iter_raw():  # as they come: gathered, a slow server's would never be seen
+            for chunk in response.iter_raw():  # without a chunk size, for which a slow server would have to be waited
                 received += len(chunk)
                 if max(received, total or 0) > max_bytes:
                     raise too_large(name, max_bytes)
                 if time.monotonic() > end:
-                    raise Unavailable(f"{name} was not fetched within {LONGEST_DOWNLOAD:,} seconds; try again later")
+                    raise Unavailable(f"{name} did not download within {LONGEST_DOWNLOAD:,} seconds; try again later")
                 file.write(chunk)
                 advance(len(chunk))
-        except (httpx.RemoteProtocolError, httpx.ReadError):  # so httpx tells of a connection closed too early
+        except (httpx.RemoteProtocolError, httpx.ReadError):  # httpx, of a connection that was closed too early
             received = response.num_bytes_downloaded
             if total is None:
                 raise
@@ -154,17 +158,17 @@ def _save(response: httpx.Response, file: IO[bytes], name: str, max_bytes: int) 
 
 @contextmanager
 def explained(name: str) -> Iterator[None]:
-    """Faults of files, wherever in reading they show, as errors of ours."""
+    """Turn errors of reading a file into BadInput, or into Unavailable where a retry can succeed."""
     try:
         yield
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:  # BadGzipFile is an OSError: keep it before those
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:  # before OSError, of which BadGzipFile is one
         raise corrupt(name, f"gzip cannot unpack it ({error})") from error
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise BadInput(f"there is no {name}; correct the source") from error
+        raise BadInput(f"{name} does not exist: correct the source") from error
     except IsADirectoryError as error:
-        raise BadInput(f"{name} is a folder; name one file in it") from error
+        raise BadInput(f"{name} is a folder: choose one file in it") from error
     except PermissionError as error:
-        raise BadInput(f"{name} may not be read; give this user permission to read it") from error
+        raise BadInput(f"{name} cannot be read: give this user permission to read it") from error
     except OSError as error:
         fault = error.strerror or type(error).__name__
         raise Unavailable(f"{name} could not be read ({fault}); try again") from error

@@ -1,62 +1,80 @@
-"""Untrusted files decoded in a process of their own, so that no file can crash this one or take all of its memory."""
+"""Runs parquet_decoder in a process of its own, so that no file can crash this process or exhaust its memory."""
 
-import faulthandler
+import io
 import json
 import os
-import resource
-import signal
+import subprocess
 import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Iterator
 
 import pyarrow as pa
 
 from pipeline.errors import BadInput
+from pipeline.sources.blocks import Columns
 
-MEMORY = 2 * 2**30
-"""Bytes that decoding may take beside what this process holds already."""
+HIDDEN = ("numpy", "pandas")
+"""Packages that pyarrow imports if they are installed, and decoding does not need: they would double its start-up."""
+
+PROGRAM = f"""
+import json, sys
+sys.modules.update(dict.fromkeys({HIDDEN}))  # None makes a package look as if it were not installed
+from pipeline.sources.parquet_decoder import main
+main(json.loads(sys.argv[1]), int(sys.argv[2]))
+"""
+
+COMMAND = (sys.executable, "-P", "-c", PROGRAM)
+"""The decoder's command line, before its two arguments: the job as JSON, and the file descriptor for its error."""
 
 
-def batches(decode: Callable[[], Iterator[pa.RecordBatch]], schema: pa.Schema, name: str) -> Iterator[pa.RecordBatch]:
-    """What decode() yields, as `schema`, in a fork of this process.
+def batches(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[pa.RecordBatch]:
+    """Decode a local Parquet file to batches of parquet_decoder.DECODED.
 
-    Raises the BadInput or OSError that decode() raises, and BadInput where it crashes or would pass MEMORY. A fork,
-    because a process begun from nothing takes half a second to import what this one has.
+    Raises the BadInput or OSError that decoding raises, and BadInput where it crashes or needs more memory than
+    parquet_decoder.MEMORY. The process is a new one and not a fork, which would inherit the locks that other threads
+    hold and never get them released.
     """
-    (results, out), (faults, complain) = os.pipe(), os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if not child:
-        _decode_and_exit(decode, schema, out, complain, name)
-    os.close(out)
-    os.close(complain)
-    with open(results, "rb") as stream, open(faults, "rb") as faulty:
-        broken: Exception | None = None
+    job = {"name": name, "text": columns.text, "tag": columns.tag}
+    faults, complain = os.pipe()
+    broken: Exception | None = None
+    with open(faults, "rb") as faulty:
         try:
-            try:
-                yield from pa.ipc.open_stream(stream)
-            except (pa.ArrowInvalid, OSError) as error:  # the child died in the midst of it; its own words go first
-                broken = error
-            stream.close()  # a child that still writes ends, and says so
-            fault = faulty.read()
+            started = start(file, job, complain)
         finally:
-            os.kill(child, signal.SIGKILL)  # it has ended, unless it was abandoned; until wait() the number is its own
-            _, status = os.waitpid(child, 0)
-    _raise(fault, status, name)
+            os.close(complain)
+        with started as child:
+            assert child.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
+            try:
+                try:
+                    yield from pa.ipc.open_stream(child.stdout)
+                except (pa.ArrowInvalid, OSError) as error:  # it ended early; the error that it reports comes first
+                    broken = error
+                child.stdout.close()  # ends a child that is still writing
+                fault = faulty.read()
+            finally:
+                child.kill()  # it is still running only if the caller stopped reading
+    _raise(fault, child.returncode, name)
     if broken:
         raise broken
 
 
+def start(file: io.BufferedReader, job: dict[str, str | None], complain: int) -> subprocess.Popen[bytes]:
+    """Start the process, with the module search path of this one."""
+    found = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    return subprocess.Popen(  # noqa: S603 - the command is ours
+        [*COMMAND, json.dumps(job), str(complain)],
+        stdin=file.fileno(),
+        stdout=subprocess.PIPE,
+        pass_fds=(complain,),
+        env=os.environ | {"PYTHONPATH": found},
+    )
+
+
 def _raise(fault: bytes, status: int, name: str) -> None:
-    """The child's error, if it had one; it says {} at its end if it had none, and nothing if it crashed."""
+    """Raise the child's error, if any: it reports {} where there was none, and nothing where it crashed."""
+    if not fault and status < 0:
+        raise BadInput(f"{name} is corrupt or malicious: decoding it crashed (signal {-status}); write it again")
     if not fault:
-        raise BadInput(
-            f"{name} is corrupt or hostile: decoding it crashed (signal {os.WTERMSIG(status)}); fetch or write it again"
-        )
+        raise RuntimeError(f"the process that decodes Parquet ended with status {status}: see its standard error")
     match json.loads(fault):
         case {"sentence": sentence}:
             raise BadInput(sentence)
@@ -64,40 +82,3 @@ def _raise(fault: bytes, status: int, name: str) -> None:
             raise OSError(number, text)
         case {"traceback": lines}:
             raise RuntimeError(lines)
-
-
-def _decode_and_exit(
-    decode: Callable[[], Iterator[pa.RecordBatch]], schema: pa.Schema, out: int, complain: int, name: str
-) -> NoReturn:
-    """The life of the child, of which nothing that belongs to its parent is run or cleaned up."""
-    fault: dict[str, Any] = {}
-    try:
-        _confine()
-        with open(out, "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
-            for batch in decode():
-                stream.write_batch(batch)
-    except BadInput as error:
-        fault = {"sentence": str(error)}
-    except MemoryError:
-        fault = {"sentence": f"{name} needs more than {MEMORY >> 20:,} MiB to decode; write it in smaller pieces"}
-    except OSError as error:
-        fault = {"errno": [error.errno, error.strerror]}
-    except BaseException:
-        fault = {"traceback": traceback.format_exc()}
-    finally:
-        os.write(complain, json.dumps(fault).encode())
-        os._exit(0)
-
-
-def _confine() -> None:
-    """Bound memory, leave no core file, and be ended by signals, in silence, as any process is."""
-    faulthandler.disable()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE):
-        signal.signal(number, signal.SIG_DFL)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where C++ says why it aborts
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
-    with suppress(FileNotFoundError, ValueError):  # no /proc; a limit of the machine's that is lower already
-        held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (held + MEMORY, hard))

@@ -1,4 +1,4 @@
-"""A client for http(s) that goes only where an allow-list lets it, whatever redirects and name servers say."""
+"""An HTTP client protected against server-side request forgery: it connects to allowed URLs and addresses only."""
 
 import socket
 from collections.abc import Iterable
@@ -12,9 +12,9 @@ from pipeline.source_policy import SETTING, checked, reachable
 
 
 def client(allowed: tuple[str, ...], timeout: httpx.Timeout) -> httpx.Client:
-    """A client whose requests, redirects too, raise BadInput where the URL or the address behind it is not allowed.
+    """Make a client that raises BadInput for a request or redirect to a URL or IP address that is not allowed.
 
-    It takes no proxy from the environment: a proxy would look the name up again, out of sight.
+    It uses no proxy of the environment: a proxy would resolve the name again, so the checked address would not count.
     """
 
     def check(request: httpx.Request) -> None:
@@ -25,6 +25,8 @@ def client(allowed: tuple[str, ...], timeout: httpx.Timeout) -> httpx.Client:
 
 
 class _Transport(httpx.HTTPTransport):
+    """A transport whose connections are checked by _Backend."""
+
     def __init__(self, allowed: tuple[str, ...]) -> None:
         super().__init__()
         # httpx has no argument for httpcore's network backend.
@@ -32,9 +34,9 @@ class _Transport(httpx.HTTPTransport):
 
 
 class _Backend(httpcore.SyncBackend):
-    """Connects to the addresses that it checked, not to a name: the name's next answer may be another.
+    """Connects to the addresses that were checked, never to a name, which could resolve to another address next.
 
-    TLS and the Host header keep the name, which httpcore hands on by itself.
+    TLS and the Host header still use the name, which httpcore passes on by itself.
     """
 
     def __init__(self, allowed: tuple[str, ...]) -> None:
@@ -51,8 +53,8 @@ class _Backend(httpcore.SyncBackend):
         addresses = _resolved(host, port)
         if not all(reachable(address, port, self._allowed) for address in addresses):
             raise BadInput(
-                f"{host} is refused because its address is not one of the public internet; ask the operator to add the "
-                f"address itself to {SETTING}, as http://ADDRESS:{port}/"
+                f"{host} is refused because its IP address is not a public one: ask the operator to add the address "
+                f"itself to {SETTING}, as http://ADDRESS:{port}/"
             )
         for address in addresses[:-1]:
             try:
@@ -63,7 +65,7 @@ class _Backend(httpcore.SyncBackend):
 
 
 def _resolved(host: str, port: int) -> list[str]:
-    """Every address of the host, each once; httpcore.ConnectError where it has none."""
+    """Look up the host's IP addresses, each once; httpcore.ConnectError where it has none."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

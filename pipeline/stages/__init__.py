@@ -1,1 +1,1 @@
-"""The six stages and the table that describes them."""
+"""The six stages, each a function from input folders to an output folder, and the table that describes them."""

@@ -1,6 +1,5 @@
-"""Measure the Estimator on the test posts, and hold the result against the thresholds and the live model."""
+"""Measure the Estimator on the test posts, and compare it with the thresholds and with the live model."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -11,36 +10,33 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from matplotlib.figure import Figure
-from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from pipeline import progress
 from pipeline.checks import gate
-from pipeline.data import posts
+from pipeline.checks.confusion_matrix import draw
+from pipeline.data import held_out, posts
 from pipeline.errors import GateNotPassed, TaggerError
 from pipeline.files import read_lines
 from pipeline.model import input_fn, network, serving, training
+from pipeline.progress import Track
 from pipeline.settings import Settings
-from pipeline.sources import sample
+from pipeline.stages.context import Context
 from pipeline.stages.plan import CHAMPION, CHECKPOINT, DECISION, EVALUATION, LABELS
 
 THRESHOLDS = ("min_accuracy", "min_tag_recall", "max_regression", "force_reason")
 CURE = (
-    "nothing is published and the live model stays; read decision.json and evaluation.json, then mend the data or the "
+    "nothing is published and the live model stays; read decision.json and evaluation.json, then fix the data or the "
     "settings and start a new run"
 )
-EXAMPLES = 5
-EXCERPT = 200
-BATCH = 500
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the candidate scored on `rows` test posts, and the gate's verdict: passed or failed.
+    """The candidate's scores on `rows` test posts, and the gate's verdict, `passed` or `failed`.
 
-    `champion` is the version it was compared with, None where none was live.
+    `champion` is the version that was live, None if there was none.
     """
 
     rows: int
@@ -54,25 +50,19 @@ class Evaluated:
     champion: int | None
 
 
-def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Evaluated:
-    """Leaves decision.json, evaluation.json, confusion_matrix.png and `predictions`.
+def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Evaluated:
+    """Measure the candidate, and write decision.json, evaluation.json, confusion_matrix.png and `predictions` to `out`.
 
-    Raises GateNotPassed, with the summary as evidence, below min_accuracy or where none is set; TaggerError where the
+    Raises GateNotPassed, with the summary as evidence, if the gate's verdict is `failed`, and TaggerError if the
     Estimator's own accuracy is not that of its predictions.
     """
     labels = read_lines(inputs["fit_vocabulary"] / LABELS)
-    measured = _measure(inputs, out, settings, len(labels))
+    measured = _measure(inputs, out, settings, len(labels), context.track)
     true, predicted = _answers(out)
-    if abs(measured["accuracy"] - (true == predicted).mean()) > 1e-6:
-        raise TaggerError(
-            f"the Estimator evaluates to accuracy {measured['accuracy']:.6f}, its predictions to "
-            f"{(true == predicted).mean():.6f}: the test vectors were not read alike; run vectorize again"
-        )
+    _check_accuracy(measured["accuracy"], float((true == predicted).mean()))
     report = _per_tag(true, predicted, labels)
-    recall = {tag: float(report[tag]["recall"]) for tag in labels if report[tag]["support"]}
-    unasked = tuple(tag for tag in labels if tag not in recall)
-    candidate = gate.Scores("the candidate", true == predicted, recall, unasked)
-    champion = _champion(inputs, labels, true, settings)
+    candidate = _candidate(true == predicted, report)
+    champion = _champion(inputs, labels, true, synthetic=context.source.synthetic)
     decision = gate.decide(candidate, champion, settings)
     summary = Evaluated(
         rows=len(true),
@@ -85,34 +75,66 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Evaluated:
         warnings=decision.warnings,
         champion=_version(inputs),
     )
-    _draw(confusion_matrix(true, predicted, labels=range(len(labels))), labels, out / "confusion_matrix.png")
-    decided = {
-        "verdict": decision.verdict,
-        "reasons": decision.reasons,
-        "warnings": decision.warnings,
-        "thresholds": {name: getattr(settings, name) for name in THRESHOLDS},
-        "candidate": candidate.told() | {"checkpoint": training.checkpoint_digest(inputs["train"] / CHECKPOINT)},
-        "champion": _version(inputs),
-        "comparison": decision.comparison,
-        "test_posts": len(true),
-        "test_posts_sha256": _test_digest(inputs["ingest"], labels, settings),
-    }
-    evaluation = asdict(summary) | {
+    draw(confusion_matrix(true, predicted, labels=range(len(labels))), labels, out / "confusion_matrix.png")
+    _write_json(out / DECISION, _decision_document(inputs, settings, labels, candidate, decision))
+    evaluation = {
         "accuracy_of_the_commonest_tag": round(float(np.bincount(true).max() / len(true)), 6),
         "per_tag": report,
-        "examples": list(_examples(inputs["ingest"], out, labels)),
+        "examples": held_out.examples(inputs["ingest"], out, labels),
     }
-    for name, document in ((DECISION, decided), (EVALUATION, evaluation)):
-        (out / name).write_text(json.dumps(document, indent=2) + "\n")
+    _write_json(out / EVALUATION, asdict(summary) | evaluation)
     for warning in decision.warnings:
-        log.warning("with reservations: %s", warning)
+        log.warning("warning: %s", warning)
     if decision.reasons:
         raise GateNotPassed(f"{'; '.join(decision.reasons)}: {CURE}", asdict(summary))
     return summary
 
 
+def _check_accuracy(evaluated: float, predicted: float) -> None:
+    """Raise TaggerError if the accuracy by Estimator.evaluate is not that of Estimator.predict's answers."""
+    if abs(evaluated - predicted) > 1e-6:
+        raise TaggerError(
+            f"the Estimator's own accuracy is {evaluated:.6f}, but that of its predictions is {predicted:.6f}: the two "
+            "did not read the same test vectors; run vectorize again"
+        )
+
+
+def _candidate(correct: np.ndarray, report: Mapping[str, Mapping[str, float]]) -> gate.Scores:
+    """The candidate's scores, from which posts it tagged correctly (bool [posts]) and its report by tag."""
+    recall = {tag: figures["recall"] for tag, figures in report.items() if figures["support"]}
+    return gate.Scores("the candidate", correct, recall, tuple(tag for tag in report if tag not in recall))
+
+
+def _decision_document(
+    inputs: Mapping[str, Path],
+    settings: Settings,
+    labels: list[str],
+    candidate: gate.Scores,
+    decision: gate.Decision,
+) -> dict[str, Any]:
+    """The content of decision.json: the verdict, and which model, posts and thresholds led to it."""
+    return {
+        "verdict": decision.verdict,
+        "reasons": decision.reasons,
+        "warnings": decision.warnings,
+        "thresholds": {name: getattr(settings, name) for name in THRESHOLDS},
+        "candidate": candidate.to_dict() | {"checkpoint": training.checkpoint_digest(inputs["train"] / CHECKPOINT)},
+        "champion": _version(inputs),
+        "comparison": decision.comparison,
+        "test_posts": len(candidate.correct),
+        "test_posts_sha256": held_out.digest(inputs["ingest"], labels),
+    }
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=2) + "\n")
+
+
 def _per_tag(true: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[str, dict[str, float]]:
-    """As scikit-learn's classification_report, whose dictionary has no room for a tag named `accuracy`."""
+    """Precision, recall, F1 score and support of each tag.
+
+    scikit-learn's classification_report would put keys such as `accuracy`, which may be a tag, in the same dictionary.
+    """
     columns = precision_recall_fscore_support(true, predicted, labels=range(len(labels)), zero_division=0)
     names = ("precision", "recall", "f1-score", "support")
     return {
@@ -132,80 +154,63 @@ def _card(inputs: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _champion(
-    inputs: Mapping[str, Path], labels: list[str], true: np.ndarray, settings: Settings
+    inputs: Mapping[str, Path], labels: list[str], true: np.ndarray, *, synthetic: bool
 ) -> gate.Scores | gate.Incomparable | gate.Absent:
-    """The live model on the same test posts, asked by its raw-text signature as anybody would.
+    """Tag the same test posts with the live model, through the raw-text signature that its users call.
 
-    A model of invented posts is no measure for one of real posts, and must not take its place unseen.
+    A candidate trained on synthetic posts is incomparable with a model of real posts, so it does not replace it unless
+    the run is forced; where only the champion is synthetic, there is nothing to compare with.
     """
     if CHAMPION not in inputs:
         return gate.Absent("no model was live to compare with: this is the first")
     name, model = f"version {_version(inputs)}", inputs[CHAMPION] / "model"
-    invented, is_invented = sample.is_sample(settings.source), _card(inputs).get("invented", False)
-    if is_invented and not invented:
-        return gate.Absent(f"the live model, {name}, was trained on invented posts and is no measure for real ones")
-    if invented and not is_invented:
-        return gate.Incomparable(name, "it was trained on real posts, and this candidate on invented ones")
+    champion_synthetic = _card(inputs).get("synthetic", False)
+    if champion_synthetic and not synthetic:
+        return gate.Absent(
+            f"the live model, {name}, was trained on synthetic posts, so this model of real posts was not "
+            "compared with it"
+        )
+    if synthetic and not champion_synthetic:
+        return gate.Incomparable(name, "it was trained on real posts, this candidate on synthetic posts")
     try:
         known = read_lines(model / "assets" / LABELS)
         if known != labels:
             return gate.Incomparable(name, _other_tags(known, labels))
         with serving.opened(model) as served:
-            texts = _test_texts(inputs["ingest"], labels, settings)
+            texts = held_out.texts(inputs["ingest"], labels)
             answers = np.concatenate([_labels(served.tag(batch)["tag"], labels) for batch in texts])
     except (OSError, ValueError, LookupError, serving.ERRORS) as error:
-        return gate.Incomparable(name, f"it cannot be asked: {str(error).splitlines()[0]}")
-    right = answers == true
-    recall = {tag: float(right[true == at].mean()) for at, tag in enumerate(labels) if (true == at).any()}
-    return gate.Scores(name, right, recall)
+        return gate.Incomparable(name, f"it cannot be loaded or used: {str(error).splitlines()[0]}")
+    correct = answers == true
+    recall = {tag: float(correct[true == at].mean()) for at, tag in enumerate(labels) if (true == at).any()}
+    return gate.Scores(name, correct, recall)
 
 
 def _labels(tags: np.ndarray, labels: list[str]) -> np.ndarray:
-    """The label of each tag, given as bytes: int32 [len(tags)], -1 where there is none of its name."""
+    """Map tags, object array of bytes, to their labels: int32 [len(tags)], -1 for an unknown tag."""
     found = pc.index_in(pa.array(tags, pa.binary()).cast(pa.string()), value_set=pa.array(labels, pa.string()))
     label: np.ndarray = pc.fill_null(found, -1).to_numpy()
     return label
 
 
 def _other_tags(known: list[str], labels: list[str]) -> str:
+    """Say which tags the champion and the candidate do not share."""
     new, gone = sorted(set(labels) - set(known)), sorted(set(known) - set(labels))
-    parts = [
+    differences = [
         f"{what} {', '.join(f'{tag!r:.60}' for tag in tags[:5])}"
         for what, tags in (("it lacks", new), ("only it has", gone))
         if tags
     ]
-    return f"it knows other tags: {'; '.join(parts)}"
+    return f"it knows other tags: {'; '.join(differences)}"
 
 
-def _test_posts(source: Path, labels: list[str], settings: Settings) -> Iterator[pa.RecordBatch]:
-    """The test posts that vectorize kept, in its order."""
-    known = pa.array(labels, pa.string())
-    for batch in posts.split(source, "test", settings):
-        yield batch.filter(pc.is_in(batch.column("tag"), value_set=known))
-
-
-def _test_texts(source: Path, labels: list[str], settings: Settings) -> Iterator[np.ndarray]:
-    for batch in _test_posts(source, labels, settings):
-        texts = batch.column("post").cast(pa.binary()).to_numpy(zero_copy_only=False)
-        yield from (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
-
-
-def _test_digest(source: Path, labels: list[str], settings: Settings) -> str:
-    """sha256 over the test posts and their tags: two evaluations with the same were on the same posts."""
-    digest = hashlib.sha256()
-    for batch in _test_posts(source, labels, settings):
-        for post, tag in zip(batch.column("post").to_pylist(), batch.column("tag").to_pylist(), strict=True):
-            digest.update(f"{tag}\n{len(post)}\n{post}".encode())
-    return digest.hexdigest()
-
-
-def _measure(inputs: Mapping[str, Path], out: Path, settings: Settings, tags: int) -> dict[str, float]:
-    """The Estimator's own metrics; its prediction for each test post goes to `predictions`."""
+def _measure(inputs: Mapping[str, Path], out: Path, settings: Settings, tags: int, track: Track) -> dict[str, float]:
+    """Return the Estimator's own accuracy and loss, and write its answer to each test post to `predictions`."""
     vectors = inputs["vectorize"]
     feed = input_fn.testing(vectors, columns=settings.vocabulary_size, tags=tags)
     with (
         network.trained(inputs["train"] / CHECKPOINT, settings, tags) as estimator,
-        progress.track("evaluate", "posts", 2 * posts.rows(vectors, "test")) as advance,
+        track("evaluate", "posts", 2 * posts.rows(vectors, "test")) as advance,
     ):
         metrics = estimator.evaluate(feed)
         advance(posts.rows(vectors, "test"))
@@ -220,7 +225,7 @@ def _measure(inputs: Mapping[str, Path], out: Path, settings: Settings, tags: in
 def _predictions(
     tested: Iterator[pa.RecordBatch], answers: Iterator[dict[str, np.ndarray]]
 ) -> Iterator[pa.RecordBatch]:
-    """The Estimator's answers beside the posts they are for: its batches cut anew as the posts' are."""
+    """Yield PREDICTIONS: the Estimator's answers, cut into the same batches as the posts that they belong to."""
     waiting = np.empty((0, 0), np.float32)
     for batch in tested:
         while len(waiting) < batch.num_rows:
@@ -235,50 +240,9 @@ def _predictions(
 
 
 def _answers(out: Path) -> tuple[np.ndarray, np.ndarray]:
-    """True and predicted labels, int32 [test posts] each."""
+    """Read the true and the predicted labels back, int32 [test posts] each."""
     table = pa.Table.from_batches(
         posts.batches(out, "predictions", ["label", "predicted"]),
         pa.schema([posts.PREDICTIONS.field("label"), posts.PREDICTIONS.field("predicted")]),
     )
     return table.column("label").to_numpy(), table.column("predicted").to_numpy()
-
-
-def _examples(source: Path, out: Path, labels: list[str]) -> Iterator[dict[str, Any]]:
-    """The first test posts, cut short, with their tags and what the Estimator says of them."""
-    first = next(posts.batches(out, "predictions")).slice(0, EXAMPLES).to_pylist()
-    texts = _texts(source, {answer["row"] for answer in first})
-    for answer in first:
-        yield {
-            "row": answer["row"],
-            "post": texts[answer["row"]][:EXCERPT],
-            "tag": labels[answer["label"]],
-            "predicted": labels[answer["predicted"]],
-            "probability": round(max(answer["probabilities"]), 4),
-        }
-
-
-def _texts(source: Path, rows: set[int]) -> dict[int, str]:
-    found = dict[int, str]()
-    for batch in posts.batches(source, "posts", ["row", "post"]):
-        found |= {row: post.as_py() for row, post in zip(batch[0].to_pylist(), batch[1], strict=True) if row in rows}
-        if len(found) == len(rows):
-            break
-    return found
-
-
-def _draw(matrix: np.ndarray, labels: list[str], path: Path) -> None:
-    """The confusion matrix, each row as shares of its tag's posts."""
-    inches = 3 + 0.35 * len(labels)
-    figure = Figure(figsize=(inches, inches), layout="constrained")
-    axes = figure.add_subplot()
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    # Between two dollar signs matplotlib reads mathematics.
-    display = ConfusionMatrixDisplay(shares, display_labels=[label.replace("$", r"\$") for label in labels])
-    display.plot(
-        ax=axes, xticks_rotation="vertical", values_format=".2f", cmap="Blues", colorbar=False, text_kw={"fontsize": 6}
-    )
-    for cell in display.text_.flat:
-        cell.set_visible(cell.get_text() != "0.00")
-    axes.set(xlabel="Predicted tag", ylabel="True tag")
-    axes.set_title(f"Share of each tag's test posts, by predicted tag ({matrix.sum():,} posts)", fontsize=9)
-    figure.savefig(path, dpi=120)

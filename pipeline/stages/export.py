@@ -1,4 +1,4 @@
-"""Export the Estimator as a SavedModel that reads raw posts, and prove in a fresh process that it answers alike."""
+"""Export the Estimator as a SavedModel that reads raw posts, and check in a new process that both answer the same."""
 
 import json
 import shutil
@@ -11,33 +11,33 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import progress
-from pipeline.data import posts
+from pipeline.data import held_out, posts
 from pipeline.data.words import VOCABULARY_FILE
 from pipeline.errors import ExportRefused, GateNotPassed
 from pipeline.files import read_lines
 from pipeline.model import network, parity, serving
 from pipeline.settings import Settings
+from pipeline.stages.context import Context
 from pipeline.stages.plan import CHECKPOINT, DECISION, LABELS
 
-POSTS_PROVED = 10_000
+POSTS_COMPARED = 10_000
+"""The parity check compares at most this many test posts, the first ones."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """`rows` test posts were answered alike, within `largest_difference` of a probability."""
+    """The result of the parity check: `rows` test posts, whose probabilities differ by `largest_difference` at most."""
 
     rows: int
     largest_difference: float
 
 
-def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Exported:
-    """Leaves the SavedModel, its saved_model.pb at the top.
+def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Exported:
+    """Write the SavedModel to `out`, with saved_model.pb at the top level.
 
-    Raises GateNotPassed where the evaluation did not pass, ExportRefused where the SavedModel answers differently.
+    Raises GateNotPassed if the evaluation did not pass, ExportRefused if the SavedModel answers differently.
     """
     decision = json.loads((inputs["evaluate"] / DECISION).read_text())
     if decision["verdict"] != "passed":
@@ -54,37 +54,39 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Exported:
             )
         shutil.copytree(model, out, dirs_exist_ok=True)
         cases = Path(scratch, "cases.parquet")
-        pq.write_table(_cases(inputs, labels, settings), cases)
-        with progress.track("export", "posts", None) as advance:
-            result = prove(out, cases)
+        pq.write_table(_cases(inputs, labels), cases)
+        with context.track("export", "posts", pq.read_metadata(cases).num_rows) as advance:
+            result = check_parity(out, cases)
             advance(result["posts"])
     return Exported(result["posts"], result["largest_difference"])
 
 
-def prove(model: Path, cases: Path) -> dict[str, Any]:
-    """Let a fresh process compare the SavedModel with the cases; ExportRefused names the first differences."""
+def check_parity(model: Path, cases: Path) -> dict[str, Any]:
+    """Run the parity check in a new process; raise ExportRefused, which names the first differences.
+
+    `cases` is a Parquet file of parity.CASES; the result is a parity.Parity as a dictionary.
+    """
     command = [sys.executable, "-m", parity.__name__, str(model), str(cases)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the command is ours
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ExportRefused(f"the exported model cannot be loaded or asked ({last}): nothing is published")
+        raise ExportRefused(f"the exported model cannot be loaded or used ({last}): nothing is published")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     if result["faults"]:
         raise ExportRefused(
-            f"the exported model does not answer as the trained one ({'; '.join(result['faults'])}): nothing is "
-            "published; the text rule of training and serving must agree, see pipeline/text.py"
+            f"the exported model does not answer as the trained one does ({'; '.join(result['faults'])}): nothing is "
+            "published; training and serving must turn text into vectors by the same rule, see pipeline/data/words.py"
         )
     return result
 
 
-def _cases(inputs: Mapping[str, Path], labels: list[str], settings: Settings) -> pa.Table:
-    """The first test posts with their vectors and the Estimator's answers, in the order of their rows."""
+def _cases(inputs: Mapping[str, Path], labels: list[str]) -> pa.Table:
+    """The table of parity.CASES: the first test posts with their vectors and the Estimator's answers."""
     vectors = _head(inputs["vectorize"], "test")
     answers = _head(inputs["evaluate"], "predictions")
-    texts = _texts(inputs["ingest"], vectors.column("row"), settings)
     columns = {
         "row": vectors.column("row"),
-        "post": texts,
+        "post": held_out.texts_of(inputs["ingest"], vectors.column("row").combine_chunks()),
         "tag": pa.array(labels).take(answers.column("predicted").combine_chunks()),
         "indices": vectors.column("indices"),
         "values": vectors.column("values"),
@@ -94,21 +96,11 @@ def _cases(inputs: Mapping[str, Path], labels: list[str], settings: Settings) ->
 
 
 def _head(folder: Path, kind: str) -> pa.Table:
+    """The first POSTS_COMPARED rows of a kind."""
     found, taken = 0, list[pa.RecordBatch]()
     for batch in posts.batches(folder, kind):
-        taken.append(batch.slice(0, POSTS_PROVED - found))
+        taken.append(batch.slice(0, POSTS_COMPARED - found))
         found += taken[-1].num_rows
-        if found == POSTS_PROVED:
+        if found == POSTS_COMPARED:
             break
     return pa.Table.from_batches(taken)
-
-
-def _texts(source: Path, rows: pa.ChunkedArray, settings: Settings) -> pa.ChunkedArray:
-    """The texts of these rows of the test split."""
-    wanted, last = rows.combine_chunks(), rows[-1].as_py()
-    taken = list[pa.Array]()
-    for batch in posts.split(source, "test", settings):
-        taken.append(batch.filter(pc.is_in(batch.column("row"), value_set=wanted)).column("post"))
-        if batch.column("row")[-1].as_py() >= last:
-            break
-    return pa.chunked_array(taken)

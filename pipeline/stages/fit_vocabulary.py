@@ -1,4 +1,4 @@
-"""Fix the words and the labels that the network will know, from the train posts only."""
+"""Choose the words and the labels that the network will know, from the train posts only."""
 
 import json
 import logging
@@ -10,27 +10,28 @@ from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
-from pipeline import progress
 from pipeline.data import posts
 from pipeline.data.words import Counts, Vocabulary, count, merged
 from pipeline.errors import BadInput
 from pipeline.files import write_lines
+from pipeline.progress import Advance
 from pipeline.settings import Settings
+from pipeline.stages.context import Context
 from pipeline.stages.plan import FREQUENT, LABELS
 
 COUNTS = "counts.parquet"
 TAGS = "tags.json"
 FREQUENT_WORDS = 20_000
-"""Words whose counts are kept so that later data can be compared, where the vocabulary has not as many."""
+"""At least so many words' counts are stored, also with a smaller vocabulary, to measure the drift of later data."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """`rows` train posts were counted; `rejected` test posts have a tag that no train post has.
+    """The summary: `rows` train posts counted, `rejected` test posts with a tag that no train post has.
 
-    `words` of the `words_asked` were found.
+    The vocabulary has `words` words, where `words_asked` were asked for.
     """
 
     rows: int
@@ -44,29 +45,30 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Counted:
-    """`rows` train posts were counted, which hold so many different words."""
+    """The summary of a shard: `rows` train posts with `words` different words."""
 
     rows: int
     words: int
 
 
-def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Fitted:
-    """Leaves vocabulary.txt, counts.parquet, labels.txt, and in `frequent` the counts of more words.
+def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Fitted:
+    """Write vocabulary.txt, counts.parquet and labels.txt to `out`, and the counts of more words to `out/frequent`.
 
-    Raises BadInput where a split is empty, where the train posts have one tag only, and where more posts than
-    max_rejected_fraction have a tag that only the test split knows.
+    Raises BadInput if a split is empty, if the train posts have one tag only, or if more posts than
+    max_rejected_fraction have a tag that occurs in the test split only.
     """
     with TemporaryDirectory(prefix="tagger-count-") as whole:
-        part(inputs, Path(whole), settings)
-        return gather([Path(whole)], out, settings)
+        run_shard(inputs, Path(whole), settings, context)
+        return gather([Path(whole)], out, settings, context)
 
 
-def part(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Counted:
-    """Count what is there of the posts: the words of the train posts, and the posts of each tag on each side."""
+def run_shard(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Counted:
+    """Count the words of the shard's train posts, and the posts of each tag on each side."""
     source, tags = inputs["ingest"], {side: Counter[str]() for side in posts.SIDES}
-    with progress.track("fit_vocabulary", "posts", posts.rows(source, "posts")) as advance:
-        counts = count(_texts(source, settings, tags["train"], advance))
-        for batch in posts.split(source, "test", settings, ["tag"]):
+    total = sum(posts.rows(source, posts.of_side(side)) for side in posts.SIDES)
+    with context.track("fit_vocabulary", "posts", total) as advance:
+        counts = count(_texts(source, tags["train"], advance))
+        for batch in posts.batches(source, posts.of_side("test"), ["tag"]):
             tags["test"].update(posts.tally(batch.column("tag")))
             advance(batch.num_rows)
     counts.save(out / COUNTS)
@@ -74,14 +76,14 @@ def part(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Counted:
     return Counted(counts.documents, len(counts.words))
 
 
-def gather(parts: Sequence[Path], out: Path, settings: Settings) -> Fitted:
-    """Fix the vocabulary and the labels from what the parts counted, in the order of their posts."""
+def gather(shards: Sequence[Path], out: Path, settings: Settings, context: Context) -> Fitted:
+    """Merge the counts of the shards, in the order of the posts, and write what `run` writes."""
     tags = {side: Counter[str]() for side in posts.SIDES}
-    for folder in parts:
+    for folder in shards:
         for side, tally in json.loads((folder / TAGS).read_text()).items():
             tags[side].update(tally)
-    rejected = _refuse(tags["train"], tags["test"], settings)
-    counts = merged(Counts.load(folder / COUNTS) for folder in parts)
+    rejected = _check_splits(tags["train"], tags["test"], settings)
+    counts = merged(Counts.load(folder / COUNTS) for folder in shards)
     frequent = counts.most_frequent(max(settings.vocabulary_size, FREQUENT_WORDS + 1))
     vocabulary = frequent.head(settings.vocabulary_size)
     vocabulary.save(out)
@@ -99,21 +101,21 @@ def gather(parts: Sequence[Path], out: Path, settings: Settings) -> Fitted:
     )
 
 
-def _texts(source: Path, settings: Settings, tags: Counter[str], advance: progress.Advance) -> Iterator[pa.Array]:
-    """The train posts' texts; their tags are counted in passing."""
-    for batch in posts.split(source, "train", settings, ["post", "tag"]):
+def _texts(source: Path, tags: Counter[str], advance: Advance) -> Iterator[pa.Array]:
+    """Yield the train posts' texts, and count their tags on the way."""
+    for batch in posts.batches(source, posts.of_side("train"), ["post", "tag"]):
         tags.update(posts.tally(batch.column("tag")))
         advance(batch.num_rows)
         yield batch.column("post")
 
 
-def _refuse(train: Counter[str], test: Counter[str], settings: Settings) -> int:
-    """BadInput where these splits cannot be learnt from; else how many test posts have a tag that no train post has."""
+def _check_splits(train: Counter[str], test: Counter[str], settings: Settings) -> int:
+    """Count the test posts with a tag that no train post has; raise BadInput if the splits cannot be used."""
     total, rejected = train.total() + test.total(), sum(test[tag] for tag in test.keys() - train.keys())
     if len(train) < 2:
-        held = f"one tag only ({next(iter(train))!r})" if train else "no post"
+        content = f"one tag only ({next(iter(train))!r})" if train else "no post"
         raise BadInput(
-            f"the train split holds {held}: a classifier needs two; raise train_fraction "
+            f"the train split has {content}, and a classifier needs at least two tags; raise train_fraction "
             f"(now {settings.train_fraction}), or use split=hash if the source is sorted by tag"
         )
     if rejected > settings.max_rejected_fraction * total:
@@ -123,8 +125,8 @@ def _refuse(train: Counter[str], test: Counter[str], settings: Settings) -> int:
         )
     if rejected == test.total():
         raise BadInput(
-            f"the test split holds no post to measure on ({total:,} posts, "
-            f"train_fraction={settings.train_fraction}); lower train_fraction or bring more posts"
+            f"the test split has no post to evaluate on ({total:,} posts, "
+            f"train_fraction={settings.train_fraction}); lower train_fraction or use a source with more posts"
         )
     return rejected
 
@@ -133,7 +135,7 @@ def _warnings(vocabulary: Vocabulary, settings: Settings) -> list[str]:
     if len(vocabulary.words) >= settings.vocabulary_size - 1:
         return []
     warning = (
-        f"the train posts hold {len(vocabulary.words):,} different words, fewer than the "
+        f"the train posts have {len(vocabulary.words):,} different words, fewer than the "
         f"{settings.vocabulary_size - 1:,} that vocabulary_size={settings.vocabulary_size} asks for"
     )
     log.warning(warning)

@@ -1,61 +1,86 @@
-"""The six stages: their order, what each needs, and what each is for. A stage's module is imported when it runs."""
+"""The table of the six stages: their order, their inputs, and everything else that the runner must know.
+
+A stage's module, `pipeline.stages.<name>`, is imported when it runs. Its `run(inputs, out, settings, context)` gets the
+inputs as a mapping from names to local folders and an empty folder `out`, and returns a dataclass: its summary.
+"""
 
 from dataclasses import dataclass
+from typing import Literal
 
 LABELS = "labels.txt"
-"""fit_vocabulary: one tag a line, sorted; a tag's label is its line's number less one."""
+"""fit_vocabulary: one tag a line, sorted; a tag's label is its line number, from 0."""
 
 FREQUENT = "frequent"
-"""fit_vocabulary: counts of more words than the vocabulary may have, in the vocabulary's form."""
+"""fit_vocabulary: a folder with a Vocabulary of more words than the network knows, to measure drift."""
 
 CHECKPOINT = "model"
 """train: the Estimator's model_dir."""
 
-CHAMPION = "champion"
-"""An input of evaluate that is no stage's: the live version, as card.json and the SavedModel in model/. Absent where no
-version is live."""
-
-RESUME = "resume"
-"""An input of train that is no stage's: the model_dir of a try that did not end. Absent where there is none."""
-
 EVALUATION = "evaluation.json"
-"""evaluate: every figure of the candidate."""
+"""evaluate: the candidate's scores."""
 
 DECISION = "decision.json"
-"""evaluate: the gate's verdict and all that it rests on."""
+"""evaluate: the gate's verdict, and the scores, thresholds and posts that led to it."""
+
+CHAMPION = "champion"
+"""A further input: the live version, as card.json and the SavedModel in model/. Absent if no version is live."""
+
+RESUME = "resume"
+"""A further input: the checkpoint of an interrupted attempt. Absent if there is none."""
+
+FurtherInput = Literal["champion", "resume"]
+Before = Literal["drift"]
+CacheExtra = Literal["source", "champion", "cluster"]
+After = Literal["publish"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`needs` are the stages whose folders it reads, `reads` its settings; `does` is one sentence for people.
+    """An entry of the table: everything that the runner must know about a stage.
 
-    A stage that has `parts` can be done in as many as there are shards, at once and anywhere: `part(inputs, out,
-    settings)` for each shard of the posts, then `gather(parts, out, settings)`. The result is that of `run`.
+    `needs` are the stages whose folders it reads; a stage that needs none begins its run. `reads` are the settings, of
+    the run or of the deployment, that its result depends on. `does` is a sentence for users.
+
+    `sharded_by` names the input that comes in shards, if the stage can process shards in parallel, on any machine:
+    `run_shard(inputs, out, settings, context)` for each, then `gather(shards, out, settings, context)`, with the same
+    result as `run`. `by_cluster` says that the processes of a TF_CONFIG cluster run the stage together.
+
+    `further_inputs` are inputs that no stage of the run makes; `before` names checks that precede all of its work;
+    `cache_extra` is what its cache key depends on besides inputs, settings and code; `after` is what follows it.
     """
 
     name: str
     needs: tuple[str, ...]
     reads: tuple[str, ...]
     does: str
-    parts: bool = False
+    sharded_by: str | None = None
+    by_cluster: bool = False
+    further_inputs: tuple[FurtherInput, ...] = ()
+    before: tuple[Before, ...] = ()
+    cache_extra: tuple[CacheExtra, ...] = ()
+    after: tuple[After, ...] = ()
+
+    @property
+    def asks_champion(self) -> bool:
+        """Whether the stage depends on which version is live."""
+        return "champion" in (*self.further_inputs, *self.cache_extra) or "drift" in self.before
 
 
-SPLIT = ("split", "train_fraction")
 NETWORK = ("vocabulary_size", "hidden_units", "dropout", "learning_rate", "checkpoint_steps", "seed")
-
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage(
             "ingest",
-            (),
-            (
+            needs=(),
+            reads=(
                 "source",
                 "text_column",
                 "tag_column",
                 "max_rejected_fraction",
-                *SPLIT,
+                "split",
+                "train_fraction",
                 "drop_duplicates",
                 "warn_duplicates",
                 "fail_duplicates",
@@ -64,48 +89,51 @@ STAGES: dict[str, Stage] = {
                 "shards",
                 "max_source_bytes",
             ),
-            "Reads the source in batches; keeps posts with a text and a tag, and sets other rows aside with a reason.",
+            does="Reads the source in batches, keeps the posts with a text and a tag, and decides which of them train.",
+            cache_extra=("source",),
         ),
         Stage(
             "fit_vocabulary",
-            ("ingest",),
-            (*SPLIT, "max_rejected_fraction", "vocabulary_size"),
-            "Counts the words of the train posts only, and fixes the words and the labels the network will know.",
-            parts=True,
+            needs=("ingest",),
+            reads=("train_fraction", "max_rejected_fraction", "vocabulary_size"),
+            does="Counts the words of the train posts, and fixes the words and the tags that the network will know.",
+            sharded_by="ingest",
         ),
         Stage(
             "vectorize",
-            ("ingest", "fit_vocabulary"),
-            (*SPLIT, "vocabulary_size", "vector_mode"),
-            "Turns every post into a sparse vector over the vocabulary, as Parquet.",
-            parts=True,
+            needs=("ingest", "fit_vocabulary"),
+            reads=("vocabulary_size", "vector_mode"),
+            does="Turns every post into a sparse vector over the vocabulary, as Parquet.",
+            sharded_by="ingest",
+            before=("drift",),
         ),
         Stage(
             "train",
-            ("fit_vocabulary", "vectorize"),
-            (*NETWORK, "epochs", "batch_size"),
-            "Builds the Keras network, converts it with model_to_estimator, and trains the Estimator.",
+            needs=("fit_vocabulary", "vectorize"),
+            reads=(*NETWORK, "epochs", "batch_size"),
+            does="Builds the Keras network, converts it with model_to_estimator, and trains the Estimator.",
+            by_cluster=True,
+            further_inputs=("resume",),
+            cache_extra=("cluster",),
         ),
         Stage(
             "evaluate",
-            ("ingest", "fit_vocabulary", "vectorize", "train"),
-            (
-                *NETWORK,
-                *SPLIT,
-                "source",
-                "min_accuracy",
-                "min_tag_recall",
-                "max_regression",
-                "force_reason",
-            ),
-            "Measures the Estimator on the test posts and holds the result against the threshold: below, the run ends.",
+            needs=("ingest", "fit_vocabulary", "vectorize", "train"),
+            reads=(*NETWORK, "source", "min_accuracy", "min_tag_recall", "max_regression", "force_reason"),
+            does="Tests the Estimator on the test posts and compares it with the thresholds and with the live model; "
+            "if it does not pass, the run ends here.",
+            further_inputs=("champion",),
+            cache_extra=("champion",),
         ),
         Stage(
             "export",
-            ("ingest", "fit_vocabulary", "vectorize", "train", "evaluate"),
-            (*NETWORK, *SPLIT, "vector_mode"),
-            "Exports a SavedModel that reads raw text, proves in a fresh process that it answers as the Estimator "
+            needs=("ingest", "fit_vocabulary", "vectorize", "train", "evaluate"),
+            reads=(*NETWORK, "vector_mode"),
+            does="Exports a SavedModel that reads raw text, checks in a fresh process that it answers as the Estimator "
             "does, and publishes it.",
+            after=("publish",),
         ),
     )
 }
+
+FIRST, LAST = next(iter(STAGES)), next(reversed(STAGES))

@@ -1,31 +1,22 @@
-"""Build the Keras network, convert it to an Estimator, and train that from the Parquet vectors.
+"""Train the network, converted to an Estimator, on the vectors; alone or as the chief of a cluster."""
 
-`python -m pipeline.stages.train` is the life of a cluster's process that is not its chief, as `tf_config.part` begins
-it: a line of JSON on standard input says where its inputs are, and when that input ends, so does the process.
-"""
-
-import json
-import logging
-import os
 import shutil
-import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline import progress, tf_config
+from pipeline import tf_config
 from pipeline.data import posts
-from pipeline.errors import TaggerError
 from pipeline.files import read_lines
 from pipeline.model import distributed, training
 from pipeline.settings import Settings
+from pipeline.stages.context import Context
 from pipeline.stages.plan import CHECKPOINT, LABELS, RESUME
 
 
 @dataclass(frozen=True)
 class Trained:
-    """How training went, and the sha256 of the checkpoint it left."""
+    """The summary: steps, loss and speed of the training, and the digest of its checkpoint."""
 
     rows: int
     steps: int
@@ -35,48 +26,26 @@ class Trained:
     checkpoint: str
 
 
-def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Trained:
-    """Leaves the Estimator's model_dir: the checkpoint, the graph and TensorBoard's events.
+def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Trained:
+    """Train, and write the Estimator's model_dir to `out`: the checkpoint, and its losses for TensorBoard.
 
-    The chief of a cluster does so with the others' help, and always from the beginning. Raises TrainingFailed for a
-    loss that is no number, and for a global step that did not advance as it should.
+    Without a cluster, training resumes from the checkpoint in the input RESUME, if there is one, and the same inputs
+    and settings give the same bytes. Raises TrainingFailed if the loss is not a finite number, and if the global step
+    is not what the posts and the settings require.
     """
     tags = len(read_lines(inputs["fit_vocabulary"] / LABELS))
     model_dir = out / CHECKPOINT
     if place := tf_config.here():
-        result = distributed.train(inputs["vectorize"], model_dir, settings, tags, place)
+        result = distributed.train(
+            inputs["vectorize"], model_dir, settings, tags, place, context.track, context.save_checkpoint
+        )
     else:
         if RESUME in inputs:
             shutil.copytree(inputs[RESUME], model_dir)
-        result = training.train(inputs["vectorize"], model_dir, settings, tags)
+        result = training.train(inputs["vectorize"], model_dir, settings, tags, context.track, context.save_checkpoint)
+    training.drop_graphs(model_dir)
     return Trained(
         rows=posts.rows(inputs["vectorize"], "train"),
         checkpoint=training.checkpoint_digest(model_dir),
         **asdict(result),
     )
-
-
-def _take_part() -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    for name in (distributed.__name__, progress.__name__):
-        logging.getLogger(name).setLevel(logging.INFO)
-    job = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    inputs = {name: Path(folder) for name, folder in job["inputs"].items()}
-    tags, place = len(read_lines(inputs["fit_vocabulary"] / LABELS)), tf_config.here()
-    if place:
-        settings = Settings.of(job["settings"])
-        distributed.take_part(inputs.get("vectorize", Path()), Path(job["model_dir"]), settings, tags, place)
-
-
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    try:
-        _take_part()
-    except TaggerError as error:
-        sys.stdout.write(str(error))
-        sys.exit(error.exit_status)

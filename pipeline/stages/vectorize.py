@@ -1,4 +1,4 @@
-"""Turn both splits into sparse vectors over the vocabulary; a dense matrix is never stored."""
+"""Convert the posts of both splits to sparse vectors over the vocabulary, stored as Parquet."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import progress
 from pipeline.data import posts
 from pipeline.data.words import Vocabulary, vectorize_all
 from pipeline.files import read_lines
+from pipeline.progress import Advance
 from pipeline.settings import Settings
+from pipeline.stages.context import Context
 from pipeline.stages.plan import LABELS
 
 UNKNOWN_TAG = "tag only in the test split"
@@ -20,7 +21,7 @@ UNKNOWN_TAG = "tag only in the test split"
 
 @dataclass(frozen=True)
 class Vectorized:
-    """Posts of each split, those set aside, and the non-zero cells a post has on average."""
+    """The summary: posts of each split, posts rejected, and the average number of non-zero cells per post."""
 
     rows: int
     train_posts: int
@@ -29,39 +30,39 @@ class Vectorized:
     cells_per_post: float
 
 
-def run(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Vectorized:
-    """Leaves `train` and `test` vectors, and in `rejected` the test posts whose tag no train post has."""
-    return part(inputs, out, settings)
-
-
-def part(inputs: Mapping[str, Path], out: Path, settings: Settings) -> Vectorized:
-    """The same of what is there of the posts."""
+def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Vectorized:
+    """Write the vectors `train` and `test` to `out`, and as `rejected` the test posts whose tag no train post has."""
     source = inputs["ingest"]
     vocabulary = Vocabulary.load(inputs["fit_vocabulary"])
     labels = pa.array(read_lines(inputs["fit_vocabulary"] / LABELS), pa.string())
-    with progress.track("vectorize", "posts", posts.rows(source, "posts")) as advance, _Written(out) as written:
+    total = sum(posts.rows(source, posts.of_side(side)) for side in posts.SIDES)
+    with context.track("vectorize", "posts", total) as advance, _Output(out) as output:
         for side in posts.SIDES:
-            known = _known(posts.split(source, side, settings), labels, written, advance)
+            known = _known(posts.batches(source, posts.of_side(side)), labels, output, advance)
             for batch, vectors in vectorize_all(
                 known, vocabulary, size=settings.vocabulary_size, mode=settings.vector_mode
             ):
-                written.write(side, _labelled(batch, vectors, labels))
+                output.write(side, _labelled(batch, vectors, labels))
                 advance(batch.num_rows)
-    return written.summary()
+    return output.summary()
 
 
-def gather(parts: Sequence[Path], out: Path, settings: Settings) -> Vectorized:
-    """Put together what the parts left, in the order of their posts."""
-    with _Written(out) as written:
-        for kind in written.writers:
-            for folder in parts:
+run_shard = run
+"""Vectorize one shard, in the same way as all posts at once."""
+
+
+def gather(shards: Sequence[Path], out: Path, settings: Settings, context: Context) -> Vectorized:
+    """Concatenate the vectors of the shards, in the order of the posts."""
+    with _Output(out) as output:
+        for kind in output.writers:
+            for folder in shards:
                 for batch in posts.batches(folder, kind):
-                    written.write(kind, batch)
-    return written.summary()
+                    output.write(kind, batch)
+    return output.summary()
 
 
-class _Written(ExitStack):
-    """The three kinds of files that the stage leaves, and how much is in them."""
+class _Output(ExitStack):
+    """Writes the three kinds of files that the stage leaves, and counts rows and cells."""
 
     def __init__(self, out: Path) -> None:
         super().__init__()
@@ -79,18 +80,19 @@ class _Written(ExitStack):
 
 
 def _known(
-    batches: Iterator[pa.RecordBatch], labels: pa.Array, written: _Written, advance: progress.Advance
+    batches: Iterator[pa.RecordBatch], labels: pa.Array, output: _Output, advance: Advance
 ) -> Iterator[pa.RecordBatch]:
-    """The posts whose tag is a label; the others are set aside."""
+    """Yield the posts whose tag is a label; write the others as rejected."""
     for batch in batches:
         known = pc.is_in(batch.column("tag"), value_set=labels)
         unknown = batch.filter(pc.invert(known))
-        written.write("rejected", posts.set_aside(unknown.column("row"), UNKNOWN_TAG, unknown.column("post")))
+        output.write("rejected", posts.rejected_rows(unknown.column("row"), UNKNOWN_TAG, unknown.column("post")))
         advance(unknown.num_rows)
         yield batch.filter(known)
 
 
 def _labelled(batch: pa.RecordBatch, vectors: pa.RecordBatch, labels: pa.Array) -> pa.RecordBatch:
+    """Add label and row number to the vectors of a batch, as VECTORS."""
     label = pc.index_in(batch.column("tag"), value_set=labels)
     columns = [vectors.column("indices"), vectors.column("values"), label, batch.column("row")]
     return pa.RecordBatch.from_arrays(columns, schema=posts.VECTORS)

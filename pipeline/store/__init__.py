@@ -1,1 +1,1 @@
-"""Objects on any fsspec URL, and the runs and manifests kept there."""
+"""Storage: files and JSON documents on any fsspec URL, and the runs and manifests stored there."""

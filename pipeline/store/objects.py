@@ -1,92 +1,104 @@
-"""Folders and small documents on any fsspec filesystem; nothing here relies on a rename across objects.
+"""Reads and writes folders of files, and small JSON documents, on any fsspec filesystem.
 
-A file is whole or absent to every reader: on a local disk it is written beside its place and moved there, on an object
-store one put is one object. A folder has no such moment, so whoever writes one writes a document last, and whoever
-reads one reads that document first.
+A file is complete or absent to every reader: on a local disk it is written under another name and then renamed, and on
+an object store a put is atomic. A folder is not atomic, so its writer writes a document about it last, and its readers
+read that document first. Local writes are synced before a call returns, so even a power cut leaves no document
+without the files that it names.
 """
 
 import errno
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Self
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import BadInput, CorruptArtifact, Forbidden, TaggerError, Unavailable
 from pipeline.files import FileEntry, digest, files
-
-UNFINISHED = ".writing"
-"""How a local file is named before it is in its place. A process that dies leaves it so, and nobody reads it."""
+from pipeline.store.durable import UNFINISHED, placed, sync_folder
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
-NEVER = {
-    errno.EROFS: "give this user leave to read and write it",
+PERMANENT = {
+    errno.EROFS: "give this user permission to read and write it",
     errno.EEXIST: "see that no file is in the place of one of its folders",
     errno.ENOTDIR: "see that no file is in the place of one of its folders",
     errno.EISDIR: "see that no folder is in its place",
     errno.ENAMETOOLONG: "start a run with a shorter name",
 }
-"""What a disk says that it will say again, and the cure."""
-
-PIECE = 2**20
-"""Bytes read at once where a file is not needed whole."""
+"""Errors of a disk that a retry cannot help, and what to do about each."""
 
 
 class Store:
-    """The tree under one fsspec URL. Paths are relative to it, with `/`.
+    """The folder at one fsspec URL. Paths are relative to it, with `/`.
 
-    Every method raises Unavailable where the filesystem does not answer.
+    Every method raises Unavailable if the filesystem fails and a retry may help, Forbidden if a retry cannot help, and
+    BadInput if the store's bucket does not exist.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
-        """Options are the filesystem's own, as fsspec takes them.
+        """Open the filesystem; `options` are passed to it by fsspec.
 
-        Raises BadInput for a protocol that is unknown or whose package is not installed.
+        Raises BadInput if the protocol is unknown or its package is not installed.
         """
         self.url = url.rstrip("/") or url
         try:
-            self.fs, self.root = fsspec.url_to_fs(url, **options)
+            # Listings are not cached, because other processes write to the store.
+            self.fs, self.root = fsspec.url_to_fs(url, use_listings_cache=False, **options)
         except (ValueError, ImportError) as error:
             raise BadInput(
                 f"store {url!r} cannot be used: {str(error).rstrip('.')}; set TAGGER_STORE to another"
             ) from None
 
     def path(self, path: str) -> str:
-        """The path as the filesystem names it."""
+        """The full path, as the filesystem takes it."""
         return f"{self.root.rstrip('/')}/{path}"
 
-    def shown(self, path: str) -> str:
-        """The path as a person may copy it."""
+    def display_path(self, path: str) -> str:
+        """The full path, or the URL if the store is remote, as messages show it."""
         return self.path(path) if isinstance(self.fs, LocalFileSystem) else self.fs.unstrip_protocol(self.path(path))
 
+    def require(self) -> Self:
+        """The store itself, if it exists; BadInput if the folder or bucket does not exist or is empty."""
+        with self._answering(""):
+            try:
+                found = self.fs.ls(self.root, detail=True)
+            except ABSENT as error:
+                self._refuse_missing_bucket(error)
+                raise BadInput(
+                    f"there is no store at {self.url}: see that --store or TAGGER_STORE names the right place, or make "
+                    "one there with `tagger run`"
+                ) from None
+            if [(str(about["name"]), about["type"]) for about in found] == [(self.root, "file")]:
+                raise BadInput(f"the store {self.url} is a file: name a folder by --store or TAGGER_STORE")
+        return self
+
     def read(self, path: str) -> dict[str, Any] | None:
-        """The JSON document, or None where there is none."""
+        """The JSON document, None if there is none. Raises CorruptArtifact if its content was changed."""
         with self._answering(path):
-            self.fs.invalidate_cache()
             try:
                 return _document(self.fs.cat_file(self.path(path)))
-            except ABSENT:
+            except ABSENT as error:
+                self._refuse_missing_bucket(error)
                 return None
             except ValueError:
                 raise CorruptArtifact(
-                    f"{self.shown(path)} is not the document that was written there: restore it, or make anew what it "
-                    "belongs to"
+                    f"{self.display_path(path)} is not the document that was written there: restore it, or make "
+                    "the run or version that it belongs to again"
                 ) from None
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a document or file."""
+        """Whether the document or file exists."""
         return path.rpartition("/")[-1] in self.names(path.rpartition("/")[0])
 
     def write(self, path: str, document: dict[str, Any]) -> None:
-        """Put the JSON document in its place, whole."""
+        """Write the JSON document; readers see the old or the new one, never a mixture."""
         with self._answering(path):
             self._put(_json(document), self.path(path))
 
@@ -94,30 +106,18 @@ class Store:
         if not isinstance(self.fs, LocalFileSystem):
             self.fs.put_file(str(file), target)
             return
-        with self._beside(target) as beside:
-            self.fs.put_file(str(file), beside)
-            os.replace(beside, target)
+        with placed(target, os.replace) as unfinished:
+            self.fs.put_file(str(file), unfinished)
 
     def _put(self, data: bytes, target: str) -> None:
         if not isinstance(self.fs, LocalFileSystem):
             self.fs.pipe_file(target, data)
             return
-        with self._beside(target) as beside:
-            _write(beside, data)
-            os.replace(beside, target)
-
-    @contextmanager
-    def _beside(self, target: str) -> Iterator[str]:
-        """The name of a local file to write in the target's folder, so that one call puts it in place."""
-        self.fs.makedirs(self.fs._parent(target), exist_ok=True)
-        beside = f"{target}.{uuid.uuid4().hex}{UNFINISHED}"
-        try:
-            yield beside
-        finally:
-            Path(beside).unlink(missing_ok=True)
+        with placed(target, os.replace) as unfinished:
+            Path(unfinished).write_bytes(data)
 
     def create(self, path: str, document: dict[str, Any]) -> bool:
-        """Put the JSON document in its place, whole, unless there is one already: whether it was put."""
+        """Write the JSON document unless there is one already; returns whether it was written."""
         data, target = _json(document), self.path(path)
         with self._answering(path):
             try:
@@ -130,30 +130,30 @@ class Store:
         if not isinstance(self.fs, LocalFileSystem):
             self.fs.pipe_file(target, data, mode="create")
             return
-        with self._beside(target) as beside:
-            _write(beside, data)
-            os.link(beside, target)
+        with placed(target, os.link) as unfinished:
+            Path(unfinished).write_bytes(data)
 
     def upload(self, folder: Path, path: str, names: Iterable[str] | None = None) -> None:
-        """Copy the local folder's files to `path`: those named, in the order of their names, or all."""
+        """Copy the local folder's files to `path`: those in `names`, in that order, or all."""
         with self._answering(path):
             for name in files(folder) if names is None else names:
                 self._put_file(folder / name, self.path(f"{path}/{name}"))
 
     def download(self, path: str, entries: dict[str, FileEntry], folder: Path) -> None:
-        """Copy the files listed from `path` into the local folder; CorruptArtifact where a file's digest differs."""
+        """Copy the listed files from `path` into the local folder; CorruptArtifact if one is missing or changed."""
         with self._answering(path):
             for name, entry in entries.items():
                 local = folder / name
                 local.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     self.fs.get_file(self.path(f"{path}/{name}"), str(local))
-                except FileNotFoundError:
+                except FileNotFoundError as error:
+                    self._refuse_missing_bucket(error)
                     raise CorruptArtifact(
-                        f"{self.shown(path)}/{name} is gone: run the stage that made it again"
+                        f"{self.display_path(path)}/{name} is gone: run the stage that made it again"
                     ) from None
                 except OSError as error:
-                    if error.errno in FULL:  # it was the copy that had no room
+                    if error.errno in FULL:  # the local disk is full, not the store
                         raise Unavailable(
                             f"{folder} is full ({error.strerror}); trying again can help: make room there, or point "
                             "TMPDIR at another disk"
@@ -161,59 +161,92 @@ class Store:
                     raise
                 if digest(local) != entry.sha256:
                     raise CorruptArtifact(
-                        f"{self.shown(path)}/{name} is not the file that was written there ({entry.bytes} bytes, "
-                        f"sha256 {entry.sha256[:12]}): run the stage that made it again"
+                        f"{self.display_path(path)}/{name} is not the file that was written there "
+                        f"({entry.bytes} bytes, sha256 {entry.sha256[:12]}): run the stage that made it again"
                     )
 
     def faults(self, path: str, entries: dict[str, FileEntry]) -> Iterator[str | None]:
-        """For each of the files under `path` what is wrong with it, or None."""
+        """Check the listed files under `path`: yields for each what is wrong with it, or None."""
         for name, entry in entries.items():
             with self._answering(path):
                 try:
                     with self.fs.open(self.path(f"{path}/{name}"), "rb") as file:
-                        found = _sha256(file)
-                except ABSENT:
-                    yield f"{self.shown(path)}/{name} is gone"
+                        found = hashlib.file_digest(file, "sha256").hexdigest()
+                except ABSENT as error:
+                    self._refuse_missing_bucket(error)
+                    yield f"{self.display_path(path)}/{name} is gone"
                     continue
-            yield None if found == entry.sha256 else f"{self.shown(path)}/{name} has other bytes than were written"
+            yield (
+                None if found == entry.sha256 else f"{self.display_path(path)}/{name} has other bytes than were written"
+            )
 
     def sizes(self, path: str) -> dict[str, int]:
-        """Every file under `path` with its size in bytes, by its name relative to it."""
+        """The size in bytes of every file under `path`, by its name relative to `path`."""
+        return {name: size for name, size in self.tree(path).items() if not name.endswith("/")}
+
+    def tree(self, path: str) -> dict[str, int]:
+        """Every file and folder under `path`, by its name relative to `path`, from one call of the filesystem.
+
+        The value is a file's size in bytes. A folder's name ends with a slash, and its value is 0.
+        """
+        top = self.path(path).rstrip("/") + "/"
         with self._answering(path):
-            self.fs.invalidate_cache()
             try:
-                found = self.fs.find(self.path(path), detail=True)
-            except ABSENT:
+                found = self.fs.find(top.rstrip("/"), detail=True, withdirs=True)
+            except ABSENT as error:
+                self._refuse_missing_bucket(error)
                 return {}
-            top = f"{self.path(path)}/"
-            return {
-                str(name).removeprefix(top): int(about["size"])
-                for name, about in found.items()
-                if not str(name).endswith(UNFINISHED)
-            }
+        tree = dict[str, int]()
+        for full, about in found.items():
+            is_folder = about["type"] == "directory"
+            name = str(full).rstrip("/").removeprefix(top) + "/" * is_folder
+            if f"{full}/" != top and not name.endswith(UNFINISHED):
+                tree[name] = 0 if is_folder else int(about["size"])
+        return tree
 
     def remove(self, path: str) -> None:
-        """Remove a document or a folder; nothing where there is none."""
+        """Remove a file or a folder; do nothing if it does not exist."""
         with self._answering(path):
-            self.fs.invalidate_cache()
             try:
                 self.fs.rm(self.path(path), recursive=True)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                self._refuse_missing_bucket(error)
                 return
+            if isinstance(self.fs, LocalFileSystem):
+                sync_folder(os.path.dirname(self.path(path)))
 
     def names(self, path: str) -> list[str]:
-        """What the folder holds, sorted; empty where there is no such folder."""
+        """The names of the files and folders in the folder, sorted; empty if it does not exist."""
+        return [_last(name) for name in self._list(path, detail=False) if not str(name).endswith(UNFINISHED)]
+
+    def folders(self, path: str) -> list[str]:
+        """The names of the folders in the folder, sorted; empty if it does not exist."""
+        return [_last(about["name"]) for about in self._list(path, detail=True) if about["type"] == "directory"]
+
+    def _list(self, path: str, *, detail: bool) -> list[Any]:
         with self._answering(path):
-            self.fs.invalidate_cache()
             try:
-                found = self.fs.ls(self.path(path), detail=False)
-            except ABSENT:
+                found = self.fs.ls(self.path(path), detail=detail)
+            except ABSENT as error:
+                self._refuse_missing_bucket(error)
                 return []
-            names = (str(name).rstrip("/").rsplit("/", 1)[-1] for name in found)
-            return sorted(name for name in names if not name.endswith(UNFINISHED))
+        return sorted(found, key=lambda entry: str(entry["name"] if detail else entry))
+
+    def _refuse_missing_bucket(self, error: BaseException) -> None:
+        """Raise BadInput if it is the bucket that is missing: object stores raise the same error as for an object."""
+        response = getattr(error.__cause__, "response", None) or {}  # botocore's
+        if response.get("Error", {}).get("Code") == "NoSuchBucket":
+            raise self._no_bucket() from error
+
+    def _no_bucket(self) -> BadInput:
+        return BadInput(
+            f"the store {self.url} is in a bucket that is not there: create the bucket, or set TAGGER_STORE or --store "
+            "to another"
+        )
 
     @contextmanager
     def _answering(self, path: str) -> Iterator[None]:
+        """Raise the filesystem's errors as Unavailable or Forbidden, with `path` in the sentence."""
         try:
             yield
         except TaggerError:
@@ -221,51 +254,45 @@ class Store:
         except Exception as error:
             if isinstance(self.fs, LocalFileSystem) and not isinstance(error, OSError):
                 raise
-            # A remote filesystem raises what its client library raises: all of it is the store's fault or the way's.
+            # Reads handle a missing object themselves, and errors about a missing local file have its name.
+            remote = not isinstance(self.fs, LocalFileSystem)
+            if remote and isinstance(error, FileNotFoundError) and not error.filename:
+                raise self._no_bucket() from error
+            # A remote filesystem raises the errors of its client library, which are all about the store or the network.
             cause = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-            place = f"store: {self.shown(path)} cannot be read or written ({cause})"
-            cure = _final(error)
-            if cure:
+            place = f"store: {self.display_path(path)} cannot be read or written ({cause})"
+            if cure := _cure_of_permanent(error):
                 raise Forbidden(f"{place}; trying again cannot help: {cure}") from error
             raise Unavailable(
-                f"{place}; trying again can help: see that the store is there and not full, then run the stage again"
+                f"{place}; trying again can help: check that the store is reachable and not full, then "
+                "run the stage again"
             ) from error
 
 
-def _final(error: Exception) -> str | None:
-    """What to do about an error that trying again cannot help; None where it can."""
-    if type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError"}:  # botocore's, which may be missing
-        return "give the store's keys by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or by TAGGER_STORE_CONNECTION"
+def _cure_of_permanent(error: Exception) -> str | None:
+    """What to do about an error that a retry cannot help; None if a retry may help."""
+    # By name, because they are botocore's, which need not be installed.
+    if type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError"}:
+        return "set the store's keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name TAGGER_STORE_CONNECTION"
     if isinstance(error, PermissionError):
-        return NEVER[errno.EROFS]
-    return NEVER.get(getattr(error, "errno", None) or 0)
+        return PERMANENT[errno.EROFS]
+    return PERMANENT.get(getattr(error, "errno", None) or 0)
 
 
 def _json(document: dict[str, Any]) -> bytes:
-    """The document with its own digest, in the one form in which it is written."""
+    """Serialize the document, with a digest of itself, always in the same form."""
     sealed = document | {"sha256": hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()}
     return json.dumps(sealed, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def _document(data: bytes) -> dict[str, Any]:
-    """The document that _json wrote; ValueError where one byte of it is another."""
+    """Parse a document that _json serialized; ValueError if any byte of it was changed."""
     document: dict[str, Any] = json.loads(data)
     document.pop("sha256", None)
     if _json(document) != data:
-        raise ValueError("the document is not as it was written")
+        raise ValueError("the document was changed")
     return document
 
 
-def _write(path: str, data: bytes) -> None:
-    """To the disk itself, so that a document outlives the machine's fall."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sha256(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while piece := file.read(PIECE):
-        digest.update(piece)
-    return digest.hexdigest()
+def _last(name: str) -> str:
+    return str(name).rstrip("/").rsplit("/", 1)[-1]

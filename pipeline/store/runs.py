@@ -1,4 +1,4 @@
-"""One run in the store: its settings, the manifests of its stages, and the lineage between them."""
+"""Runs in the store: their settings, the manifests of their stages, and which stage was made from which."""
 
 import hashlib
 import json
@@ -6,244 +6,277 @@ import re
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
+from graphlib import TopologicalSorter
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pipeline.errors import BadInput, StageOutOfOrder
-from pipeline.files import FileEntry, digest, entries
-from pipeline.settings import Restricted, Settings
+from pydantic import Field
+
+from pipeline.errors import BadInput, StageOutOfOrder, Unavailable
+from pipeline.files import FileEntry, digest, entries, files
+from pipeline.settings import Deployment, Settings
 from pipeline.source_policy import checked, refuse_secrets
-from pipeline.stages.plan import STAGES, Stage
+from pipeline.store.documents import Document
+from pipeline.store.manifest import ATTEMPT, TIME, Manifest
 from pipeline.store.objects import Store
 
 PACKAGES = ("tensorflow", "apache-airflow", "pyarrow", "numpy", "pandas", "scikit-learn")
 
-
 RUNS = "runs"
-PARTIAL = "partial"
-"""What a stage has done so far, for a later try."""
+CHECKPOINT = "checkpoint"
+"""Folder of a stage's last checkpoint, from which a retry resumes."""
 
-PARTS = "parts"
-"""What the parts of a stage have done, each under its number, for the stage to gather."""
+SHARDS = "shards"
+"""Folder of the results of a stage's shards, by the shard's number, until the stage gathers them."""
 
-
-_TIME = "%Y%m%dT%H%M%S"
-_ATTEMPT = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
-
-
-def attempt_time(attempt: str) -> datetime:
-    """When the attempt was committed, which its name begins with."""
-    return datetime.strptime(attempt.partition("-")[0], _TIME).replace(tzinfo=UTC)
-
-
-def warnings_of(manifests: Mapping[str, "Manifest"]) -> list[str]:
-    """The reservations that the stages had, in their order."""
-    return [warning for manifest in manifests.values() for warning in manifest.summary.get("warnings", [])]
+UNFINISHED = (CHECKPOINT, SHARDS, "partial", "parts")
+"""Folders of unfinished work; the last two are the names in format 1."""
 
 
 def name_of(identifier: str) -> str:
-    """The run's name: the identifier with every character outside [A-Za-z0-9._-] replaced by an underscore."""
+    """The name of a run with this identifier: characters outside [A-Za-z0-9._-] are replaced by underscores."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", identifier)
 
 
 def identifier_of(airflow_run_id: str, logical_date: datetime | None) -> str:
-    """What an Airflow run is known by: its id, or the date where `airflow tasks test` makes a new id at each call.
+    """The identifier of an Airflow run: its id, or its date under `airflow tasks test`, which gives each task an id.
 
-    Raises BadInput where `airflow tasks test` was given no date.
+    Raises BadInput if `airflow tasks test` was given no date.
     """
     if not airflow_run_id.startswith("__airflow_temporary_run_"):
         return airflow_run_id
     if logical_date is None:
-        raise BadInput("`airflow tasks test` needs a date here, the same for all six tasks: it names the run")
+        raise BadInput("`airflow tasks test` needs a date here, the same for all six tasks, because it names the run")
     return f"test__{logical_date.isoformat()}"
 
 
-@dataclass(frozen=True)
-class Record:
-    """What run.json says. `created` is the run's own time, from which its version is made; `started` the clock's."""
+class Record(Document):
+    """The content of run.json: the settings of the run, and how and when it was begun.
+
+    `created` is the run's logical time, from which its version number is made; `started` is when it really began.
+    `deployment` has the settings of the installation that began it. A `restricted` run may read only the sources that
+    the deployment allows. `unknown_settings` were written by another version of the pipeline.
+    """
+
+    WHAT = "run.json"
 
     run: str
     created: datetime
-    settings: Settings
-    airflow_run_id: str | None
     started: datetime
+    airflow_run_id: str | None
+    settings: Settings
+    deployment: Deployment
+    restricted: bool = False
+    unknown_settings: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def upgraded(cls, document: dict[str, Any], found: int) -> dict[str, Any]:
+        """Separate the deployment's settings from the run's, among which format 1 had them."""
+        named = dict(document.get("settings") or {})
+        deployment = document.get("deployment") or {}
+        unknown = document.get("unknown_settings") or {}
+        unknown |= {name: named.pop(name) for name in list(named) if name not in Settings.model_fields}
+        others = unknown | deployment
+        deployment = {name: others.pop(name) for name in list(others) if name in Deployment.model_fields}
+        return document | {"settings": named, "deployment": deployment, "unknown_settings": others}
 
     @property
     def version(self) -> int:
-        """The version this run publishes: its time to the second, as 20261122074035; the same at every retry."""
+        """The version that this run publishes: its logical time, such as 20261122074035, the same in every retry."""
         return int(self.created.astimezone(UTC).strftime("%Y%m%d%H%M%S"))
 
+    @property
+    def allowed(self) -> tuple[str, ...] | None:
+        """The folders and URLs that the source must be in; None if any source is allowed."""
+        return self.deployment.allowed if self.restricted else None
 
-@dataclass(frozen=True)
-class Manifest:
-    """What one attempt of a stage left, in the folder of the run that made it: the only thing a reader trusts.
+    def to_dict(self) -> dict[str, Any]:
+        """The document as a dict of JSON values, with some facts added for human readers."""
+        return {
+            **self.model_dump(mode="json", exclude={"deployment": {"store"}}),
+            "version": self.version,
+            "source": self.settings.source,
+            "code": {"version": package_version("stackoverflow-tagger"), "sha256": code_digest()},
+            "packages": {"python": sys.version.split()[0]} | {name: package_version(name) for name in PACKAGES},
+        }
 
-    `inputs` holds the digests of the manifests it was made from, `seconds`, `peak_mib` and `cpu_seconds` what it took:
-    MiB of resident memory (None where the system does not tell), and the cores' time, user and system, of the process
-    and of those that it started and waited for.
-    """
 
-    stage: str
-    run: str
-    attempt: str
+class Saved(Document):
+    """A saved piece of a stage's unfinished work: its folder, its files, and the digests of its inputs."""
+
+    WHAT = "piece of unfinished work"
+
+    path: str
     files: dict[str, FileEntry]
     inputs: dict[str, str]
-    summary: dict[str, Any]
-    seconds: float
-    peak_mib: float | None
-    finished: str
-    cpu_seconds: float | None = None  # in the manifests of older versions there is none
-
-    @property
-    def digest(self) -> str:
-        """sha256 over the names and digests of the files: two attempts that left the same bytes have the same."""
-        listing = json.dumps({name: entry.sha256 for name, entry in sorted(self.files.items())})
-        return hashlib.sha256(listing.encode()).hexdigest()
-
-    @classmethod
-    def of(cls, document: dict[str, Any]) -> Self:
-        """The manifest that `asdict` made the document from."""
-        return cls(**document | {"files": {name: FileEntry(**entry) for name, entry in document["files"].items()}})
 
 
 class Run:
-    """A run's folder in a store. Nothing in it is changed once a manifest names it, but the manifest itself."""
+    """A run in a store. Files that a manifest names are never changed; a manifest may be replaced."""
 
     def __init__(self, store: Store, name: str) -> None:
-        """Raises BadInput for a name that could not be a folder's."""
+        """Raises BadInput for a name that cannot name a folder."""
         if name_of(name) != name or not name.strip("."):
             raise BadInput(f"{name!r} cannot name a run: use letters, digits, '.', '_' and '-' only")
         self.store, self.name, self.path = store, name, f"{RUNS}/{name}"
 
-    def begin(self, settings: Settings, created: datetime, airflow_run_id: str | None = None) -> Record:
-        """Write run.json, as a run's first stage does.
+    def begin(
+        self,
+        settings: Settings,
+        created: datetime,
+        airflow_run_id: str | None = None,
+        *,
+        deployment: Deployment | None = None,
+        restricted: bool = False,
+    ) -> Record:
+        """Write run.json before the run's first stage. If two processes begin the run at once, one of them creates it.
 
-        Settings belong to a run for good from its first manifest on; until then they may still be corrected.
+        Settings may be corrected until the run's first stage is complete, and never after that.
 
-        Raises BadInput where the run has other settings already, its name belongs to another Airflow run, or its source
-        may not be read or holds a secret, which is then stored nowhere.
+        Raises BadInput if a stage of the run is complete with other settings, if its name belongs to another Airflow
+        run, or if its source is not allowed or contains a secret, which is then not stored.
         """
+        record = Record(
+            run=self.name,
+            created=created,
+            started=datetime.now(UTC),
+            airflow_run_id=airflow_run_id,
+            settings=settings,
+            deployment=deployment or Deployment(),
+            restricted=restricted,
+        )
         refuse_secrets(settings.source)
-        if settings.may_read is not None:
-            checked(settings.source, settings.may_read)
-        known = self.record()
-        if known and self.manifest(next(iter(STAGES))):
-            changed = _differences(known.settings, settings)
-            if changed:
-                raise BadInput(f"run {self.name} was made with other settings ({changed}): start it under a new name")
-        if known and known.airflow_run_id and airflow_run_id not in {None, known.airflow_run_id}:
+        if record.allowed is not None:
+            checked(settings.source, record.allowed)
+        path = f"{self.path}/run.json"
+        for _ in range(3):
+            if self.store.create(path, record.to_dict()):
+                return record
+            if known := self.record():  # else it was removed meanwhile
+                self._refuse_other(known, record)
+                kept = {"created": known.created, "airflow_run_id": known.airflow_run_id or airflow_run_id}
+                record = record.model_copy(update=kept)
+                self.store.write(path, record.to_dict())
+                return record
+        raise Unavailable(
+            f"{self.store.display_path(path)} cannot be created and is not there: another process removes what this "
+            "one writes; run the stage again"
+        )
+
+    def _refuse_other(self, known: Record, asked: Record) -> None:
+        """Raise BadInput if the existing run is another Airflow run, or has a stage made with other settings."""
+        if known.airflow_run_id and asked.airflow_run_id not in {None, known.airflow_run_id}:
             raise BadInput(
                 f"run {self.name} belongs to the Airflow run {known.airflow_run_id!r}, whose id differs from "
-                f"{airflow_run_id!r} only in replaced characters: start one with another id"
+                f"{asked.airflow_run_id!r} only in replaced characters: start one with another id"
             )
-        record = Record(
-            self.name,
-            known.created if known else created,
-            settings,
-            known.airflow_run_id if known and known.airflow_run_id else airflow_run_id,
-            datetime.now(UTC),
-        )
-        self.store.write(f"{self.path}/run.json", _document(record))
-        return record
+        changed = _differences(known.settings, asked.settings)
+        if changed and self.manifests():
+            raise BadInput(f"run {self.name} was made with other settings ({changed}): start it under a new name")
 
     def record(self) -> Record | None:
-        """What run.json says, or None where the run does not exist."""
-        document = self.store.read(f"{self.path}/run.json")
-        if document is None:
-            return None
-        kind = Restricted if document.get("restricted") else Settings
-        settings = kind.of(document["settings"] | {"store": self.store.url})
-        created, started = (datetime.fromisoformat(document[name]) for name in ("created", "started"))
-        return Record(self.name, created, settings, document["airflow_run_id"], started)
+        """The content of run.json; None if the run does not exist."""
+        path = f"{self.path}/run.json"
+        document = self.store.read(path)
+        return Record.parse(document, self.store.display_path(path)) if document else None
 
     def existing(self) -> Record:
-        """What run.json says; StageOutOfOrder where the run does not exist."""
+        """The content of run.json; StageOutOfOrder if the run does not exist."""
         record = self.record()
         if record is None:
-            raise StageOutOfOrder(f"{self.store.url} holds no run {self.name!r}: run its first stage, ingest, first")
+            raise StageOutOfOrder(
+                f"{self.store.url} holds no run {self.name!r}: `tagger runs` lists its runs, ingest begins a new one"
+            )
         return record
 
     def manifest(self, stage: str) -> Manifest | None:
-        """The stage's manifest, or None where no attempt of it is complete."""
-        document = self.store.read(f"{self.path}/{stage}/manifest.json")
-        return Manifest.of(document) if document else None
+        """The stage's manifest; None if the stage is not complete."""
+        path = f"{self.path}/{stage}/manifest.json"
+        document = self.store.read(path)
+        return Manifest.parse(document, self.store.display_path(path)) if document else None
+
+    def stages(self) -> list[str]:
+        """The names of the stages that have a folder, complete or not."""
+        return [name for name in self.store.names(self.path) if "." not in name]
 
     def manifests(self) -> dict[str, Manifest]:
-        """The complete stages, in order."""
-        found = {stage: self.manifest(stage) for stage in STAGES}
-        return {stage: manifest for stage, manifest in found.items() if manifest}
+        """The manifests of the complete stages, each after the stages that it was made from."""
+        found = {stage: manifest for stage in self.stages() if (manifest := self.manifest(stage))}
+        order = TopologicalSorter({stage: manifest.inputs for stage, manifest in found.items()}).static_order()
+        return {stage: found[stage] for stage in order if stage in found}
 
-    def inputs(self, stage: Stage) -> dict[str, Manifest]:
-        """The manifests a stage is made from.
+    def inputs(self, stage: str, needs: Iterable[str]) -> dict[str, Manifest]:
+        """The manifests of the stages that a stage needs.
 
-        Raises StageOutOfOrder where one is missing, or was made from an attempt that has been replaced since.
+        Raises StageOutOfOrder if one is missing, or was made from files that have been replaced since.
         """
         complete = self.manifests()
-        for need in stage.needs:
+        for need in needs:
             if need not in complete:
                 raise StageOutOfOrder(
-                    f"{stage.name} of run {self.name} needs {need}, which is not complete: run {need} first"
+                    f"{stage} of run {self.name} needs {need}, which is not complete: run {need} first"
                 )
             for source, made_from in complete[need].inputs.items():
                 if source not in complete or complete[source].digest != made_from:
                     raise StageOutOfOrder(
-                        f"{need} of run {self.name} was made from another {source} than the store holds now: "
-                        f"run {need} again before {stage.name}"
+                        f"{need} of run {self.name} was made from another {source} than the store has now: "
+                        f"run {need} again before {stage}"
                     )
-        return {need: complete[need] for need in stage.needs}
+        return {need: complete[need] for need in needs}
 
     def attempt(self, manifest: Manifest) -> str:
-        """The folder in the store that holds the manifest's files."""
+        """The folder in the store with the manifest's files, in the folder of the run that made them."""
         return f"{RUNS}/{manifest.run}/{manifest.stage}/{manifest.attempt}"
 
     def attempts(self, stage: str) -> list[str]:
-        """Every attempt of the stage that left a folder, complete or not."""
-        return [name for name in self.store.names(f"{self.path}/{stage}") if _ATTEMPT.fullmatch(name)]
+        """The names of the stage's attempts that have a folder, complete or not."""
+        return [name for name in self.store.names(f"{self.path}/{stage}") if ATTEMPT.fullmatch(name)]
 
     def fetch(self, manifest: Manifest, folder: Path, names: Iterable[str] | None = None) -> None:
-        """Copy a stage's files, or those named, into the local folder, each checked against its manifest."""
+        """Copy a stage's files, or those in `names`, into the local folder, and check them against the manifest."""
         folder.mkdir(parents=True, exist_ok=True)
         wanted = manifest.files if names is None else {name: manifest.files[name] for name in names}
         self.store.download(self.attempt(manifest), wanted, folder)
 
-    def keep(self, stage: str, name: str, folder: Path, inputs: Mapping[str, Manifest]) -> None:
-        """Keep a piece of a stage's work under a name: files first, its document last; then what it replaces goes."""
+    def save(self, stage: str, name: str, folder: Path, inputs: Mapping[str, Manifest]) -> None:
+        """Save a piece of a stage's unfinished work: its files, then its document; then remove what it replaces."""
         top = f"{self.path}/{stage}/{name}"
         path, old = f"{top}/{uuid.uuid4().hex[:8]}", self.store.names(top)
-        kept = {
-            "path": path,
-            "files": {name: asdict(entry) for name, entry in entries(folder).items()},
-            "inputs": {name: manifest.digest for name, manifest in inputs.items()},
-        }
+        saved = Saved(path=path, files=entries(folder), inputs=_digests(inputs))
         self.store.upload(folder, path)
-        self.store.write(f"{top}.json", kept)
+        self.store.write(f"{top}.json", saved.to_dict())
         for replaced in old:
             self.store.remove(f"{top}/{replaced}")
 
+    def saved(self, stage: str, name: str) -> Saved | None:
+        """The piece of unfinished work that was saved under the name; None if there is none."""
+        path = f"{self.path}/{stage}/{name}.json"
+        document = self.store.read(path)
+        return Saved.parse(document, self.store.display_path(path)) if document else None
+
     def resume(self, stage: str, name: str, inputs: Mapping[str, Manifest], folder: Path) -> bool:
-        """Fetch what was kept under the name, if it was made from these inputs: whether there was such."""
-        document = self.store.read(f"{self.path}/{stage}/{name}.json")
-        if not document or document["inputs"] != {name: manifest.digest for name, manifest in inputs.items()}:
+        """Copy what was saved under the name into the folder; False if nothing was, or from other inputs."""
+        saved = self.saved(stage, name)
+        if not saved or saved.inputs != _digests(inputs):
             return False
         folder.mkdir(parents=True)
-        self.store.download(*_kept(document), folder)
+        self.store.download(saved.path, saved.files, folder)
         return True
 
-    def kept(self, stage: str, name: str) -> tuple[str, dict[str, FileEntry]] | None:
-        """The folder and the files of what was kept under the name; None where there is nothing."""
-        document = self.store.read(f"{self.path}/{stage}/{name}.json")
-        return _kept(document) if document else None
-
-    def forget(self, stage: str) -> None:
-        """Remove what keep has kept: documents first."""
+    def discard(self, stage: str) -> None:
+        """Remove the stage's unfinished work, its documents first."""
         top = f"{self.path}/{stage}"
-        documents = [name for name in self.store.names(f"{top}/{PARTS}") if name.endswith(".json")]
-        for name in (f"{PARTIAL}.json", *(f"{PARTS}/{name}" for name in documents), PARTIAL, PARTS):
+        existing = self.store.names(top)
+        for name in filter(existing.__contains__, (f"{name}.json" for name in UNFINISHED)):
             self.store.remove(f"{top}/{name}")
+        for folder in filter(existing.__contains__, UNFINISHED):
+            for name in self.store.names(f"{top}/{folder}"):
+                if name.endswith(".json"):
+                    self.store.remove(f"{top}/{folder}/{name}")
+            self.store.remove(f"{top}/{folder}")
 
     def commit(
         self,
@@ -256,14 +289,14 @@ class Run:
         peak_mib: float | None,
         cpu_seconds: float | None = None,
     ) -> Manifest:
-        """Make the local folder the stage's result: files first, manifest last."""
+        """Upload the local folder as the stage's result: its files first, the manifest last."""
         now = datetime.now(UTC)
         manifest = Manifest(
             stage=stage,
             run=self.name,
-            attempt=f"{now:{_TIME}}-{uuid.uuid4().hex[:8]}",
+            attempt=f"{now:{TIME}}-{uuid.uuid4().hex[:8]}",
             files=entries(folder),
-            inputs={name: made_from.digest for name, made_from in inputs.items()},
+            inputs=_digests(inputs),
             summary=summary,
             seconds=round(seconds, 3),
             peak_mib=peak_mib,
@@ -275,46 +308,35 @@ class Run:
         return manifest
 
     def adopt(self, manifest: Manifest) -> None:
-        """Make an attempt, of this run or of another, the stage's result."""
-        self.store.write(f"{self.path}/{manifest.stage}/manifest.json", asdict(manifest))
+        """Make an attempt, of this run or of another one, the result of this run's stage."""
+        self.store.write(f"{self.path}/{manifest.stage}/manifest.json", manifest.to_dict())
 
 
-def _kept(document: dict[str, Any]) -> tuple[str, dict[str, FileEntry]]:
-    return document["path"], {name: FileEntry(**entry) for name, entry in document["files"].items()}
+def _digests(inputs: Mapping[str, Manifest]) -> dict[str, str]:
+    return {name: made_from.digest for name, made_from in inputs.items()}
 
 
 def every_run(store: Store) -> Iterator[Run]:
-    """The runs of the store; what else lies in their folder is passed over."""
-    for name in store.names(RUNS):
-        is_folder = store.names(f"{RUNS}/{name}") not in ([], [name])  # a file lists itself
-        if is_folder and name_of(name) == name:
+    """The runs of the store; anything else in their folder is ignored."""
+    for name in store.folders(RUNS):
+        if name_of(name) == name:
             yield Run(store, name)
-
-
-def _document(record: Record) -> dict[str, Any]:
-    return {
-        "run": record.run,
-        "created": record.created.isoformat(),
-        "started": record.started.isoformat(),
-        "version": record.version,
-        "airflow_run_id": record.airflow_run_id,
-        "source": record.settings.source,
-        "restricted": isinstance(record.settings, Restricted),
-        "settings": record.settings.model_dump(mode="json", exclude={"store"}),
-        "code": {"version": package_version("stackoverflow-tagger"), "sha256": code_digest()},
-        "packages": {"python": sys.version.split()[0]} | {name: package_version(name) for name in PACKAGES},
-    }
 
 
 @cache
 def code_digest() -> str:
-    """sha256 over this package's source files, so that a run made with changed code can be told."""
-    package = Path(__file__).parent
-    listing = {path.relative_to(package).as_posix(): digest(path) for path in sorted(package.rglob("*.py"))}
+    """The sha256 of this package's files, so that changed code, or changed data files, make another cache key."""
+    return _tree_digest(Path(__file__).parents[1])
+
+
+def _tree_digest(package: Path) -> str:
+    """The sha256 of the folder's files, names and contents, leaving out bytecode and hidden files."""
+    names = [name for name in files(package) if not any(re.match(r"\.|__pycache__$", part) for part in name.split("/"))]
+    listing = {name: digest(package / name) for name in names}
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
 def _differences(had: Settings, asked: Settings) -> str:
-    """The settings of a run that differ, as `epochs=2, now 3`; empty where none does."""
-    pairs = ((name, getattr(had, name), getattr(asked, name)) for name in Settings.per_run())
+    """The settings that differ, such as `epochs=2, now 3`; empty if none does."""
+    pairs = ((name, getattr(had, name), getattr(asked, name)) for name in Settings.model_fields)
     return ", ".join(f"{name}={old!r}, now {new!r}" for name, old, new in pairs if old != new)

@@ -1,18 +1,23 @@
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from pipeline import cli
+from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
+from pipeline.settings import Deployment, Settings, read
+from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
-from tests.conftest import TINY, files_of, write_csv
+from tests.conftest import CREATED, TINY, files_of, write_csv
 
 
 @pytest.fixture
@@ -70,7 +75,7 @@ def test_a_run_from_posts_to_model(tagger, source, tmp_path):
     assert all(0.5 < answer["probability"] <= 1 for answer in answers)
 
 
-def test_a_run_goes_on_where_it_was_left(tagger, source, tmp_path):
+def test_a_run_is_continued_from_a_stage(tagger, source, tmp_path):
     store = tmp_path / "store"
     status, out, _ = tagger(
         "run", "--source", source, "--store", store, "--run", "a", *QUICK, "--until", "fit_vocabulary"
@@ -82,7 +87,7 @@ def test_a_run_goes_on_where_it_was_left(tagger, source, tmp_path):
     assert list(Run(Store(str(store)), "a").manifests()) == ["ingest", "fit_vocabulary", "vectorize"]
 
 
-def test_a_relative_source_is_kept_as_a_whole_path(tagger, source, tmp_path, monkeypatch):
+def test_a_relative_source_is_stored_as_an_absolute_path(tagger, source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert tagger("run", "--source", "posts.csv", "--store", "store", "--run", "a", "--until", "ingest")[0] == 0
     assert json.loads((tmp_path / "store/runs/a/run.json").read_text())["settings"]["source"] == str(source)
@@ -110,13 +115,28 @@ def test_a_gate_that_is_not_passed_is_status_3_and_publishes_nothing(tagger, sou
         (("run", "--from", "train", "--until", "ingest"), 2, "--from train comes after --until ingest"),
         (("run", "--from", "train"), 2, "--from needs --run NAME"),
         (("run", "--from", "train", "--run", "none"), 2, "holds no run 'none'"),
-        (("run", "--from", "train", "--run", "a", "--set", "epochs=3"), 2, "keeps the settings it began with"),
-        (("run", "--run", "a/b"), 2, "'a/b' cannot name a run"),
+        (("run", "--from", "train", "--run", "a", "--set", "epochs=3"), 2, "keeps the settings it was started with"),
+        (("run", "--run", ".."), 2, "'..' cannot name a run"),
         (("show", "none"), 2, "holds no run 'none'"),
         (("predict", "x"), 2, "does not hold a live version: run `tagger run`"),
-        (("predict",), 2, "give either texts, or --input FILE and --output FILE"),
-        (("predict", "--input", "x.csv"), 2, "give either texts, or --input FILE and --output FILE"),
-        (("nothing",), 2, "No such command 'nothing'"),
+        (("predict",), 2, "give either texts, or both --input FILE and --output FILE"),
+        (("predict", "--input", "x.csv"), 2, "give either texts, or both --input FILE and --output FILE"),
+        (
+            ("run", "--run", "a+b"),
+            2,
+            "holds no run 'a+b': `tagger runs` lists its runs; the name of a new one may have only",
+        ),
+        (("show", "manual__2026-01-05T06:07:08+00:00"), 2, "holds no run 'manual__2026-01-05T06:07:08+00:00'"),
+        (("verify", "manual__2026-01-05T06:07:08+00:00"), 2, "there is no store at"),
+        (("nothing",), 2, "no such command 'nothing': see `tagger --help`"),
+        (("shwo",), 2, "no such command 'shwo': did you mean 'show'?"),
+        (("--bogus",), 2, "no such option: --bogus: see `tagger --help`"),
+        (("runs", "--jsn"), 2, "no such option: --jsn: did you mean --json?"),
+        (("promote", "--reason", "x"), 2, "missing argument 'VERSION': see `tagger promote --help`"),
+        (("promote", "5"), 2, "missing option '--reason': see `tagger promote --help`"),
+        (("promote", "new", "--reason", "x"), 2, "invalid value for 'VERSION': input should be a valid integer"),
+        (("gc", "all"), 2, "got unexpected extra argument(s) (all): see `tagger gc --help`"),
+        (("run", "--set"), 2, "option '--set' requires an argument"),
     ],
 )
 def test_every_error_is_one_sentence_and_a_status(tagger, tmp_path, monkeypatch, arguments, status, sentence):
@@ -125,18 +145,39 @@ def test_every_error_is_one_sentence_and_a_status(tagger, tmp_path, monkeypatch,
     assert (ended, out) == (status, "")
     assert sentence in err
     assert "Traceback" not in err
-    if sentence != "No such command 'nothing'":
-        assert err.splitlines()[-1].startswith("tagger: ")
+    assert err.splitlines()[-1].startswith("tagger: ")
+    assert arguments[0] == "run" or err.count("\n") == 1
 
 
-def test_what_nobody_foresaw_is_status_1_and_a_traceback_only_with_debug(tagger, monkeypatch):
+@pytest.mark.parametrize("command", ["verify", "runs", "models", "gc"])
+@pytest.mark.parametrize("kind", ["folder", "bucket", "prefix"])
+def test_a_store_that_is_not_there_is_bad_input(tagger, tmp_path, request, command, kind):
+    if kind != "folder":
+        request.getfixturevalue("s3")
+    url = {"folder": tmp_path / "none", "bucket": "s3://no-such-bucket/store", "prefix": "s3://stores/none"}[kind]
+    status, out, err = tagger(command, "--store", url)
+    said = f"the store {url} is in a bucket that is not there" if kind == "bucket" else f"there is no store at {url}"
+    assert (status, out) == (2, "")
+    assert err.startswith(f"tagger: {said}: ")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_in_a_bucket_that_is_not_there_is_bad_input(tagger, source, s3):
+    status, _, err = tagger("run", "--source", source, "--store", "s3://no-such-bucket/store")
+    assert status == 2
+    assert "the store s3://no-such-bucket/store is in a bucket that is not there: create the bucket" in err
+
+
+def test_an_unexpected_error_is_status_1_and_shows_a_traceback_only_with_debug(tagger, monkeypatch, tmp_path):
     def broken(*_):
         raise ZeroDivisionError("by nothing")
 
     monkeypatch.setattr(cli.models, "Registry", broken)
+    monkeypatch.setenv("TAGGER_STORE", str(tmp_path))
     status, _, err = tagger("models")
     assert status == 1
-    assert err == "tagger: unforeseen: ZeroDivisionError: by nothing (run again with --debug for where it happened)\n"
+    assert err == "tagger: unexpected error: ZeroDivisionError: by nothing (run it again with --debug to see where)\n"
     status, _, err = tagger("models", "--debug")
     assert status == 1
     assert "Traceback" in err
@@ -160,12 +201,12 @@ def two_versions(finished_run, tmp_path):
     shutil.copytree(finished_run.store.url, tmp_path / "store")
     registry = Registry(Store(str(tmp_path / "store")))
     card = registry.card(20260105060708)
-    newer = replace(card, version=20260112060708, data="2026-01-12T06:07:08+00:00")
-    registry.publish(newer, beside=card.version)
+    newer = card.model_copy(update={"version": 20260112060708, "data": "2026-01-12T06:07:08+00:00"})
+    registry.publish(newer, compared_with=card.version)
     return registry
 
 
-def test_a_hand_changes_what_is_live_and_says_why(tagger, two_versions):
+def test_rollback_and_promote_change_the_live_version_and_log_the_reason(tagger, two_versions):
     store = two_versions.store.url
     first, second = 20260105060708, 20260112060708
     assert tagger("rollback", "--store", store, "--reason", "too slow")[:2] == (0, f"version {first} is live again\n")
@@ -184,7 +225,7 @@ def test_a_hand_changes_what_is_live_and_says_why(tagger, two_versions):
     assert "too slow" in out
 
 
-def test_which_model_was_live_when(tagger, two_versions):
+def test_models_at_a_time_shows_the_version_live_then(tagger, two_versions):
     store, (before, after) = two_versions.store.url, two_versions.events()
     for event in (before, after):
         status, out, _ = tagger("models", "--at", event.at, "--store", store)
@@ -198,7 +239,7 @@ def test_which_model_was_live_when(tagger, two_versions):
     assert out.splitlines()[1].split()[0] == str(after.live), "a second copied from the log is all of it"
     assert tagger("models", "--at", "", "--store", store)[0] == 2
     status, _, err = tagger("models", "--at", "monday", "--store", store)
-    assert (status, "is no time: write it as 2026-11-01T12:00Z" in err) == (2, True)
+    assert (status, "is not a time: write it as 2026-11-01T12:00Z" in err) == (2, True)
 
 
 def test_a_run_that_cannot_be_read_is_named_and_the_others_listed(tagger, finished_run, tmp_path):
@@ -209,30 +250,46 @@ def test_a_run_that_cannot_be_read_is_named_and_the_others_listed(tagger, finish
     (store / "runs" / ".DS_Store").write_text("?")
     status, out, err = tagger("runs", "--store", store)
     assert (status, [line.split()[0] for line in out.splitlines()[1:]]) == (0, ["finished"])
-    assert err.startswith("run broken is left out: ")
+    assert err.startswith("run broken is not listed: ")
     assert err.count("\n") == 1
+
+
+def test_a_version_whose_files_are_gone_is_listed_as_collected(tagger, two_versions):
+    two_versions.note_collected(two_versions.card(20260105060708).path, "old")
+    _, out, _ = tagger("models", "--store", two_versions.store.url)
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [
+        ["20260112060708", "live"],
+        ["20260105060708", "collected"],
+    ]
+
+
+def test_a_long_name_is_not_wrapped(tagger, tmp_path):
+    name = "manual__" + "2026-01-05T06_07_08_00_00" * 8
+    Run(Store(str(tmp_path)), name).begin(Settings(), CREATED)
+    _, out, _ = tagger("runs", "--store", tmp_path)
+    assert [line.split() for line in out.splitlines()[1:]] == [[name, "0/6"]]
 
 
 def test_a_version_that_is_not_live_says_so(tagger, two_versions):
     status, out, _ = tagger("show", "finished", "--store", two_versions.store.url)
     assert status == 0
-    assert "not live   version 20260112060708 is: " in out
+    assert "not live   version 20260112060708 is live: " in out
 
 
-def test_where_a_retry_went_on_is_told(tagger, finished_run, tmp_path):
+def test_show_says_from_which_step_a_retry_resumed(tagger, finished_run, tmp_path):
     store = tmp_path / "store"
     shutil.copytree(finished_run.store.url, store)
     run = Run(Store(str(store)), "finished")
     manifest = run.manifest("train")
-    run.adopt(replace(manifest, summary=manifest.summary | {"resumed_from_step": 20}))
+    run.adopt(manifest.model_copy(update={"summary": manifest.summary | {"resumed_from_step": 20}}))
     _, out, _ = tagger("show", "finished", "--store", store)
-    assert [line.split()[0] for line in out.splitlines() if line.endswith("went on from step 20")] == ["train"]
+    assert [line.split()[0] for line in out.splitlines() if line.endswith("resumed from step 20")] == ["train"]
 
 
-def test_verify_names_what_is_not_as_it_was(tagger, two_versions):
+def test_verify_names_changed_files(tagger, two_versions):
     store = two_versions.store.url
     status, out, _ = tagger("verify", "--store", store)
-    assert (status, out.endswith("files and documents are as they were written\n")) == (0, True)
+    assert (status, out.endswith("files and documents are unchanged since they were written\n")) == (0, True)
     (path,) = Path(store).glob("runs/*/train/*/model/checkpoint")
     path.write_text("?")
     status, out, err = tagger("verify", "finished", "--store", store)
@@ -245,7 +302,9 @@ def test_gc_lists_and_then_removes(tagger, two_versions, monkeypatch):
     monkeypatch.setenv("TAGGER_KEEP_VERSIONS", "0")
     store = two_versions.store.url
     _, listed, _ = tagger("gc", "--dry-run", "--store", store)
-    assert listed.startswith("would remove models/stackoverflow_tagger/20260105060708 (a version that is not live")
+    assert listed.startswith(
+        "would remove models/stackoverflow_tagger/20260105060708 (a version that is old, and neither live"
+    )
     assert Path(store, "models/stackoverflow_tagger/20260105060708").exists()
     _, removed, _ = tagger("gc", "--store", store)
     assert removed == listed.replace("would remove", "removed")
@@ -254,7 +313,7 @@ def test_gc_lists_and_then_removes(tagger, two_versions, monkeypatch):
     assert tagger("gc", "--store", store)[1].startswith("0 folders, 0 bytes")
 
 
-def test_a_file_is_tagged_as_its_texts_are(tagger, finished_run, tmp_path):
+def test_predict_gives_a_file_the_same_tags_as_its_texts(tagger, finished_run, tmp_path):
     texts = [
         "how to center a div",
         "",
@@ -266,7 +325,7 @@ def test_a_file_is_tagged_as_its_texts_are(tagger, finished_run, tmp_path):
     status, out, err = tagger("predict", "--store", finished_run.store.url, *options)
     assert (status, out) == (0, "")
     assert "1,202 posts tagged" in err
-    assert "1 rows set aside" in err
+    assert "1 rows rejected" in err
     tagged = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert [row["row"] for row in tagged[:3]] == [1, 3, 4]
     _, out, _ = tagger("predict", "--store", finished_run.store.url, texts[0], texts[2])
@@ -274,6 +333,21 @@ def test_a_file_is_tagged_as_its_texts_are(tagger, finished_run, tmp_path):
         answer = json.loads(line)
         assert (answer["post"], answer["tag"]) == (row["post"], row["tag"])
         assert answer["probability"] == pytest.approx(row["probability"], abs=1e-5)
+
+
+def test_a_damaged_live_model_does_not_answer(tagger, two_versions):
+    store, live = two_versions.store.url, two_versions.live()
+    weights = Path(store, "models", "stackoverflow_tagger", str(live), "variables", "variables.index")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    status, out, err = tagger("predict", "--store", store, "a python dict")
+    assert (status, out) == (1, "")
+    assert (
+        f"version {live} is damaged where it is served: {weights} has other bytes than were written; `tagger pro" in err
+    )
+    tagger("promote", live, "--store", store, "--reason", "it was damaged")
+    status, out, _ = tagger("predict", "--store", store, "a python dict")
+    assert (status, len(out.splitlines())) == (0, 1)
 
 
 def test_a_file_that_cannot_be_tagged_leaves_no_output(tagger, finished_run, tmp_path):
@@ -289,7 +363,98 @@ def test_the_installed_command_answers():
     done = subprocess.run(
         [Path(sys.executable).with_name("tagger"), "--help"], capture_output=True, text=True, check=True
     )
-    assert all(command in done.stdout for command in ("run", "show", "runs", "models", "predict"))
+    listed = re.findall(r"^│ (\w+) ", done.stdout.partition("Commands")[2], re.MULTILINE)
+    assert listed == ["run", "show", "runs", "settings", "predict", "models", "promote", "rollback", "verify", "gc"]
+
+
+def test_without_a_command_the_help_is_printed_and_nothing_else(tagger):
+    status, out, err = tagger()
+    assert (status, err) == (2, "")
+    assert "Usage: tagger" in out
+
+
+@pytest.mark.parametrize("given", ["manual__2026-01-05T06:07:08+00:00", "manual__2026-01-05T06_07_08_00_00"])
+def test_a_run_is_named_as_airflow_does_or_as_the_store_does(tagger, source, tmp_path, given):
+    store, stored = Store(str(tmp_path / "store")), "manual__2026-01-05T06_07_08_00_00"
+    run = Run(store, stored)
+    run.begin(Settings.of({"source": str(source)}), CREATED, "manual__2026-01-05T06:07:08+00:00")
+    run_stage("ingest", run)
+    status, out, _ = tagger("show", given, "--store", store.url)
+    assert (status, out.splitlines()[0].startswith(f"run {stored}: not evaluated yet")) == (0, True)
+    assert tagger("verify", given, "--store", store.url)[0] == 0
+    again = ("run", "--run", given, "--from", "ingest", "--until", "ingest", "--source", source, "--store", store.url)
+    status, _, err = tagger(*again)
+    assert (status, err.splitlines()[0]) == (0, f"run {stored}")
+    options = ("--from", "fit_vocabulary", "--until", "fit_vocabulary", "--store", store.url)
+    assert tagger("run", "--run", given, *options)[0] == 0
+    assert list(run.manifests()) == ["ingest", "fit_vocabulary"]
+
+
+def test_an_id_that_differs_only_in_replaced_characters_is_another_run(tagger, tmp_path):
+    run = Run(Store(str(tmp_path / "store")), "a_b")
+    run.begin(Settings(), CREATED, "a:b")
+    assert tagger("show", "a:b", "--store", run.store.url)[0] == 0
+    status, _, err = tagger("show", "a+b", "--store", run.store.url)
+    assert (status, "holds no run 'a+b'" in err) == (2, True)
+
+
+def test_a_warning_is_printed_once(tagger, source, tmp_path, caplog):
+    options = ("--source", source, "--store", tmp_path / "store", *QUICK, "--set", "min_accuracy=0")
+    assert tagger("run", "--run", "a", *options, "--set", "epochs=60")[0] == 0
+    told = [message for message in caplog.messages if "no model was live to compare with" in message]
+    assert told == ["warning: no model was live to compare with: this is the first"]
+    _, out, _ = tagger("show", "a", "--store", tmp_path / "store")
+    assert out.splitlines()[0].startswith("run a: passed with 1 warning, accuracy ")
+    assert "warning: no model was live to compare with: this is the first" in out.splitlines()
+    _, out, _ = tagger("models", "--store", tmp_path / "store")
+    assert "warnings" in out.splitlines()[0]
+
+
+def test_settings_are_listed_with_their_values_and_where_these_come_from(tagger, monkeypatch):
+    monkeypatch.setenv("TAGGER_EPOCHS", "7")
+    status, out, _ = tagger("settings", "--json")
+    listed = {setting.pop("name"): setting for setting in json.loads(out)}
+    assert (status, list(listed)) == (0, [*Settings.model_fields, *Deployment.model_fields])
+    assert listed["epochs"] == {
+        "section": "Training",
+        "accepts": "whole number, 1 to 1,000",
+        "default": 2,
+        "value": 7,
+        "from": "TAGGER_EPOCHS",
+        "meaning": Settings.model_fields["epochs"].description,
+    }
+    assert {
+        name: listed[name]["accepts"] for name in ("dropout", "min_accuracy", "split", "reuse", "force_reason")
+    } == {
+        "dropout": "number, at least 0 and below 1",
+        "min_accuracy": "number, 0 to 1, or none",
+        "split": "sequential or hash",
+        "reuse": "true or false",
+        "force_reason": "text, or none",
+    }
+    assert {setting["from"] for name, setting in listed.items() if name != "epochs"} == {"default"}
+    status, out, _ = tagger("settings")
+    assert "  epochs = 7  (whole number, 1 to 1,000; from TAGGER_EPOCHS; default 2)" in out.splitlines()
+    assert "  reuse = true  (true or false; the default)" in out.splitlines()
+    assert max(map(len, out.splitlines())) <= 130
+    assert not [line for line in out.splitlines() if line != line.rstrip()]
+
+
+def test_every_listed_value_can_be_set(tagger):
+    for setting in json.loads(tagger("settings", "--json")[1]):
+        value = setting["value"]
+        read({}, **{setting["name"]: value if isinstance(value, str) else json.dumps(value)})
+
+
+def test_a_bar_without_a_known_total_counts(monkeypatch):
+    bars = sys.modules["pipeline.cli.app"]  # the package has an object of that name
+    drawn = io.StringIO()
+    monkeypatch.setattr(bars, "err", Console(file=drawn, force_terminal=True, width=80))
+    for total, seen in ((None, "7"), (9, "7/9")):
+        with bars._bars("verify", "files", total) as advance:
+            advance(7)
+        assert f" {seen} files" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn.getvalue())
+    assert "?" not in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn.getvalue())
 
 
 def test_a_run_that_changes_nothing_says_so(tagger, finished_run, tmp_path):
@@ -300,8 +465,8 @@ def test_a_run_that_changes_nothing_says_so(tagger, finished_run, tmp_path):
     status, out, err = tagger("run", *options, *(part for pair in changed for part in ("--set", pair)))
     version = finished_run.existing().version
     assert status == 0
-    assert out.startswith(f"unchanged  since run finished: version {version}, accuracy ")
-    assert err.count("as in run finished") == 6
+    assert out.startswith(f"unchanged  version {version}, which run finished published, accuracy ")
+    assert err.count("cached, from run finished") == 6
     _, out, _ = tagger("show", "again", "--store", tmp_path / "store")
-    assert f", version {version}, which run finished published" in out.splitlines()[0]
-    assert out.count("as in run finished") == 6
+    assert f"unchanged  version {version}, which run finished published, accuracy " in out
+    assert f"cached     from run finished: {', '.join(STAGES)}" in out.splitlines()

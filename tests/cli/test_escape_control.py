@@ -1,4 +1,4 @@
-"""What posts, tags, columns and reasons hold is data wherever it is shown: no escape, markup or template acts."""
+"""Posts, tags, columns and reasons are shown as text everywhere: no control character, markup or template acts."""
 
 import csv
 import json
@@ -24,14 +24,10 @@ NASTY = (
     "<script>alert(1)</script> \x1b[31m \x1b]0;title\x07 \x9b31m \x7f \u202e "
     "${HOME} {{ 7*7 }} [red] :warning: %s %(a)s {0}"
 )
-"""Without a line break, which a tag may not hold."""
+"""It has no line break, because tags with one are rejected."""
 
 VISIBLE = ("<script>alert(1)</script>", "${HOME}", "{{ 7*7 }}", "[red]", ":warning:", "%s %(a)s {0}")
-"""What must be seen as it was written: had it acted, it were gone or another text."""
-
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning"
-)  # the confusion matrix lacks glyphs and room for these tags
+"""The parts of NASTY that must be shown unchanged."""
 
 Tagger = Callable[..., tuple[int, str, str]]
 
@@ -42,8 +38,8 @@ def nasty_tag(tag: str) -> str:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """All six stages, on posts and tags that hold NASTY."""
-    folder = tmp_path_factory.mktemp("inert")
+    """A run of all six stages on posts and tags that contain NASTY."""
+    folder = tmp_path_factory.mktemp("escape_control")
     source = folder / "posts.csv"
     with source.open("w", newline="") as file:
         rows = [(f"{post} {NASTY}\nsecond\r\nlines\x1b[2J", nasty_tag(tag)) for post, tag in TINY]
@@ -68,11 +64,11 @@ def tagger(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], r
 
 
 def acting(text: str) -> list[str]:
-    """The characters of the text that are no text."""
+    """The control and other unprintable characters of the text."""
     return [character for character in text if not character.isprintable() and character != "\n"]
 
 
-def assert_inert(text: str, *seen: str) -> None:
+def assert_escaped(text: str, *seen: str) -> None:
     assert acting(text) == []
     folded = re.sub(r"\s+", "", text)  # a table breaks long cells
     for part in seen:
@@ -83,11 +79,11 @@ def test_the_check_of_these_tests_can_fail():
     assert acting(NASTY) == ["\x1b", "\x1b", "\x07", "\x9b", "\x7f", "\u202e"]
 
 
-def test_predict_escapes_what_cannot_be_seen_and_nothing_is_lost(tagger):
+def test_predict_escapes_control_characters_and_loses_nothing(tagger):
     post = f"how to open a file in python {NASTY}\nand more"
     status, out, _ = tagger("predict", post)
     assert status == 0
-    assert_inert(out, *VISIBLE)
+    assert_escaped(out, *VISIBLE)
     answer = json.loads(out)
     assert (answer["post"], answer["tag"]) == (post, nasty_tag("python"))
 
@@ -96,7 +92,7 @@ def test_predict_escapes_what_cannot_be_seen_and_nothing_is_lost(tagger):
 def test_predict_writes_any_character_as_json_allows_it(tagger, post):
     status, out, _ = tagger("predict", post)
     assert status == 0
-    assert_inert(out)
+    assert_escaped(out)
     assert json.loads(out)["post"].encode("utf-16", "surrogatepass") == post.encode("utf-16", "surrogatepass")
 
 
@@ -113,22 +109,22 @@ def test_predict_writes_any_character_as_json_allows_it(tagger, post):
         (["models", "--log", "--json"], ()),
     ],
 )
-def test_looking_at_runs_and_models(tagger, arguments, seen):
+def test_show_runs_and_models_are_escaped(tagger, arguments, seen):
     status, out, err = tagger(*arguments)
     assert status == 0
-    assert_inert(out, *seen)
-    assert_inert(err)
+    assert_escaped(out, *seen)
+    assert_escaped(err)
 
 
-def test_a_reason_given_by_hand_is_shown_as_it_was_given(tagger, run):
+def test_a_promotions_reason_is_escaped(tagger, run):
     version = Registry(run.store).live()
     assert tagger("promote", str(version), "--reason", f"{NASTY}\nforged line")[0] == 0
     status, out, _ = tagger("models", "--log")
     assert status == 0
-    assert_inert(out, *VISIBLE, r"\x1b[31m", r"\x1b]0;title\x07", r"\nforged")
+    assert_escaped(out, *VISIBLE, r"\x1b[31m", r"\x1b]0;title\x07", r"\nforged")
 
 
-def test_what_a_reason_for_refusal_quotes_is_shown_by_show(tagger, run, monkeypatch):
+def test_show_escapes_reasons_and_warnings(tagger, run, monkeypatch):
     manifests = Run.manifests
 
     def refused(self: Run) -> dict:
@@ -138,9 +134,9 @@ def test_what_a_reason_for_refusal_quotes_is_shown_by_show(tagger, run, monkeypa
 
     monkeypatch.setattr(Run, "manifests", refused)
     _, out, _ = tagger("show", "a")
-    lines = [line for line in out.splitlines() if line.startswith(("because", "with reservations:"))]
+    lines = [line for line in out.splitlines() if line.startswith(("because", "warning:"))]
     assert len([line for line in lines if line.endswith(r"\nforged line")]) == 2
-    assert_inert(out, *VISIBLE, r"\x1b[31m", r"\nforged")
+    assert_escaped(out, *VISIBLE, r"\x1b[31m", r"\nforged")
 
 
 def test_evaluation_json_holds_the_tags_as_data(run):
@@ -162,16 +158,18 @@ def refused_sources(tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", ["column", "one tag", "quote"])
-def test_a_refusal_is_one_inert_line_wherever_it_is_told(name, refused_sources, tmp_path, tagger):
-    """By the stage itself, whose sentence Airflow logs, and by the command line."""
+def test_an_error_is_one_escaped_line(name, refused_sources, tmp_path, tagger):
+    """Both as the stage raises it, which Airflow logs, and on the command line."""
     run = Run(Store(str(tmp_path / "store")), "b")
     run.begin(Settings(source=str(refused_sources[name])), CREATED)
     with pytest.raises(BadInput) as caught:
         run_stage("ingest", run)
     assert str(caught.value).isprintable()
-    status, _, err = tagger("run", "--run", f"inert-{name.replace(' ', '-')}", "--source", str(refused_sources[name]))
+    status, _, err = tagger(
+        "run", "--run", f"escape_control-{name.replace(' ', '-')}", "--source", str(refused_sources[name])
+    )
     assert status == 2
-    assert_inert(err)
+    assert_escaped(err)
     assert f"tagger: {caught.value}" in err.splitlines()
 
 
@@ -191,14 +189,14 @@ def test_a_refusal_is_one_inert_line_wherever_it_is_told(name, refused_sources, 
         ["models", "--debug", "--at", NASTY],
     ],
 )
-def test_what_is_typed_wrong_is_told_inertly(tagger, arguments):
+def test_usage_errors_are_escaped(tagger, arguments):
     status, out, err = tagger(*arguments)
     assert status == 2
-    assert_inert(out + err)
+    assert_escaped(out + err)
     assert err.splitlines()[-1].startswith("tagger: ")
 
 
-def test_whatever_an_error_quotes_its_sentence_is_one_line(tagger, monkeypatch):
+def test_an_error_that_quotes_control_characters_is_one_line(tagger, monkeypatch):
     def fail(*_: object) -> None:
         raise TaggerError(f"{NASTY}\nforged")
 
@@ -206,10 +204,10 @@ def test_whatever_an_error_quotes_its_sentence_is_one_line(tagger, monkeypatch):
     status, _, err = tagger("models")
     assert status == 1
     assert err.count("\n") == 1
-    assert_inert(err, *VISIBLE, r"\x1b[31m", r"\nforged")
+    assert_escaped(err, *VISIBLE, r"\x1b[31m", r"\nforged")
 
 
-def test_log_lines_of_the_command_line():
+def test_log_lines_are_escaped():
     code = (
         "import sys, logging\n"
         "from pipeline.cli.app import _shared\n"
@@ -217,4 +215,4 @@ def test_log_lines_of_the_command_line():
         "logging.getLogger('x').warning('%s', sys.argv[1])\n"
     )
     done = subprocess.run([sys.executable, "-c", code, NASTY], capture_output=True, text=True, check=True)
-    assert_inert(done.stderr, *VISIBLE, r"\x1b[31m")
+    assert_escaped(done.stderr, *VISIBLE, r"\x1b[31m")

@@ -3,7 +3,6 @@
 import json
 import os
 import pwd
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.compose import FOLDER, secrets_of
+from tests.conftest import programs
 from tests.dags.conftest import DAG_ID, free_ports
 
 WORKERS = ("worker-1", "worker-2")
@@ -22,26 +22,11 @@ PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 ONCE = ("bucket", "migrate")
 MODELS = "models"
 
-PACKAGES = {"initdb": "postgresql", "postgres": "postgresql", "psql": "postgresql", "redis-server": "redis-server"}
-"""The programs that the databases are made of, and Debian's packages that hold them."""
-
 ALONE = ["--skip-serve-logs"]
 """Airflow serves logs on all interfaces; here nobody asks for them."""
 
 HOMES = {"AIRFLOW__CORE__HOSTNAME_CALLABLE": "os.getcwd"}
 """Two workers on one machine have one host name; the folders they work in tell them apart."""
-
-
-@pytest.fixture(scope="module")
-def programs() -> dict[str, str]:
-    """Where the database programs are, also those that Debian keeps off the path."""
-    debian = {path.name: str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/*"))}
-    found = {name: debian.get(name) or shutil.which(name) for name in PACKAGES}
-    missing = [name for name in found if not found[name]]
-    if missing:
-        packages = " ".join(sorted({PACKAGES[name] for name in missing}))
-        pytest.skip(f"needs the programs {', '.join(missing)}: `apt-get install {packages}`")
-    return {name: path for name, path in found.items() if path}
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +40,19 @@ def places(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Clus
 
 
 @pytest.fixture(scope="module")
-def databases(places: Cluster, programs: dict[str, str]) -> Iterator[Cluster]:
+def databases(places: Cluster) -> Iterator[Cluster]:
     """PostgreSQL and Redis that nothing else uses; a newcomer's own are left alone."""
+    found = programs("initdb", "postgres", "psql", "redis-server")
     with tempfile.TemporaryDirectory(prefix="tagger-postgres-") as folder:  # pytest's own only its user may enter
         try:
-            start_postgres(places, programs, Path(folder))
-            start_redis(places, programs)
+            start_postgres(places, found, Path(folder))
+            start_redis(places, found)
             yield places
         finally:
             places.end()
 
 
-def start_postgres(cluster: Cluster, programs: dict[str, str], data: Path) -> None:
+def start_postgres(cluster: Cluster, found: dict[str, str], data: Path) -> None:
     """As the user nobody where this process is root's: PostgreSQL refuses to be root's."""
     who = {}
     if os.geteuid() == 0:
@@ -77,25 +63,25 @@ def start_postgres(cluster: Cluster, programs: dict[str, str], data: Path) -> No
     variables = cluster.environment("postgres", "postgres")
     variables |= {"PGHOST": host, "PGPORT": port, "PGPASSWORD": variables["POSTGRES_PASSWORD"]}
     make = '"$0" -D . --username=postgres --auth=scram-sha-256 --no-sync --pwfile=<(echo "$POSTGRES_PASSWORD")'
-    cluster.spawn("initdb", ["bash", "-c", make, programs["initdb"]], data, variables, **who)
+    cluster.spawn("initdb", ["bash", "-c", make, found["initdb"]], data, variables, **who)
     cluster.finish("initdb")
-    server = [programs["postgres"], "-D", ".", "-h", host, "-p", port, "-k", "", "-F"]
+    server = [found["postgres"], "-D", ".", "-h", host, "-p", port, "-k", "", "-F"]
     cluster.spawn("postgres", server, data, variables, **who)
 
     def answers() -> bool:
-        ask = [programs["psql"], "--username=postgres", "--command=SELECT 1"]
+        ask = [found["psql"], "--username=postgres", "--command=SELECT 1"]
         return subprocess.run(ask, env=variables, cwd=data, capture_output=True, check=False).returncode == 0
 
     cluster.wait("PostgreSQL answers", answers, 60)
     subprocess.run([FOLDER / "databases.sh"], env=variables, cwd=data, check=True)
 
 
-def start_redis(cluster: Cluster, programs: dict[str, str]) -> None:
+def start_redis(cluster: Cluster, found: dict[str, str]) -> None:
     host, port = cluster.addresses["redis:6379"].split(":")
     home = cluster.folder / "redis"
     home.mkdir()
     _, *options = cluster.command("redis", "redis")
-    command = [programs["redis-server"], *options, "--bind", host, "--port", port]
+    command = [found["redis-server"], *options, "--bind", host, "--port", port]
     cluster.spawn("redis", command, home, cluster.environment("redis", "redis"))
 
 
@@ -103,11 +89,11 @@ def start_redis(cluster: Cluster, programs: dict[str, str]) -> None:
 def cluster(databases: Cluster) -> Cluster:
     """Every service that is ours, ready, and the administrator logged in."""
     cluster = databases
-    for part in ONCE:
-        # Compose starts them at every `up`.
-        for name in (part, f"{part}-again"):
-            cluster.start(part, name)
-            cluster.finish(name)
+    for up in ("first", "second"):  # compose starts them at every `up`
+        for part in ONCE:
+            cluster.start(part, f"{part}-{up}")
+        for part in ONCE:
+            cluster.finish(f"{part}-{up}")
     cluster.start(MODELS)
     for part in PARTS:
         cluster.start(part, options=ALONE if part == "triggerer" else [])

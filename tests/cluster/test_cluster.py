@@ -28,7 +28,7 @@ SHARDS = int(SERVICES["worker"]["environment"]["TAGGER_SHARDS"])
 SOURCE = "s3://tagger/posts.csv" if REAL_POSTS.exists() else "sample://posts?rows=16000"
 VARIABLES = {"TAGGER_SOURCE": SOURCE, "TAGGER_SCHEDULE": "none", "TAGGER_TRAIN_FRACTION": "0.5"}
 
-LOST = "vectorize.part"
+LOST = "vectorize.shard"
 """A task of this name is at work on the worker that is killed."""
 
 TOLD = ("task_id", "map_index", "try_number", "state")
@@ -148,7 +148,7 @@ def files(run: Run, stage: str, folder: Path) -> dict[str, bytes]:
 
 
 def test_both_workers_take_part(outcome):
-    parts = [each for each in outcome.tries if each["task_id"] == "fit_vocabulary.part"]
+    parts = [each for each in outcome.tries if each["task_id"] == "fit_vocabulary.shard"]
     assert sorted(each["map_index"] for each in parts) == list(range(SHARDS))
     assert {worker(each) for each in parts} == set(WORKERS)
 
@@ -200,7 +200,7 @@ def test_nothing_is_written_but_where_it_may_be(outcome):
 def test_what_may_be_written_is_what_compose_says(tmp_path, path, may):
     alone = Cluster(tmp_path, {}, {})
     if not alone.read_only:
-        pytest.skip("the file systems of the cluster's parts are read-only only where root may mount")
+        pytest.skip("needs root, to mount file systems read-only")
     home = alone.furnish("worker", "worker")
     tried = subprocess.run(alone.contained("worker", "worker", ["touch", path]), capture_output=True, check=False)
     assert (tried.returncode == 0) == (home / path).exists() == may

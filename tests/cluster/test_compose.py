@@ -14,7 +14,7 @@ LASTING = [name for name, service in SERVICES.items() if service.get("restart") 
 NOT_YET = {"serving"}
 """Not healthy before a first model is published."""
 
-READMES = (ROOT / "README.md", FOLDER / "README.md")
+PAGES = (ROOT / "docs" / "how-to" / "several-machines.md", FOLDER / "README.md")
 
 
 def words(part):
@@ -55,9 +55,9 @@ def test_what_an_image_of_others_writes_is_in_a_place_that_may_be_written(name, 
     assert any(f"{path.replace('~', home)}/".startswith(f"{place}/") for place in writable(name))
 
 
-def ups(readme):
+def ups(page):
     """Of each `docker compose up` that is shown: its options, and the services that it names."""
-    shown = readme.read_text().replace("\\\n", " ")
+    shown = page.read_text().replace("\\\n", " ")
     for command in re.findall("^ .*docker compose --file docker/compose.yaml up ([^#\n]*)", shown, flags=re.MULTILINE):
         named = [word for word in command.split() if not word.startswith("--")]
         yield {word for word in command.split() if word.startswith("--")}, named
@@ -69,15 +69,15 @@ def started(names):
     return {*names, *started(needed)} if names else set()
 
 
-@pytest.mark.parametrize("readme", READMES, ids=["README", "docker/README"])
-def test_the_commands_shown_start_every_service(readme):
-    assert set().union(*(started(names or list(SERVICES)) for _, names in ups(readme))) == set(SERVICES)
+@pytest.mark.parametrize("page", PAGES, ids=["several-machines", "docker/README"])
+def test_the_commands_shown_start_every_service(page):
+    assert set().union(*(started(names or list(SERVICES)) for _, names in ups(page))) == set(SERVICES)
 
 
-@pytest.mark.parametrize("readme", READMES, ids=["README", "docker/README"])
-def test_no_command_shown_waits_for_what_does_not_become_healthy(readme):
+@pytest.mark.parametrize("page", PAGES, ids=["several-machines", "docker/README"])
+def test_no_command_shown_waits_for_what_does_not_become_healthy(page):
     """What ends by itself may only be waited for as something that another depends on."""
-    for options, names in ups(readme):
+    for options, names in ups(page):
         if "--wait" in options:
             assert names
             assert not started(names) & NOT_YET

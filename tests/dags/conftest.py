@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import secrets
+import select
 import shutil
 import socket
 import subprocess
@@ -12,14 +13,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import TypeVar
 
 import httpx
+import psutil
 import pytest
 
 from pipeline.store.objects import Store
+from tests.conftest import Once
 
 ROOT = Path(__file__).parents[2]
 DAG_ID = "stackoverflow_tagger"
@@ -39,6 +43,66 @@ def clean_environment() -> dict[str, str]:
     return ours | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
+class Forks:
+    """A process that has imported Airflow, whose forks run commands: see tests/dags/forking.py."""
+
+    PARSE = ("airflow.dag_processing.dagbag", "airflow.models")
+    """Modules to import for commands that read the DAG files."""
+
+    COMMANDS = (
+        *PARSE,
+        "airflow.__main__",
+        "airflow.cli.commands.dag_command",
+        "airflow.cli.commands.task_command",
+        "airflow.sdk.execution_time.supervisor",
+        "airflow.sdk.execution_time.task_runner",
+    )
+    """Modules to import for `airflow tasks test` and `airflow dags test`."""
+
+    def __init__(self, environment: dict[str, str], folder: Path, modules: tuple[str, ...]) -> None:
+        self.folder, self._environment, self._count = folder, environment, 0
+        self._process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("forking.py"), *modules],
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def __call__(
+        self, command: tuple[str, ...], variables: dict[str, str], folder: Path, *, apart: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; where not `apart`, output and errors are both in `stdout`."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._count += 1
+        output, errors = (self.folder / f"{self._count}.{name}" for name in ("output", "errors" if apart else "output"))
+        job = {
+            "command": command,
+            "environment": self._environment | variables,
+            "folder": str(folder),
+            "output": str(output),
+            "errors": str(errors),
+        }
+        self._process.stdin.write(json.dumps(job).encode() + b"\n")
+        self._process.stdin.flush()
+        answered, _, _ = select.select([self._process.stdout], [], [], LIMIT)
+        assert answered, f"{command} has not ended in {LIMIT} s\n{tail(output)}"
+        status = int(self._process.stdout.readline())
+        said = [path.read_text() for path in dict.fromkeys((output, errors))]
+        for path in {output, errors}:
+            path.unlink()
+        return subprocess.CompletedProcess(command, status, *said)
+
+    def end(self) -> None:
+        end_session(self._process)
+
+
+LIMIT = 200 * PATIENCE
+"""Seconds that a command may take."""
+
+
 @dataclass(frozen=True)
 class Airflow:
     """A home folder, and the environment in which `airflow` uses nothing else."""
@@ -50,8 +114,17 @@ class Airflow:
     def store(self) -> Store:
         return Store(self.environment["TAGGER_STORE"])
 
+    @cached_property
+    def forks(self) -> Forks:
+        """Made at the first command: its imports take as long as three commands."""
+        return Forks(self.environment, self.home, Forks.COMMANDS)
+
     def __call__(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run `airflow` to its end; output and errors both in `stdout`."""
+        return self.forks(arguments, variables, self.home, apart=False)
+
+    def in_a_new_process(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """The same, also with variables that Airflow reads when it is imported."""
         return subprocess.run(
             ["airflow", *arguments],
             env=self.environment | variables,
@@ -59,13 +132,29 @@ class Airflow:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=200 * PATIENCE,
+            timeout=LIMIT,
             check=False,
         )
 
+    def end(self) -> None:
+        """End the process of the forks, if there is one."""
+        if "forks" in vars(self):
+            self.forks.end()
 
-def airflow_in(home: Path, **variables: str) -> Airflow:
-    """A home as this checkout's: its airflow.cfg, its dags, and a database of the present schema."""
+
+@cache
+def database_of_make(home: Path) -> str:
+    """Where `make airflow` has the server's database, with this folder as its home."""
+    make = ["make", "--silent", "--eval", "database: ; @echo $$AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "database"]
+    own = {name: value for name, value in clean_environment().items() if not name.startswith("MAKE")}
+    done = subprocess.run(
+        [*make, f"AIRFLOW_HOME={home}"], env=own, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def airflow_in(home: Path, database: Path | None = None, /, **variables: str) -> Airflow:
+    """A home as this checkout's: its airflow.cfg, its dags, and a database: a copy of this, or a new one."""
     shutil.copy(ROOT / "airflow.cfg", home)
     (home / "dags").symlink_to(ROOT / "dags")
     own = {
@@ -73,21 +162,32 @@ def airflow_in(home: Path, **variables: str) -> Airflow:
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
         "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
         "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
-        # Scheduler, API server and tasks write to one SQLite file: the default waits five seconds for a turn.
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_of_make(home),
         "TAGGER_STORE": str(home / "store"),
         "TAGGER_SOURCE": SMALL,
     }
     airflow = Airflow(home, clean_environment() | own | variables)
-    migrated = airflow("db", "migrate")
-    assert migrated.returncode == 0, migrated.stdout
+    if database:
+        shutil.copy(database, home / "airflow.db")
+    else:
+        migrated = airflow.in_a_new_process("db", "migrate")
+        assert migrated.returncode == 0, migrated.stdout
     return airflow
 
 
 @pytest.fixture(scope="session")
-def new_airflow(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Airflow]:
-    """Makes homes, each in a folder of its own."""
-    return lambda **variables: airflow_in(tmp_path_factory.mktemp("airflow"), **variables)
+def new_airflow(tmp_path_factory: pytest.TempPathFactory, once: Once) -> Iterator[Callable[..., Airflow]]:
+    """Makes homes, each in a folder of its own, with a copy of one database of the present schema."""
+    made: list[Airflow] = []
+
+    def make(**variables: str) -> Airflow:
+        database = once("database", airflow_in) / "airflow.db"
+        made.append(airflow_in(tmp_path_factory.mktemp("airflow"), database, **variables))
+        return made[-1]
+
+    yield make
+    for airflow in made:
+        airflow.end()
 
 
 def wait_for(what: str, look: Callable[[], Found | None], *, seconds: float, otherwise: Callable[[], str]) -> Found:
@@ -208,9 +308,8 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
 def processes_of(leader: int) -> list[int]:
     """The living processes of a session; a group would not do, as Airflow gives each task a group of its own."""
     found = list[int]()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
-            if int(session) == leader and state != "Z":
-                found.append(int(stat.parent.name))
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
     return found

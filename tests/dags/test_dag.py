@@ -1,29 +1,28 @@
-"""The DAG as Airflow reads it: parsed in a fresh process, so that what the parse imports can be seen."""
+"""The DAG as Airflow reads it: each parse in a fork that has imported Airflow only, so that its imports can be seen."""
 
 import json
 import socket
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 
-from pipeline.settings import Settings
+from pipeline.settings import Deployment, Settings, trigger_form
 from pipeline.stages.plan import STAGES
-from tests.dags.conftest import DAG_ID, GC_ID, ROOT, clean_environment
+from tests.dags.conftest import DAG_ID, GC_ID, ROOT, Forks, clean_environment
 
 READ = """
-import json, sys
+import json, os, sys
 from airflow.dag_processing.dagbag import DagBag
 
 sys.path.append(sys.argv[1])  # as Airflow's own processes do
 bag = DagBag(sys.argv[1])
 report = {"errors": list(bag.import_errors.values()), "dags": sorted(bag.dags), "imported": list(sys.modules)}
+report["home"] = os.environ["AIRFLOW_HOME"]
 for dag in (dag for name, dag in bag.dags.items() if name == "stackoverflow_tagger"):
     report |= {name: getattr(dag, name) for name in ("schedule", "catchup", "max_active_runs", "doc_md", "description")}
-    report["tags"] = sorted(dag.tags)
     report["params"] = {
         name: {"default": param.value, "description": param.description, **param.schema}
         for name, param in dag.params.items()
@@ -54,25 +53,26 @@ sys.path.append(str(Path(sys.argv[1]).parent))  # as Airflow's own processes do
 spec = spec_from_file_location("dag", sys.argv[1])
 dag = module_from_spec(spec)
 spec.loader.exec_module(dag)
-params = {name: param["default"] for name, param in dag.settings.params().items()} | json.loads(sys.argv[2])
+form = dag.trigger_form(dag.settings, dag.deployment)
+params = {name: param["default"] for name, param in form.items()} | json.loads(sys.argv[2])
 logging.basicConfig(format="%(message)s", force=True)
-print(dag.work(STAGES["ingest"], params, SimpleNamespace(run_id="by_hand", run_after=datetime.now(UTC)))["posts"])
+print(dag.do_stage(STAGES["ingest"], params, SimpleNamespace(run_id="by_hand", run_after=datetime.now(UTC)))["posts"])
 """
 
 
 @pytest.fixture(scope="module")
-def read(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
     home = tmp_path_factory.mktemp("parse")
+    made = Forks(clean_environment() | {"AIRFLOW_HOME": str(home)}, home, Forks.PARSE)
+    yield made
+    made.end()
 
+
+@pytest.fixture(scope="module")
+def read(forks: Forks) -> Callable[..., dict[str, Any]]:
     def report(**variables: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [sys.executable, "-c", READ, str(ROOT / "dags")],
-            env=clean_environment() | {"AIRFLOW_HOME": str(home), "TAGGER_STORE": str(home / "store")} | variables,
-            cwd=home,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = ("-c", READ, str(ROOT / "dags"))
+        done = forks(command, {"TAGGER_STORE": str(forks.folder / "store")} | variables, forks.folder)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
@@ -94,21 +94,20 @@ def test_the_tasks_are_the_stages_in_a_chain(dag):
     assert {name: task["downstream"] for name, task in dag["tasks"].items()} == chain
 
 
-def test_the_trigger_form_is_made_of_the_settings(dag):
-    assert dag["params"] == Settings.of({}).params()
-    assert list(dag["params"]) == list(Settings.per_run())
+def test_the_trigger_form_is_made_of_the_settings(dag, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_HOME", dag["home"])  # the form names the folder that files may be in
+    assert dag["params"] == trigger_form(Settings(), Deployment())
+    assert list(dag["params"]) == list(Settings.model_fields)
 
 
 def test_a_variable_changes_the_form_s_default(read):
     assert read(TAGGER_EPOCHS="7")["params"]["epochs"]["default"] == 7
 
 
-@pytest.mark.parametrize(
-    ("variable", "schedule"),
-    [({}, "@weekly"), ({"TAGGER_SCHEDULE": "30 4 * * 1"}, "30 4 * * 1"), ({"TAGGER_SCHEDULE": "none"}, None)],
-)
-def test_the_schedule_is_a_setting_of_the_installation(read, variable, schedule):
-    assert read(**variable)["schedule"] == schedule
+def test_the_schedule_is_a_setting_of_the_installation(dag, read):
+    assert dag["schedule"] == "@weekly"
+    assert read(TAGGER_SCHEDULE="30 4 * * 1")["schedule"] == "30 4 * * 1"
+    assert read(TAGGER_SCHEDULE="none")["schedule"] is None
 
 
 def test_runs_are_neither_caught_up_nor_side_by_side(dag):
@@ -120,10 +119,6 @@ def test_everything_is_explained(dag):
     for what in ("To start a run", "When a task is red", "tagger show RUN", "tagger models", "tagger predict"):
         assert what in dag["doc_md"]
     assert {name: task["doc"] for name, task in dag["tasks"].items()} == {s.name: s.does for s in STAGES.values()}
-
-
-def test_it_is_found_by_its_tags(dag):
-    assert dag["tags"] == ["retraining", "stackoverflow", "tensorflow"]
 
 
 def test_only_export_announces_a_model(dag):
@@ -154,20 +149,14 @@ def test_a_bad_variable_is_an_import_error_that_names_the_setting(read, variable
 
 
 @pytest.fixture
-def ingest(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def ingest(forks: Forks, tmp_path) -> Callable[..., CompletedProcess[str]]:
     """The first task's work on what was sent with the trigger form."""
 
-    def work(variables: dict[str, str] | None = None, **sent: str) -> subprocess.CompletedProcess[str]:
+    def work(variables: dict[str, str] | None = None, **sent: str) -> CompletedProcess[str]:
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / "posts.csv").write_text("post,tags\nhow,c#\nwhy,java\n")
-        return subprocess.run(
-            [sys.executable, "-c", WORK, str(ROOT / "dags" / f"{DAG_ID}.py"), json.dumps(sent)],
-            env=clean_environment() | {"AIRFLOW_HOME": str(tmp_path)} | (variables or {}),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = ("-c", WORK, str(ROOT / "dags" / f"{DAG_ID}.py"), json.dumps(sent))
+        return forks(command, {"AIRFLOW_HOME": str(tmp_path)} | (variables or {}), tmp_path)
 
     return work
 
@@ -182,7 +171,7 @@ def test_a_forbidden_source_is_refused_in_one_sentence_and_not_touched(ingest, t
             server.accept()
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        f"the source {url} is none that Airflow's runs may read; put the file in {tmp_path / 'data'}, or ask the "
+        f"the source {url} is not one that Airflow's runs may read: put the file in {tmp_path / 'data'}, or ask the "
         "operator to add it to TAGGER_ALLOWED_SOURCES"
     )
     assert "Traceback" not in done.stderr
@@ -201,9 +190,9 @@ def test_a_file_in_the_data_folder_is_read(ingest, tmp_path):
         (
             "ours",
             "./store",
-            "TAGGER_STORE_CONNECTION=ours is of type aws and the store is ./store: only one of type aws",
+            "TAGGER_STORE_CONNECTION=ours has type aws and the store is ./store: only type aws",
         ),
-        ("web", "s3://stores", "TAGGER_STORE_CONNECTION=web is of type http and the store is s3://stores: only one of"),
+        ("web", "s3://stores", "TAGGER_STORE_CONNECTION=web has type http and the store is s3://stores: only type aws"),
     ],
 )
 def test_a_connection_that_cannot_open_the_store_is_refused_in_one_sentence(ingest, name, store, sentence):
@@ -217,10 +206,16 @@ def test_a_connection_that_cannot_open_the_store_is_refused_in_one_sentence(inge
 def test_with_shards_two_stages_are_groups_of_mapped_tasks(read: Callable[..., dict[str, Any]]) -> None:
     tasks = read(TAGGER_SHARDS="3")["tasks"]
     parts, gathers = (
-        [f"{stage.name}.{task}" for stage in STAGES.values() if stage.parts] for task in ("part", "gather")
+        [f"{stage.name}.{task}" for stage in STAGES.values() if stage.sharded_by] for task in ("shard", "gather")
     )
     assert {stage.split(".")[0] for stage in tasks} == set(STAGES)
     assert {name: about["mapped"] for name, about in tasks.items() if about["mapped"]} == dict.fromkeys(parts, 3)
     order = ["ingest", parts[0], gathers[0], parts[1], gathers[1], "train", "evaluate", "export"]
     assert list(tasks) == order
     assert [(a, tasks[a]["downstream"]) for a in order] == [(a, [b]) for a, b in pairwise(order)] + [("export", [])]
+
+
+def test_the_dags_are_read_also_where_their_folder_is_not_on_the_path(new_airflow):
+    """As `airflow dags list-import-errors -l` reads them."""
+    listed = new_airflow().in_a_new_process("dags", "list-import-errors", "-l")
+    assert (listed.returncode, "No data found" in listed.stdout) == (0, True), listed.stdout

@@ -94,6 +94,8 @@ def refusing() -> Iterator[tuple[str, set[str]]]:
     shown = set[str]()
 
     class Refuses(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # which answers a client that asks before it sends a body
+
         def do_GET(self) -> None:
             [key] = re.findall("Credential=([^/]+)/", self.headers["Authorization"])
             shown.add(key)
@@ -140,7 +142,7 @@ def test_a_refusal_by_the_store_shows_no_secret(airflow, refusing):
     url, shown = refusing
     done = airflow("tasks", "test", DAG_ID, "ingest", "2026-01-05", AIRFLOW_CONN_OURS=connection(url, OF_STORE))
     assert "store: s3://stores/secrets/" in done.stdout, done.stdout
-    assert "give this user leave to read and write it" in done.stdout
+    assert "give this user permission to read and write it" in done.stdout
     assert shown == {OF_STORE.key}, "the connection's key is the one used"
     assert found(left_by(airflow, done), *HIDDEN) == []
 
@@ -149,7 +151,7 @@ def test_a_store_that_is_gone_shows_no_secret_in_the_most_detailed_log(airflow):
     """There the clients' libraries show the key, as each request does."""
     gone = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_ports(1)[0]}", "TAGGER_STORE_CONNECTION": "none"}
     detailed = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG"}
-    done = airflow("tasks", "test", DAG_ID, "ingest", "2026-01-05", **gone, **detailed)
+    done = airflow.in_a_new_process("tasks", "test", DAG_ID, "ingest", "2026-01-05", **gone, **detailed)
     assert "store: s3://stores/secrets/" in done.stdout, done.stdout
     assert "trying again can help" in done.stdout
     assert found(left_by(airflow, done), OF_SOURCE.key) == ["output 0"], "the log is not as detailed as it should be"

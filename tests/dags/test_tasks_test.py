@@ -72,14 +72,14 @@ def test_retention_is_refused_in_one_sentence_too(called, airflow):
     assert "Traceback" not in done.stdout
 
 
-def test_parts_are_tried_one_by_one_too(airflow):
+def test_shards_are_tried_one_by_one_too(airflow):
     sharded = {"TAGGER_SHARDS": "2", "TAGGER_REUSE": "false"}
     date = "2026-03-02"
     run = Run(airflow.store, "test__2026-03-02T00_00_00_00_00")
     for arguments in (
         ("ingest", date),
-        ("fit_vocabulary.part", date, "--map-index", "1"),
-        ("fit_vocabulary.part", date, "--map-index", "0"),
+        ("fit_vocabulary.shard", date, "--map-index", "1"),
+        ("fit_vocabulary.shard", date, "--map-index", "0"),
         ("fit_vocabulary.gather", date),
     ):
         done = task_test(airflow, *arguments, **sharded)

@@ -3,36 +3,53 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data import posts
-from pipeline.settings import Settings
 from tests.conftest import TINY, files_of, write_posts
 
 
-def split(folder, **values):
-    settings = Settings.of(values)
+def rows_by_side(folder):
     return {
-        side: [row for batch in posts.split(folder, side, settings) for row in batch.column("row").to_pylist()]
+        side: [row for batch in posts.batches(folder, posts.of_side(side)) for row in batch.column("row").to_pylist()]
         for side in posts.SIDES
     }
 
 
-def test_the_sequential_split_is_the_articles(tiny_posts):
-    assert split(tiny_posts, train_fraction=0.7) == {"train": [1, 2, 3, 4, 5], "test": [6, 7, 8]}
+def write_unsplit(folder, rows):
+    numbered = [{"post": text, "tag": tag, "row": row} for row, (text, tag) in enumerate(rows, 1)]
+    with posts.Writer(folder, "posts") as writer:
+        for row in numbered:
+            writer.write(pa.RecordBatch.from_pylist([row], schema=posts.POSTS))
+    return folder
 
 
-def test_the_hash_split_puts_every_post_on_one_side_by_its_content_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(posts, "ROWS_PER_BATCH", 100)
-    rows = [(f"post {n}", "a") for n in range(1000)]
-    before = split(write_posts(tmp_path / "before", rows), split="hash")
-    assert sorted(before["train"] + before["test"]) == list(range(1, 1001))
-    assert 740 < len(before["train"]) < 860
+@pytest.mark.parametrize("rows_per_file", [1, 3, 100])
+@pytest.mark.parametrize("first_test", range(9))
+def test_posts_are_split_at_the_first_test_post(tmp_path, monkeypatch, rows_per_file, first_test):
+    monkeypatch.setattr(posts, "ROWS_PER_FILE", rows_per_file)
+    monkeypatch.setattr(posts, "ROWS_PER_GROUP", 2)
+    posts.divide(write_unsplit(tmp_path, TINY), first_test)
+    assert rows_by_side(tmp_path) == {"train": [*range(1, first_test + 1)], "test": [*range(first_test + 1, 9)]}
+    assert posts.shards(tmp_path, "posts") == []
 
-    after = split(write_posts(tmp_path / "after", [("new", "b"), *reversed(rows)]), split="hash")
-    assert {1002 - row for row in after["train"] if row > 1} == set(before["train"])
+
+def test_the_sequential_split_is_the_articles():
+    assert posts.first_test_post(8, 0.7) == 5
+    assert posts.first_test_post(40_000, 0.8) == 32_000
 
 
-def test_shards_are_cut_and_read_in_order(tmp_path, monkeypatch):
+def test_a_split_by_content_depends_on_each_posts_text_alone():
+    texts = [f"post {n}" for n in range(1000)]
+
+    def trains(texts):
+        return posts.trains(pa.RecordBatch.from_pydict({"post": texts}), 0.8)
+
+    before = trains(texts)
+    assert 740 < before.sum() < 860
+    assert trains(["new", *reversed(texts)])[1:].tolist() == before[::-1].tolist()
+
+
+def test_files_are_written_and_read_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(posts, "ROWS_PER_FILE", 3)
-    folder = write_posts(tmp_path / "ingest", TINY)
+    folder = write_unsplit(tmp_path / "ingest", TINY)
     assert [path.name for path in posts.shards(folder, "posts")] == [f"part-{n:05d}.parquet" for n in range(3)]
     assert posts.rows(folder, "posts") == 8
     assert [row for batch in posts.batches(folder, "posts", ["row"]) for row in batch[0].to_pylist()] == list(
@@ -40,7 +57,7 @@ def test_shards_are_cut_and_read_in_order(tmp_path, monkeypatch):
     )
 
 
-def test_nothing_written_still_leaves_the_schema(tmp_path):
+def test_an_empty_kind_still_has_its_schema(tmp_path):
     with posts.Writer(tmp_path, "rejected") as writer:
         writer.write(pa.RecordBatch.from_pylist([], schema=posts.REJECTED))
     assert posts.rows(tmp_path, "rejected") == 0
@@ -61,7 +78,7 @@ def written(folder, counts):
     return files_of(folder)
 
 
-def test_how_vectors_are_cut_depends_on_the_rows_alone(tmp_path, monkeypatch):
+def test_the_files_of_vectors_depend_on_the_rows_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(posts, "ROWS_PER_GROUP", 4)
     monkeypatch.setattr(posts, "ROWS_PER_FILE", 8)
     every = [written(tmp_path / str(n), counts) for n, counts in enumerate(([19], [1] * 19, [7, 0, 12]))]
@@ -69,8 +86,8 @@ def test_how_vectors_are_cut_depends_on_the_rows_alone(tmp_path, monkeypatch):
     assert every[0] == every[1] == every[2]
 
 
-def test_long_posts_do_not_wait_for_a_whole_row_group(tmp_path, monkeypatch):
-    monkeypatch.setattr(posts, "BYTES_WAITING", 1000)
+def test_long_posts_end_a_row_group_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(posts, "MAX_BUFFERED_BYTES", 1000)
     batch = pa.RecordBatch.from_pylist([{"post": "long " * 100, "tag": "a", "row": 1}], schema=posts.POSTS)
     with posts.Writer(tmp_path, "posts") as writer:
         for _ in range(9):
@@ -79,18 +96,20 @@ def test_long_posts_do_not_wait_for_a_whole_row_group(tmp_path, monkeypatch):
     assert (pq.ParquetFile(path).num_row_groups, posts.rows(tmp_path, "posts")) == (5, 9)
 
 
-@pytest.mark.parametrize("values", [{}, {"split": "hash"}])
 @pytest.mark.parametrize("count", [1, 3, 8, 11])
-def test_each_piece_of_a_cut_knows_its_place_in_the_split(tmp_path, count, values):
-    whole = split(write_posts(tmp_path / "whole", TINY), **values)
-    folder = write_posts(tmp_path / "cut", TINY)
-    posts.cut(folder, "posts", count)
+def test_resharding_keeps_the_order_and_makes_shards_of_equal_size(tmp_path, count):
+    folder = write_posts(tmp_path, TINY, train_fraction=1)
+    posts.reshard(folder, "posts/train", count)
+    assert rows_by_side(folder) == {"train": [*range(1, 9)], "test": []}
+    sizes = [pq.read_metadata(path).num_rows for path in posts.shards(folder, "posts/train")]
+    assert len(sizes) == count
+    assert max(sizes) - min(sizes) <= 1
     assert sorted(path.name for path in folder.iterdir()) == ["posts"]
-    assert len(posts.shards(folder, "posts")) == count
-    assert split(folder, **values) == whole
-    pieces = []
-    for path in posts.shards(folder, "posts"):
-        (tmp_path / path.stem / "posts").mkdir(parents=True)
-        path.rename(tmp_path / path.stem / "posts" / path.name)
-        pieces.append(split(tmp_path / path.stem, **values))
-    assert {side: [row for piece in pieces for row in piece[side]] for side in posts.SIDES} == whole
+
+
+def test_a_shard_is_one_file_of_each_side():
+    names = [f"posts/{side}/part-{n:05d}.parquet" for side in ("test", "train") for n in (1, 0)]
+    assert posts.shard_files([*names, "rejected/part-00000.parquet"], 1, 2) == [
+        "posts/train/part-00001.parquet",
+        "posts/test/part-00001.parquet",
+    ]

@@ -1,4 +1,4 @@
-"""Words, vocabularies and vectors, beside those of Keras's Tokenizer."""
+"""Words, vocabularies and vectors, compared with those of Keras's Tokenizer."""
 
 import sys
 from collections import Counter
@@ -27,8 +27,8 @@ from pipeline.data.words import (
     vectorize,
     vectorize_all,
 )
+from tests.conftest import REAL_POSTS
 
-REAL_POSTS = Path(__file__).parents[2] / "shared" / "data" / "stack-overflow-16k.csv"
 ODD = ["q\rr", "a\u00a0b", "x\x85", "\u2028", "c\u2029", "\x0b", "\x1c\x1e", "'", "é", "\U00010428", "\x00", "q"]
 
 unicode_posts = st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=8)
@@ -50,14 +50,14 @@ def keras() -> Any:
 @pytest.fixture(scope="module")
 def real_posts() -> pa.Array:
     if not REAL_POSTS.exists():
-        pytest.skip(f"the 16,000 real posts are not there: {REAL_POSTS}")
+        pytest.skip(f"needs the 16,000 real posts ({REAL_POSTS})")
     options = pyarrow.csv.ParseOptions(newlines_in_values=True)
     return pyarrow.csv.read_csv(REAL_POSTS, parse_options=options)["post"].combine_chunks()
 
 
 @pytest.fixture
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make even tiny batches take several slices, and several merges of what was counted in them."""
+    """Make even tiny batches take several slices, and their counts several merges."""
     monkeypatch.setattr(words, "_SLICE", 8)
     monkeypatch.setattr(words, "_MERGE", 2)
 
@@ -277,7 +277,7 @@ def as_posts(texts: pa.Array) -> pa.RecordBatch:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_no_more_batches_are_read_than_the_threads_have_room_for(threads: int) -> None:
+def test_at_most_two_batches_per_thread_are_read_ahead(threads: int) -> None:
     read: list[int] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -293,7 +293,7 @@ def test_no_more_batches_are_read_than_the_threads_have_room_for(threads: int) -
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_fault_on_a_thread_reaches_the_caller(threads: int) -> None:
+def test_an_error_on_a_thread_reaches_the_caller(threads: int) -> None:
     with pytest.raises(ValueError, match="are null"):
         list(
             vectorize_all(
@@ -342,7 +342,7 @@ def test_only_the_known_code_point_is_longer_in_lower_case_and_none_is_cased_bey
     assert all(character.lower() == character for character in every[len(table) :])
 
 
-def test_code_points_say_what_the_words_do() -> None:
+def test_code_points_agree_with_the_words() -> None:
     table = code_points().tolist()
     codes = [code for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     table += range(len(table), sys.maxunicode + 1)

@@ -1,23 +1,24 @@
-"""No work is done twice: and none is taken over that is not the very same."""
+"""A stage is taken from the cache if, and only if, nothing that it depends on has changed."""
 
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.test_retention import LATER
 
-from pipeline.errors import GateNotPassed, TaggerError
+from pipeline.errors import GateNotPassed, StageOutOfOrder, TaggerError
 from pipeline.execution import cache, runner
 from pipeline.execution.gc import collect
 from pipeline.execution.runner import run_stage
 from pipeline.execution.verify import verify
+from pipeline.execution.work import Work
 from pipeline.registry.registry import Registry
-from pipeline.settings import Settings
+from pipeline.settings import Deployment, Settings
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, files_of
+from tests.execution.test_gc import LATER
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def whose(run):
     return {stage: manifest.run for stage, manifest in run.manifests().items()}
 
 
-def test_where_nothing_changed_no_stage_runs_and_nothing_new_is_published(first):
+def test_if_nothing_changed_every_stage_is_cached_and_nothing_is_published(first):
     run = second(first)
     served = files_of(Path(first.store.url, "models"))
     for stage in STAGES:
@@ -49,6 +50,20 @@ def test_where_nothing_changed_no_stage_runs_and_nothing_new_is_published(first)
     assert len(Registry(run.store).events()) == 1
     assert files_of(Path(first.store.url, "models")) == served
     assert verify(run.store).faults == []
+
+
+def test_the_same_model_is_one_version_even_from_a_copy_of_the_posts_or_with_another_threshold(new_run, tmp_path):
+    """Each run exports again, in scratch folders of its own."""
+    first = new_run("first")
+    copy = shutil.copy(first.existing().settings.source, tmp_path / "copy.csv")
+    runs = [first, Run(first.store, "copy"), Run(first.store, "threshold")]
+    settings = first.existing().settings
+    for day, run, values in ((12, runs[1], {"source": str(copy)}), (19, runs[2], {"min_accuracy": 0.4})):
+        run.begin(settings.model_copy(update=values), CREATED.replace(day=day))
+    summaries = [[run_stage(stage, run) for stage in STAGES][-1] for run in runs]
+    assert [whose(run)["export"] for run in runs] == ["first", "copy", "threshold"]
+    assert [(summary["version"], summary["live"]) for summary in summaries] == [(first.existing().version, True)] * 3
+    assert len(Registry(first.store).events()) == len(Registry(first.store).cards()) == 1
 
 
 @pytest.mark.parametrize(
@@ -93,8 +108,8 @@ def test_reuse_can_be_switched_off(first):
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"?" + path.read_bytes()[1:])])
-def test_damaged_work_is_done_anew(first, damage):
-    (part,) = Path(first.store.url).glob("runs/finished/ingest/*/posts/part-00000.parquet")
+def test_a_damaged_result_is_not_taken_from_the_cache(first, damage):
+    (part,) = Path(first.store.url).glob("runs/finished/ingest/*/posts/train/part-00000.parquet")
     damage(part)
     run = second(first)
     run_stage("ingest", run)
@@ -102,24 +117,46 @@ def test_damaged_work_is_done_anew(first, damage):
     third = Run(first.store, "third")
     third.begin(run.existing().settings, CREATED)
     run_stage("ingest", third)
-    assert whose(third) == {"ingest": "second"}, "what was done anew is found instead"
+    assert whose(third) == {"ingest": "second"}, "the new result is found instead"
 
 
-def test_a_run_compared_with_another_live_model_is_evaluated_anew(first):
+def test_another_champion_means_another_evaluation(first):
     run = second(first)
     for stage in ("ingest", "fit_vocabulary", "vectorize", "train"):
         run_stage(stage, run)
     registry = Registry(first.store)
     card = registry.card(first.existing().version)
-    other = replace(card, version=20260106000000, checkpoint="other", data="2026-01-06")
-    registry.publish(other, beside=card.version)
+    other = card.model_copy(update={"version": 20260106000000, "checkpoint": "other", "data": "2026-01-06"})
+    registry.publish(other, compared_with=card.version)
     run_stage("evaluate", run)
     assert whose(run)["evaluate"] == "second"
     assert run.manifest("evaluate").summary["champion"] == 20260106000000
 
 
-def test_a_damaged_export_is_made_anew_and_published(first):
-    """The verdict, reached when no model was live, is taken over: it is of the very model that is live."""
+def test_the_evaluation_compares_with_the_champion_of_its_cache_key(first, monkeypatch):
+    """Another version goes live after the cache key is computed and before the comparison."""
+    run = second(first, epochs=2, max_regression=1)
+    for stage in ("ingest", "fit_vocabulary", "vectorize", "train"):
+        run_stage(stage, run)
+    registry, find = Registry(first.store), cache.find
+    card = registry.card(first.existing().version)
+    other = card.model_copy(update={"version": 20260106000000, "checkpoint": "other", "data": "2026-01-06"})
+
+    def promote_meanwhile(*arguments):
+        monkeypatch.undo()
+        registry.publish(other, compared_with=card.version)
+        return find(*arguments)
+
+    monkeypatch.setattr(cache, "find", promote_meanwhile)
+    assert run_stage("evaluate", run)["champion"] == card.version
+    with pytest.raises(StageOutOfOrder, match="run evaluate of run second again, then export"):
+        run_stage("export", run)
+    assert run_stage("evaluate", run)["champion"] == other.version
+    assert run_stage("export", run)["live"]
+
+
+def test_a_damaged_export_is_made_again_and_published(first):
+    """The evaluation, from when no model was live, is cached: its candidate is the live model itself."""
     (labels,) = Path(first.store.url).glob("runs/finished/export/*/assets/labels.txt")
     labels.write_text("?")
     run = second(first)
@@ -129,7 +166,7 @@ def test_a_damaged_export_is_made_anew_and_published(first):
     assert (whose(run)["export"], summary["version"], summary["live"]) == ("second", 20260112060708, True)
 
 
-def test_what_a_person_took_down_does_not_come_back_by_itself(first, caplog):
+def test_a_model_that_a_person_took_down_is_not_published_again(first, caplog):
     for name, epochs, day in (("better", 4, 12), ("again", 4, 19), ("forced", 4, 26)):
         run = Run(first.store, name)
         settings = first.existing().settings.model_copy(
@@ -143,13 +180,13 @@ def test_what_a_person_took_down_does_not_come_back_by_itself(first, caplog):
             Registry(first.store).rollback("tags c as c++")
         elif name == "again":
             assert (summary["version"], summary["live"]) == (20260112060708, False)
-            assert "the very model of version 20260112060708, which " in caplog.text
+            assert "the same model as version 20260112060708, which " in caplog.text
             assert [event.action for event in Registry(first.store).events()] == ["publish", "publish", "rollback"]
     assert (summary["version"], summary["live"]) == (20260126060708, True)
 
 
-def test_a_source_that_is_replaced_while_it_is_read_is_not_remembered(new_run, tmp_path, monkeypatch):
-    """Even where it is put back afterwards."""
+def test_a_source_that_changes_while_it_is_read_is_not_cached(new_run, tmp_path, monkeypatch):
+    """Even if it is restored afterwards."""
     one, source = new_run("one"), tmp_path / "posts.csv"
     monday = source.read_bytes()
     run, real = runner.import_module("pipeline.stages.ingest").run, Path(source)
@@ -170,13 +207,13 @@ def test_a_source_that_is_replaced_while_it_is_read_is_not_remembered(new_run, t
 
 
 @pytest.mark.parametrize("source", ["/proc/self/mem", "x" * 300])
-def test_a_source_whose_digest_cannot_be_taken_is_ingests_to_refuse(new_run, source):
+def test_a_source_without_a_digest_is_refused_by_ingest(new_run, source):
     run = new_run("a", source=source)
     with pytest.raises(TaggerError):
         run_stage("ingest", run)
 
 
-def test_an_object_is_known_by_its_tag_and_another_in_its_place_is_a_change(s3, tmp_path):
+def test_an_object_is_identified_by_its_entity_tag(s3, tmp_path):
     source = "s3://stores/weekly.csv"
     store = Store(str(tmp_path / "store"))
     fs = Store("s3://stores").fs
@@ -193,11 +230,11 @@ def test_an_object_is_known_by_its_tag_and_another_in_its_place_is_a_change(s3, 
     assert ingested("three") == "three"
 
 
-def test_what_retention_removes_while_it_is_taken_over_is_done_anew(first, monkeypatch):
+def test_a_result_that_is_collected_while_it_is_adopted_is_made_again(first, monkeypatch):
     adopt = Run.adopt
 
     def slow(run, manifest):
-        cache.forget(first.store, {first.name})
+        cache.evict(first.store, {first.name})
         adopt(run, manifest)
 
     monkeypatch.setattr(Run, "adopt", slow)
@@ -206,17 +243,17 @@ def test_what_retention_removes_while_it_is_taken_over_is_done_anew(first, monke
     assert whose(run) == {"ingest": "second"}
 
 
-def test_a_note_that_cannot_be_read_is_no_hindrance(first):
-    (note,) = Path(first.store.url).glob("reuse/ingest/*.json")
+def test_a_damaged_cache_entry_is_ignored_and_evicted(first):
+    (note,) = Path(first.store.url).glob("cache/ingest/*.json")
     note.write_text("?")
-    cache.forget(first.store, {"other"})
+    cache.evict(first.store, {"other"})
     assert not note.exists()
     run = second(first)
     run_stage("ingest", run)
     assert whose(run) == {"ingest": "second"}
 
 
-def test_a_refusal_is_not_taken_over(new_run):
+def test_a_refusal_is_not_cached(new_run):
     for name in ("a", "b"):
         run = new_run(name, min_accuracy=1.0, epochs=1, learning_rate=1e-9)
         for stage in ("ingest", "fit_vocabulary", "vectorize", "train"):
@@ -226,7 +263,7 @@ def test_a_refusal_is_not_taken_over(new_run):
     assert whose(run) == dict.fromkeys(("ingest", "fit_vocabulary", "vectorize", "train"), "a") | {"evaluate": "b"}
 
 
-def test_retention_keeps_what_a_kept_run_has_taken_over(first):
+def test_garbage_collection_keeps_the_files_that_a_kept_run_adopted(first):
     for day, name in ((12, "second"), (13, "third")):
         run = Run(first.store, name)
         run.begin(
@@ -234,7 +271,7 @@ def test_retention_keeps_what_a_kept_run_has_taken_over(first):
         )
         for stage in STAGES:
             run_stage(stage, run)
-    settings = Settings.of({"keep_versions": 0})
+    settings = Deployment.of({"keep_versions": 0})
     assert [removal.path for removal in collect(run.store, settings, LATER)][-1] == "runs/second"
     assert run.store.names("runs") == ["finished", "third"]
     assert verify(run.store).faults == []
@@ -245,25 +282,30 @@ def test_retention_keeps_what_a_kept_run_has_taken_over(first):
     assert whose(again) == whose(run)
 
 
-class Recorder(Settings):
-    """Settings that remember which of them were read."""
-
-    def __getattribute__(self, name):
-        if name in Settings.model_fields:
-            SEEN.add(name)
-        return super().__getattribute__(name)
-
-
 SEEN: set[str] = set()
 
 
+def recording(kind):
+    """A subclass of the settings that records in SEEN which of them are read."""
+
+    class Recorder(kind):
+        def __getattribute__(self, name):
+            if name in kind.model_fields:
+                SEEN.add(name)
+            return super().__getattribute__(name)
+
+    return Recorder
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_reads_no_setting_that_it_does_not_name(first, stage, monkeypatch):
-    record = first.existing()
-    inputs = first.inputs(STAGES[stage])
-    monkeypatch.setattr(Run, "existing", lambda _: replace(record, settings=Recorder(**record.settings.model_dump())))
-    settings = first.existing().settings
+def test_a_stage_reads_settings_and_none_that_its_cache_key_does_not_name(first, stage):
+    work = Work.of(stage, first)
+    watched = {
+        name: recording(type(values))(**values.model_dump())
+        for name, values in (("settings", work.record.settings), ("deployment", work.record.deployment))
+    }
     SEEN.clear()
-    runner._worked(first, stage, inputs, settings, {})
-    reads = {*STAGES[stage].reads, "shards"}  # the runner itself reads shards
-    assert reads >= SEEN
+    runner._do(replace(work, record=work.record.model_copy(update=watched)), {})
+    assert SEEN, "nothing was recorded"
+    by_runner = {"shards"} if STAGES[stage].sharded_by else set()
+    assert {*STAGES[stage].reads, *by_runner} >= SEEN

@@ -1,44 +1,40 @@
-"""A run's data beside that of the live model, through the runner and a store."""
+"""The drift of a run's data from the champion's, measured through the runner."""
 
 import shutil
 
 import pytest
 
 from pipeline.errors import BadInput
-from pipeline.execution import champion
-from pipeline.execution.runner import run_stage
+from pipeline.execution.drift_check import check_drift
+from pipeline.execution.runner import run_shard, run_stage
+from pipeline.execution.work import Work
 from pipeline.registry.registry import Registry
-from pipeline.stages.plan import STAGES
+from pipeline.settings import Deployment
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, TINY, write_csv
 
 
-@pytest.fixture
-def first(new_run):
-    """A run of TINY posts whose version is live."""
-    run = new_run("first")
-    for stage in STAGES:
-        run_stage(stage, run)
-    return run
-
-
-def next_run(first, tmp_path, rows, **values):
+def next_run(first, tmp_path, rows, shards=1, **values):
     settings = first.existing().settings
     source = write_csv(tmp_path / "next.csv", rows)
     run = Run(first.store, "next")
-    run.begin(settings.model_copy(update={"source": str(source)} | values), CREATED.replace(day=12))
+    run.begin(
+        settings.model_copy(update={"source": str(source)} | values),
+        CREATED.replace(day=12),
+        deployment=Deployment(shards=shards),
+    )
     for stage in ("ingest", "fit_vocabulary"):
         run_stage(stage, run)
     return run
 
 
-def test_the_first_run_is_compared_with_nothing(first):
+def test_the_first_run_has_no_drift(first):
     summary = first.manifest("vectorize").summary
     assert (summary["drift"], summary["warnings"]) == (None, [])
 
 
-def test_the_same_posts_are_no_drift(first, tmp_path):
+def test_the_same_posts_have_zero_drift(first, tmp_path):
     summary = run_stage("vectorize", next_run(first, tmp_path, TINY))
     assert summary["drift"] == {
         "live": first.existing().version,
@@ -60,27 +56,36 @@ def test_other_posts_are_refused_before_anything_is_trained(first, tmp_path):
     assert Registry(run.store).live() == first.existing().version
 
 
-def test_a_reason_lets_other_posts_through_and_is_told_wherever_the_verdict_is(first, tmp_path):
+def test_other_posts_are_refused_before_any_shard_is_vectorized(first, tmp_path):
+    run = next_run(first, tmp_path, FOREIGN, shards=2)
+    with pytest.raises(BadInput, match=r"word_drift=0\.15; .*start a run with force_reason$"):
+        run_shard("vectorize", run, 0)
+    assert run.stages() == ["fit_vocabulary", "ingest"]
+
+
+def test_a_forced_run_goes_on_and_its_warnings_name_the_reason(first, tmp_path):
     run = next_run(first, tmp_path, FOREIGN, force_reason="we are read in France now")
     for stage in ("vectorize", "train", "evaluate", "export"):
         summary = run_stage(stage, run)
-    told = [warning for warning in summary["warnings"] if warning.endswith("; forced: we are read in France now")]
-    assert len(told) >= 2
+    forced = [warning for warning in summary["warnings"] if warning.endswith("; forced: we are read in France now")]
+    assert len(forced) >= 2
     assert Registry(run.store).card(summary["version"]).warnings == summary["warnings"]
-    assert set(told) <= set(run.manifest("vectorize").summary["warnings"])
+    assert set(forced) <= set(run.manifest("vectorize").summary["warnings"])
 
 
-def test_what_the_live_model_was_trained_on_may_be_lost(first, tmp_path):
+def test_drift_is_skipped_if_the_champions_data_is_lost(first, tmp_path):
     run = next_run(first, tmp_path, FOREIGN)
     version = first.existing().version
     run.store.remove("runs/first")
-    assert champion.data_beside(run, run.manifests()) == {
+    assert check_drift(Work.of("vectorize", run)) == {
         "drift": None,
-        "warnings": [f"what the live model, version {version}, was trained on is lost"],
+        "warnings": [
+            f"the data that the live model, version {version}, was trained on is lost: drift was not measured"
+        ],
     }
 
 
-def test_invented_posts_are_not_compared_with_real_ones(finished_run, tmp_path):
+def test_synthetic_posts_are_not_compared_with_real_ones(finished_run, tmp_path):
     shutil.copytree(finished_run.store.url, tmp_path / "store")
     run = next_run(Run(Store(str(tmp_path / "store")), finished_run.name), tmp_path, FOREIGN, train_fraction=0.75)
     assert run_stage("vectorize", run)["drift"] is None

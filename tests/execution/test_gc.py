@@ -1,4 +1,3 @@
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from pipeline.execution.gc import collect, removals
 from pipeline.execution.verify import verify
 from pipeline.registry.registry import CARDS, Registry
 from pipeline.registry.serving_dir import path_of
-from pipeline.settings import Settings
+from pipeline.settings import Deployment, Settings
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import small_version
@@ -31,11 +30,11 @@ def published(store, tmp_path):
 
 
 def paths(store, *, keep_versions=1, keep_days=30, now=LATER):
-    settings = Settings.of({"keep_versions": keep_versions, "keep_days": keep_days})
+    settings = Deployment.of({"keep_versions": keep_versions, "keep_days": keep_days})
     return [removal.path for removal in removals(store, settings, now)]
 
 
-def test_what_is_young_is_kept(store, published):
+def test_young_runs_and_versions_are_kept(store, published):
     for version in (1, 2, 3):
         published(version)
     published(4, publish=False)
@@ -54,7 +53,7 @@ def test_the_live_version_and_those_before_it_are_kept_with_their_runs(store, pu
     assert len(stale) == 3
 
 
-def test_after_a_rollback_the_withdrawn_version_is_not_one_before_the_live(store, published):
+def test_a_version_that_was_rolled_back_is_not_kept(store, published):
     for version in (1, 2, 3):
         published(version)
     Registry(store).rollback("worse")
@@ -62,10 +61,10 @@ def test_after_a_rollback_the_withdrawn_version_is_not_one_before_the_live(store
     assert "runs/run2" not in paths(store, keep_versions=0)
 
 
-def test_nothing_that_a_kept_thing_refers_to_is_removed(store, published):
+def test_everything_that_a_kept_version_needs_is_kept(store, published):
     for version in (1, 2, 3, 4):
         published(version)
-    settings = Settings.of({"keep_versions": 1, "keep_days": 0})
+    settings = Deployment.of({"keep_versions": 1, "keep_days": 0})
     planned = paths(store, keep_days=0)
     assert [removal.path for removal in collect(store, settings, LATER)] == planned
     assert removals(store, settings, LATER) == []
@@ -80,18 +79,18 @@ def test_nothing_that_a_kept_thing_refers_to_is_removed(store, published):
 def test_a_removal_names_its_size(store, published):
     published(1)
     run = published(2)
-    sizes = {removal.path: removal.bytes for removal in removals(store, Settings.of({"keep_versions": 0}), LATER)}
+    sizes = {removal.path: removal.bytes for removal in removals(store, Deployment.of({"keep_versions": 0}), LATER)}
     assert sizes["models/stackoverflow_tagger/1"] == len("graph 1weights 1")
     assert sizes["runs/run1"] == sum(p.stat().st_size for p in Path(store.url, "runs/run1").rglob("*") if p.is_file())
     assert run.path not in sizes
 
 
 def collected(store, **values):
-    settings = Settings.of({"keep_versions": 0, "keep_days": 30} | values)
+    settings = Deployment.of({"keep_versions": 0, "keep_days": 30} | values)
     return [removal.path for removal in collect(store, settings, LATER)]
 
 
-def test_a_removal_cut_short_leaves_no_manifest_to_trust(store, published, monkeypatch):
+def test_a_removal_removes_the_manifests_first(store, published, monkeypatch):
     run = published(1)
     published(2)
     order = []
@@ -100,39 +99,41 @@ def test_a_removal_cut_short_leaves_no_manifest_to_trust(store, published, monke
     assert run.path in collected(store)
     at = order.index(run.path)
     assert f"{run.path}/export/manifest.json" in order[:at]
-    assert "retention removed its files" in Registry(store).let_go(1)
+    assert "garbage collection removed its files" in Registry(store).collected(1)
     assert verify(store).faults == []
 
 
 def test_the_run_that_published_another_runs_files_is_kept_with_them(store, published):
-    """As where an export was taken over: drift is measured against the posts of the run on the card."""
+    """As after a cached export: drift is measured from the data of the run that the card names."""
     published(1)
     Run(store, "publisher").begin(Settings(), NOW)
     card = Registry(store).card(1)
-    Registry(store).publish(replace(card, version=2, run="publisher", checkpoint="2"), beside=1)
+    Registry(store).publish(
+        card.model_copy(update={"version": 2, "run": "publisher", "checkpoint": "2"}), compared_with=1
+    )
     assert not [path for path in paths(store, keep_versions=0) if path in {"runs/run1", "runs/publisher"}]
 
 
-def test_what_is_made_live_while_it_is_removed_is_kept(store, published, monkeypatch):
+def test_a_version_that_goes_live_before_its_removal_is_kept(store, published, monkeypatch):
     for version in (1, 2, 3):
         published(version)
-    forget = cache.forget
+    evict = cache.evict
 
     def then_promote(*arguments):
-        forget(*arguments)
+        evict(*arguments)
         Registry(store).promote(1, "the best")
 
-    monkeypatch.setattr(cache, "forget", then_promote)
+    monkeypatch.setattr(cache, "evict", then_promote)
     assert "runs/run2" in collected(store)
     assert Registry(store).live() == 1
     assert verify(store).faults == []
     assert Registry(store).fetch(None, Path(store.url, "back")).version == 1
 
 
-def test_what_is_made_live_between_two_removals_is_kept(store, published):
+def test_a_version_that_goes_live_between_two_removals_is_kept(store, published):
     for version in (1, 2, 3, 4):
         published(version)
-    removing = collect(store, Settings.of({"keep_versions": 0, "keep_days": 0}), LATER)
+    removing = collect(store, Deployment.of({"keep_versions": 0, "keep_days": 0}), LATER)
     gone = {next(removing).path}
     Registry(store).promote(2, "the best")
     gone |= {removal.path for removal in removing}
@@ -141,11 +142,11 @@ def test_what_is_made_live_between_two_removals_is_kept(store, published):
     assert verify(store).faults == []
 
 
-def test_a_lost_card_of_what_is_kept_stops_it(store, published):
+def test_a_lost_card_of_a_kept_version_stops_garbage_collection(store, published):
     published(1)
     published(2)
     store.remove(f"{CARDS}/2.json")
-    with pytest.raises(CorruptArtifact, match=r"2\.json is gone, so it is not known what version 2 descends from"):
+    with pytest.raises(CorruptArtifact, match=r"2\.json is gone, so it is not known which run version 2 comes from"):
         paths(store)
 
 
@@ -159,7 +160,7 @@ def test_a_run_whose_settings_cannot_be_read_is_kept_and_stops_nothing(store, pu
 
 
 @pytest.mark.parametrize("stray", [".DS_Store", "my copy/file"])
-def test_what_is_no_run_is_passed_over(store, published, stray):
+def test_other_files_among_the_runs_are_ignored(store, published, stray):
     published(1)
     path = Path(store.url, "runs", stray)
     path.parent.mkdir(exist_ok=True)
@@ -168,10 +169,10 @@ def test_what_is_no_run_is_passed_over(store, published, stray):
     assert verify(store).faults == []
 
 
-def test_what_a_late_try_left_in_a_kept_run_goes(store, published, tmp_path):
+def test_unfinished_work_in_a_kept_run_is_removed(store, published, tmp_path):
     run = published(1)
-    run.keep("train", "partial", tmp_path / "out1", {})
-    assert f"{run.path}/train/partial" not in paths(store, now=NOW)
-    assert f"{run.path}/train/partial" in collected(store)
+    run.save("train", "checkpoint", tmp_path / "out1", {})
+    assert f"{run.path}/train/checkpoint" not in paths(store, now=NOW)
+    assert f"{run.path}/train/checkpoint" in collected(store)
     assert store.names(f"{run.path}/train") == []
     assert verify(store).faults == []

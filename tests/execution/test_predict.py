@@ -1,4 +1,4 @@
-"""A file is tagged as its posts are when they are asked one by one, whatever the model carries with it."""
+"""A file is tagged exactly as its texts are when they are given directly."""
 
 import shutil
 
@@ -9,6 +9,7 @@ import pytest
 from pipeline.data import posts
 from pipeline.execution import predict
 from pipeline.registry.registry import Registry
+from pipeline.sources.source import Source
 
 TEXTS = ["how do i center a div with css", "Ünïcode İstanbul ΣΑΣ", "!!!", "list comprehension in python" * 50, "c\r d"]
 
@@ -25,11 +26,15 @@ def test_a_file_is_tagged_as_its_texts_are(model, tmp_path, monkeypatch, older):
     if older:
         shutil.rmtree(model / "assets.extra")
     pq.write_table(pa.table({"body": TEXTS}), tmp_path / "posts.parquet")
-    done = predict.tag_file(model, str(tmp_path / "posts.parquet"), tmp_path / "tags.parquet", "body", 2**30)
-    told = list(predict.tag_texts(model, TEXTS))
+    done = predict.tag_file(
+        model, Source.parse(str(tmp_path / "posts.parquet")), tmp_path / "tags.parquet", "body", 2**30
+    )
+    answers = list(predict.tag_texts(model, TEXTS))
     tagged = pq.read_table(tmp_path / "tags.parquet").to_pylist()
     assert (done.posts, done.rejected) == (len(TEXTS), 0)
     assert [(row["row"], row["post"], row["tag"]) for row in tagged] == [
-        (at, text, answer["tag"]) for at, (text, answer) in enumerate(zip(TEXTS, told, strict=True), 1)
+        (at, text, answer["tag"]) for at, (text, answer) in enumerate(zip(TEXTS, answers, strict=True), 1)
     ]
-    assert [row["probability"] for row in tagged] == pytest.approx([answer["probability"] for answer in told], abs=2e-6)
+    assert [row["probability"] for row in tagged] == pytest.approx(
+        [answer["probability"] for answer in answers], abs=2e-6
+    )

@@ -16,15 +16,15 @@ def store(finished_run, tmp_path):
     return Store(str(tmp_path / "store"))
 
 
-def test_what_is_whole_has_no_faults(store):
+def test_an_undamaged_store_has_no_faults(store):
     whole = verify(store)
     assert whole.faults == []
     files = [path for path in Path(store.url).rglob("*") if path.is_file()]
     assert whole.files >= len(files)
 
 
-def test_a_flipped_byte_in_any_file_is_found_and_named(store):
-    """Every file of the run and of the published version, at its first, its middle and its last byte."""
+def test_a_flipped_bit_in_any_file_is_found_and_named(store):
+    """In every file of the run and of the published version: in its first, its middle and its last byte."""
     files = sorted(path for path in Path(store.url).rglob("*") if path.is_file() and path.stat().st_size)
     assert len(files) > 30
     tried = 0
@@ -36,7 +36,7 @@ def test_a_flipped_byte_in_any_file_is_found_and_named(store):
             tried += 1
         path.write_bytes(whole)
     assert verify(store).faults == []
-    print(f"{tried} flipped bytes in {len(files)} files, each found and named")  # noqa: T201
+    print(f"{tried} flipped bits in {len(files)} files, each found and named")  # noqa: T201
 
 
 def test_one_run_or_one_version_alone(store, finished_run):
@@ -44,7 +44,7 @@ def test_one_run_or_one_version_alone(store, finished_run):
     path.write_bytes(path.read_bytes()[:-1])
     assert verify(store, finished_run.name).faults == []
     (fault,) = verify(store, "20260105060708").faults
-    assert fault.startswith(f"{path} has other bytes than were written: `tagger promote 20260105060708` puts it right")
+    assert fault.startswith(f"{path} has other bytes than were written: `tagger promote 20260105060708` fixes it")
     with pytest.raises(BadInput, match="neither a run nor a version named 'x'"):
         verify(store, "x")
 
@@ -52,8 +52,9 @@ def test_one_run_or_one_version_alone(store, finished_run):
 def test_a_lost_live_version_is_named_with_its_cure(store):
     shutil.rmtree(Path(store.url, "models"))
     assert verify(store).faults == [
-        f"live version 20260105060708 is not whole in {store.shown('models/stackoverflow_tagger/20260105060708')}: "
-        "`tagger promote 20260105060708` puts it right"
+        "live version 20260105060708 is incomplete or damaged in "
+        f"{store.display_path('models/stackoverflow_tagger/20260105060708')}: "
+        "`tagger promote 20260105060708` fixes it"
     ]
 
 
@@ -62,7 +63,7 @@ def test_a_file_that_nobody_published_is_named(store):
     assert any("extra.txt belongs to no published version" in fault for fault in verify(store).faults)
 
 
-def test_files_without_a_manifest_are_no_fault(store, finished_run):
+def test_files_without_a_manifest_are_ignored(store, finished_run):
     Path(store.url, "runs", finished_run.name, "train", "20260101T000000-deadbeef").mkdir()
     assert verify(store).faults == []
     assert Run(store, finished_run.name).attempts("train")[0] == "20260101T000000-deadbeef"
@@ -70,7 +71,10 @@ def test_files_without_a_manifest_are_no_fault(store, finished_run):
 
 LOST = {
     "the settings of a run": ("runs/finished/run.json", "is gone: restore it, or start a new run"),
-    "an entry of the log": (f"{LOG}/00000001.json", "00000001.json is gone, so what was live then is not known"),
+    "an entry of the log": (
+        f"{LOG}/00000001.json",
+        "00000001.json is gone, so it is not known which version was",
+    ),
     "the card of the live version": (f"{CARDS}/20260105060708.json", "is gone, though the log names version 2026"),
 }
 
@@ -86,15 +90,18 @@ def test_a_lost_document_is_named(store, what):
 def test_the_lost_run_of_the_live_version_is_named(store):
     shutil.rmtree(Path(store.url, "runs"))
     faults = verify(store).faults
-    assert any("/export/" in fault and "saved_model.pb is gone: it can be served no more" in fault for fault in faults)
+    assert any(
+        "/export/" in fault and "saved_model.pb is gone: this version cannot be served again" in fault
+        for fault in faults
+    )
 
 
-@pytest.mark.parametrize("name", ["partial", "parts/0"])
-def test_a_flipped_byte_in_what_a_try_has_kept_is_found(store, tmp_path, name):
+@pytest.mark.parametrize("name", ["checkpoint", "shards/0"])
+def test_a_flipped_bit_in_unfinished_work_is_found(store, tmp_path, name):
     run = Run(store, "finished")
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "file").write_text("half of it")
-    run.keep("train", name, tmp_path / "kept", {})
+    run.save("train", name, tmp_path / "kept", {})
     assert verify(store).faults == []
     (file,) = Path(store.url, "runs/finished/train", name).glob("*/file")
     for path, whole in ((file, "half of it"), (Path(store.url, f"runs/finished/train/{name}.json"), None)):
@@ -104,6 +111,6 @@ def test_a_flipped_byte_in_what_a_try_has_kept_is_found(store, tmp_path, name):
         path.write_text(whole)
 
 
-def test_what_is_no_card_is_passed_over(store):
+def test_other_files_among_the_cards_are_ignored(store):
     Path(store.url, CARDS, "1 (copy).json").write_text("?")
     assert verify(store).faults == []

@@ -1,4 +1,4 @@
-"""Where processes are killed, and how."""
+"""Fixtures for killing processes at any write to a store on a disk or on S3."""
 
 import json
 import os
@@ -21,7 +21,7 @@ NEVER = 10_000
 
 @dataclass(frozen=True)
 class Place:
-    """Where stores are made: a URL that ends in a slash, and the environment that a process needs to reach it."""
+    """Where the tests make stores: a URL that ends in a slash, and the environment variables to reach it."""
 
     url: str
     environment: dict[str, str]
@@ -31,7 +31,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def artifacts(finished_run, tmp_path_factory):
-    """What each stage of a real run left, and its summary."""
+    """A folder with the files that each stage of a real run left, and its summary."""
     folder = tmp_path_factory.mktemp("artifacts")
     for stage, manifest in finished_run.manifests().items():
         finished_run.fetch(manifest, folder / stage)
@@ -48,7 +48,7 @@ def place(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def forks(place):
-    """The process whose forks are killed."""
+    """Start the process whose forks are killed."""
     with subprocess.Popen(
         [sys.executable, CHILD],
         env=os.environ | place.environment,
@@ -66,9 +66,10 @@ def kind(place):
     return "s3" if "://" in place.url else "local"
 
 
-def start(place, store, stage, artifacts, last, how, *part):
+def is_killed(place, store, stage, artifacts, last, how, *shard):
+    """Whether a fork that does the stage was killed, at its write number `last`."""
     process = place.forks[-1]
-    process.stdin.write(json.dumps([store.url, "a", stage, str(artifacts), last, how, *part]) + "\n")
+    process.stdin.write(json.dumps([store.url, "a", stage, str(artifacts), last, how, *shard]) + "\n")
     process.stdin.flush()
     status = int(process.stdout.readline())
     assert status in {0, -signal.SIGKILL}
@@ -76,7 +77,7 @@ def start(place, store, stage, artifacts, last, how, *part):
 
 
 def assert_nothing_is_half(store):
-    """Whatever a reader can find is whole: each manifest's files, each version, and the live model in its folder."""
+    """Everything a reader can find is complete: the files of each manifest, each version, and the live model."""
     faults = [fault for fault in verify(store).faults if not fault.startswith("live version")]
     assert [fault for fault in faults if "/models/" not in fault] == []
     registry = Registry(store)

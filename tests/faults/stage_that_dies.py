@@ -1,12 +1,12 @@
-"""Do one stage or deed and die, by SIGKILL, at the n-th write to the store; a fork for each line of standard input.
+"""Does one stage or command in a fork, which dies by SIGKILL at the n-th write to the store.
 
-A line is a JSON list: STORE RUN STAGE ARTIFACTS N HOW [PART], with a name of DEEDS in the place of STAGE where it is
-none. The answer is a line with the fork's exit status, which is negative for a signal. A fork of a process that has
-imported everything is soon there.
+Each line of standard input is a JSON list: STORE RUN STAGE ARTIFACTS N HOW [SHARD], where STAGE may be a name in
+COMMANDS. The answer is a line with the fork's exit status, which is negative for a signal. Forks of a process that has
+imported everything start fast.
 
-The stage's own work is a copy of what it made before (ARTIFACTS), so that a process takes a second and not ten; the
-runner, the run, the store, the registry and retention are the real ones. HOW is `before` the write, or `halfway`
-through it. The status is 0 where there are fewer than N writes.
+Instead of working, the stage copies what it made before (ARTIFACTS), so that a fork takes a second and not ten. The
+runner, the run, the store, the registry and garbage collection are the real ones. HOW is `before` the write, or
+`halfway` through it. The status is 0 if there are fewer than N writes.
 """
 
 import json
@@ -24,67 +24,66 @@ from pathlib import Path
 import s3fs  # noqa: F401 - imported once, and not by every fork
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline import checkpoints
 from pipeline.checks import drift  # noqa: F401 - the same
 from pipeline.errors import BadInput, GateNotPassed
 from pipeline.execution.gc import collect
-from pipeline.execution.runner import run_part, run_stage
+from pipeline.execution.runner import run_shard, run_stage
 from pipeline.registry.registry import Registry
-from pipeline.settings import Settings
+from pipeline.settings import Deployment, Settings
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 
 
 def rollback(store):
-    with suppress(BadInput):  # a rollback that was cut off is ended, and the next one refused
+    with suppress(BadInput):  # it completed an interrupted rollback instead
         Registry(store).rollback("by hand")
 
 
-DEEDS = {
+COMMANDS = {
     "begin": lambda store: Run(store, "new").begin(Settings(), datetime(2026, 1, 5, tzinfo=UTC)),
     "promote": lambda store: Registry(store).promote(1, "by hand"),
     "rollback": rollback,
-    "gc": lambda store: list(collect(store, Settings.of({"keep_versions": 0, "keep_days": 0}))),
+    "gc": lambda store: list(collect(store, Deployment.of({"keep_versions": 0, "keep_days": 0}))),
 }
 
 
-def main(url, name, what, artifacts, last, how, part=None):
+def main(url, name, what, artifacts, last, how, shard=None):
     store = Store(url)
     die_at(store.fs, int(last), how)
-    if what in DEEDS:
-        DEEDS[what](store)
+    if what in COMMANDS:
+        COMMANDS[what](store)
         return
-    refused = part == "refused"
+    refused = shard == "refused"
     sys.modules[f"pipeline.stages.{what}"] = canned(Path(artifacts), what, refused=refused)
     run = Run(store, name)
-    if part is None or refused:
+    if shard is None or refused:
         with suppress(GateNotPassed):
             run_stage(what, run)
     else:
-        run_part(what, run, int(part))
+        run_shard(what, run, int(shard))
 
 
 def canned(artifacts, stage, *, refused):
     summary = json.loads((artifacts / f"{stage}.json").read_text())
     module = types.ModuleType(stage)
 
-    def run(inputs, out, settings):
+    def run(inputs, out, settings, context):
         for step in (1, 2) if stage == "train" else ():
-            checkpoints.save(artifacts / "fit_vocabulary", step)
+            context.save_checkpoint(artifacts / "fit_vocabulary", step)
         shutil.copytree(artifacts / stage, out, dirs_exist_ok=True)
         if refused:
             raise GateNotPassed("below", summary)
         return make_dataclass("Summary", summary)(**summary)
 
-    def part(inputs, out, settings):
-        (out / "part").write_text(str(sorted(inputs["ingest"].rglob("*.parquet"))))
+    def run_shard(inputs, out, settings, context):
+        (out / "shard").write_text(str(sorted(inputs["ingest"].rglob("*.parquet"))))
         return make_dataclass("Summary", {"rows": 1})(1)
 
-    def gather(parts, out, settings):
-        assert len({(folder / "part").read_text() for folder in parts}) == settings.shards
-        return run({}, out, settings)
+    def gather(shards, out, settings, context):
+        assert len({(folder / "shard").read_text() for folder in shards}) == context.deployment.shards
+        return run({}, out, settings, context)
 
-    module.run, module.part, module.gather = run, part, gather
+    module.run, module.run_shard, module.gather = run, run_shard, gather
     return module
 
 
@@ -125,7 +124,7 @@ def die_at(fs, last, how):
 
 
 def in_a_fork(arguments):
-    """The status of a process that does it; what it has to say goes to standard error."""
+    """Run main in a fork, and return its exit status; errors are printed to standard error."""
     child = os.fork()
     if not child:
         status = 1

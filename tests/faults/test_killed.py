@@ -1,4 +1,4 @@
-"""A process killed at any write leaves a store in which no reader sees half an artifact, and the next try finishes."""
+"""A stage killed at any write leaves no incomplete artifact that a reader could see, and a retry completes it."""
 
 import json
 import shutil
@@ -8,20 +8,21 @@ import pytest
 from pipeline.data import posts
 from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
+from pipeline.settings import Deployment
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import CREATED
-from tests.faults.conftest import NEVER, assert_nothing_is_half, kind, start
+from tests.faults.conftest import NEVER, assert_nothing_is_half, is_killed, kind
 
 pytestmark = pytest.mark.usefixtures("forks")
 
 
-def prepared(place, name, finished_run, artifacts, stage, **values):
-    """A new store in which every stage before this one is complete."""
+def prepared(place, name, finished_run, artifacts, stage, shards=1):
+    """A new store with a run in which every stage before this one is complete."""
     store = Store(place.url + name)
     run = Run(store, "a")
-    run.begin(finished_run.existing().settings.model_copy(update=values), CREATED)
+    run.begin(finished_run.existing().settings, CREATED, deployment=Deployment(shards=shards))
     for earlier in list(STAGES)[: list(STAGES).index(stage)]:
         inputs = {need: run.manifest(need) for need in STAGES[earlier].needs}
         summary = json.loads((artifacts / f"{earlier}.json").read_text())
@@ -35,11 +36,11 @@ def test_killed_at_every_write(place, stage, finished_run, artifacts):
     for how in place.ways:
         for last in range(1, NEVER):
             store, run = prepared(place, f"{stage}-{how}-{last}", finished_run, artifacts, stage)
-            if not start(place, store, stage, artifacts, last, how):
+            if not is_killed(place, store, stage, artifacts, last, how):
                 break
             tried += 1
             assert_nothing_is_half(store)
-            assert not start(place, store, stage, artifacts, NEVER, how), "the next try finishes"
+            assert not is_killed(place, store, stage, artifacts, NEVER, how), "the retry completes it"
             assert run.manifest(stage).digest == finished_run.manifest(stage).digest
             assert verify(store).faults == []
             if stage == "export":
@@ -51,15 +52,15 @@ def test_killed_at_every_write(place, stage, finished_run, artifacts):
 
 
 def test_a_gate_that_refuses_killed_at_every_write(place, finished_run, artifacts):
-    """The evidence is whole or absent, and nothing is published."""
+    """The evidence is complete or absent, and nothing is published."""
     tried = 0
     for last in range(1, NEVER):
         store, run = prepared(place, f"refused-{last}", finished_run, artifacts, "evaluate")
-        if not start(place, store, "evaluate", artifacts, last, "before", "refused"):
+        if not is_killed(place, store, "evaluate", artifacts, last, "before", "refused"):
             break
         tried += 1
         assert_nothing_is_half(store)
-        assert not start(place, store, "evaluate", artifacts, NEVER, "before", "refused")
+        assert not is_killed(place, store, "evaluate", artifacts, NEVER, "before", "refused")
         assert run.manifest("evaluate").digest == finished_run.manifest("evaluate").digest
         assert verify(store).faults == []
         assert Registry(store).events() == []
@@ -67,24 +68,25 @@ def test_a_gate_that_refuses_killed_at_every_write(place, finished_run, artifact
     print(f"{kind(place)} evaluate, refused: {tried} kills")  # noqa: T201
 
 
-def test_parts_killed_at_every_write(place, finished_run, artifacts):
-    """A part cut off is done again, and nothing is gathered of half of them."""
+def test_shards_killed_at_every_write(place, finished_run, artifacts):
+    """An interrupted shard is done again, and nothing is gathered from incomplete shards."""
     stage, how, tried = "fit_vocabulary", "before", 0
     cut = artifacts.parent / "cut"
     if not cut.exists():
         shutil.copytree(artifacts, cut)
-        posts.cut(cut / "ingest", "posts", 2)
+        for side in posts.SIDES:
+            posts.reshard(cut / "ingest", posts.of_side(side), 2)
     for last in range(1, NEVER):
-        store, run = prepared(place, f"parts-{last}", finished_run, cut, stage, shards=2)
-        killed = start(place, store, stage, cut, last, how, "1")
+        store, run = prepared(place, f"shards-{last}", finished_run, cut, stage, shards=2)
+        killed = is_killed(place, store, stage, cut, last, how, "1")
         assert_nothing_is_half(store)
         if killed:
             tried += 1
-            assert not start(place, store, stage, cut, NEVER, how, "1")
-        assert not start(place, store, stage, cut, NEVER, how, "0")
-        assert not start(place, store, stage, cut, NEVER, how)
+            assert not is_killed(place, store, stage, cut, NEVER, how, "1")
+        assert not is_killed(place, store, stage, cut, NEVER, how, "0")
+        assert not is_killed(place, store, stage, cut, NEVER, how)
         assert run.manifest(stage).digest == finished_run.manifest(stage).digest
         assert verify(store).faults == []
         if not killed:
             break
-    assert tried >= 2, "the part's file, and the document that names it"
+    assert tried >= 2, "the shard's file, and the document that names it"

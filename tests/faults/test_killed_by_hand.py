@@ -1,4 +1,4 @@
-"""What a person does to a store, killed at any write: nothing is half, and the same command ends it."""
+"""A command killed at any write leaves nothing incomplete, and the same command completes it."""
 
 from datetime import timedelta
 
@@ -7,55 +7,55 @@ import pytest
 from pipeline.execution.gc import removals
 from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
-from pipeline.settings import Settings
+from pipeline.settings import Deployment
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, small_version
-from tests.faults.conftest import NEVER, assert_nothing_is_half, kind, start
+from tests.faults.conftest import NEVER, assert_nothing_is_half, is_killed, kind
 
 pytestmark = pytest.mark.usefixtures("forks")
 
 
 @pytest.fixture(scope="module")
 def versions(place, tmp_path_factory):
-    """A store in which versions 1 and 2 were published, to be copied."""
+    """A store with the published versions 1 and 2, to be copied."""
     store, folder = Store(f"{place.url}versions"), tmp_path_factory.mktemp("versions")
     for version in (1, 2):
         small_version(store, version, folder, created=CREATED + timedelta(days=version))
     return store
 
 
-def lives_now(store):
+def live_version(store):
     return Registry(store).live()
 
 
-AFTER = {
+DONE = {
     "begin": lambda store: Run(store, "new").record() is not None,
-    "promote": lambda store: lives_now(store) == 1,
-    "rollback": lambda store: lives_now(store) == 1,
-    "gc": lambda store: removals(store, Settings.of({"keep_versions": 0, "keep_days": 0})) == [],
+    "promote": lambda store: live_version(store) == 1,
+    "rollback": lambda store: live_version(store) == 1,
+    "gc": lambda store: removals(store, Deployment.of({"keep_versions": 0, "keep_days": 0})) == [],
 }
-"""What holds once a deed is done, and of a store with versions 1 and 2."""
+"""For each command, whether it has been done."""
 
 
-@pytest.mark.parametrize("deed", AFTER)
-def test_what_is_done_by_hand_killed_at_every_write(place, versions, deed, tmp_path):
+@pytest.mark.parametrize("command", DONE)
+def test_commands_killed_at_every_write(place, versions, command, tmp_path):
     tried = 0
     for how in place.ways:
         for last in range(1, NEVER):
-            store = Store(f"{place.url}{deed}-{how}-{last}")
+            store = Store(f"{place.url}{command}-{how}-{last}")
             versions.fs.copy(versions.root, store.root, recursive=True)
-            killed = start(place, store, deed, tmp_path, last, how)
+            killed = is_killed(place, store, command, tmp_path, last, how)
             if killed:
                 tried += 1
                 assert_nothing_is_half(store)
-                assert lives_now(store) in ({1, 2} if deed in {"promote", "rollback"} else {2})
-                assert not start(place, store, deed, tmp_path, NEVER, how), "the next try finishes"
-            assert AFTER[deed](store)
+                assert live_version(store) in ({1, 2} if command in {"promote", "rollback"} else {2})
+                assert not is_killed(place, store, command, tmp_path, NEVER, how), "the retry completes it"
+            assert DONE[command](store)
             assert verify(store).faults == []
             numbers = [event.number for event in Registry(store).events()]
             assert numbers == list(range(1, len(numbers) + 1))
             if not killed:
                 break
     assert tried >= len(place.ways)
-    print(f"{kind(place)} {deed}: {tried} kills")  # noqa: T201
+    print(f"{kind(place)} {command}: {tried} kills")  # noqa: T201

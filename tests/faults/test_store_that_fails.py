@@ -1,10 +1,9 @@
-"""A store that fails says so in one sentence, and whether trying again can help."""
+"""Errors of a store are reported in one sentence, which says whether a retry can help."""
 
 import os
 import socketserver
 import threading
 import time
-from dataclasses import replace
 
 import fsspec
 import pytest
@@ -14,7 +13,7 @@ from pipeline.execution.gc import collect
 from pipeline.execution.verify import verify
 from pipeline.files import entries
 from pipeline.registry.registry import Registry
-from pipeline.settings import Settings
+from pipeline.settings import Deployment
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, small_version
@@ -30,7 +29,7 @@ ANSWERS = {
 
 @pytest.fixture(params=ANSWERS)
 def broken_s3(request, monkeypatch):
-    """The name of a fault, and a store on a server that has it at every request."""
+    """The name of a fault, and a store on a server that shows this fault at every request."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self):
@@ -80,12 +79,12 @@ def test_every_fault_of_s3_is_one_sentence(broken_s3, tmp_path):
         assert "\n" not in sentence
 
 
-def test_a_full_disk_is_worth_another_try(tmp_path):
-    """A real one: a file system of one megabyte, where the machine lets us make it."""
+def test_a_full_disk_can_be_retried(tmp_path):
+    """A real one: a file system of one megabyte, if this machine allows mounting it."""
     folder = tmp_path / "small"
     folder.mkdir()
     if os.system(f"mount -t tmpfs -o size=1m tmpfs {folder} 2>/dev/null"):  # noqa: S605 - the folder is ours
-        pytest.skip("mounting a small tmpfs needs root")
+        pytest.skip("needs root, to mount a small tmpfs")
     try:
         (tmp_path / "big").mkdir()
         (tmp_path / "big" / "file").write_bytes(bytes(2**21))
@@ -108,7 +107,7 @@ def test_a_full_scratch_folder_is_not_blamed_on_the_store(tmp_path):
     store = Store(str(tmp_path / "store"))
     store.upload(tmp_path / "big", "there")
     if os.system(f"mount -t tmpfs -o size=1m tmpfs {folder} 2>/dev/null"):  # noqa: S605 - the folder is ours
-        pytest.skip("mounting a small tmpfs needs root")
+        pytest.skip("needs root, to mount a small tmpfs")
     try:
         with pytest.raises(Unavailable, match=rf"{folder}/scratch is full \(No space left.*trying again can help"):
             store.download("there", entries(tmp_path / "big"), folder / "scratch")
@@ -116,7 +115,7 @@ def test_a_full_scratch_folder_is_not_blamed_on_the_store(tmp_path):
         os.system(f"umount {folder}")  # noqa: S605 - the folder is ours
 
 
-def test_what_a_disk_will_say_again_is_not_tried_again(tmp_path):
+def test_permanent_errors_of_a_disk_are_not_retried(tmp_path):
     (tmp_path / "file").write_text("?")
     in_the_way = r"(File exists|Not a directory)\); trying again cannot help: see that no file is in the place"
     for path in ("a.json", "a/b.json"):
@@ -126,17 +125,17 @@ def test_what_a_disk_will_say_again_is_not_tried_again(tmp_path):
         Store(str(tmp_path)).write(f"{'x' * 300}/a.json", {})
 
 
-def test_an_s3_without_keys_is_not_tried_again(s3, monkeypatch):
+def test_an_s3_store_without_keys_is_not_retried(s3, monkeypatch):
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
         monkeypatch.delenv(f"AWS_{name}")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", "/nonexistent")
     store = Store("s3://stores/a", skip_instance_cache=True)
-    with pytest.raises(Forbidden, match="trying again cannot help: give the store's keys by AWS_ACCESS_KEY_ID"):
+    with pytest.raises(Forbidden, match="trying again cannot help: set the store's keys in AWS_ACCESS_KEY_ID"):
         store.write("a.json", {})
 
 
-def test_of_two_attempts_at_once_one_is_the_stages_and_the_other_garbage(tmp_path, new_run, monkeypatch):
+def test_of_two_concurrent_attempts_one_counts_and_the_other_is_garbage(tmp_path, new_run, monkeypatch):
     """A zombie and its retry: both upload, then both write the manifest."""
     zombie, retry = new_run(), new_run()
     folders = {}
@@ -160,9 +159,10 @@ def test_of_two_attempts_at_once_one_is_the_stages_and_the_other_garbage(tmp_pat
     assert verify(run.store).faults == []
     published = small_version(run.store, 1, tmp_path, created=CREATED)
     card = Registry(run.store).card(1)
-    Registry(run.store).publish(replace(card, version=2, run="a", checkpoint="2"), beside=1)
+    other = card.model_copy(update={"version": 2, "run": "a", "checkpoint": "2"})
+    Registry(run.store).publish(other, compared_with=1)
     (loser,) = set(run.attempts("ingest")) - {kept.attempt}
-    gone = [removal.path for removal in collect(run.store, Settings.of({"keep_days": 0}))]
+    gone = [removal.path for removal in collect(run.store, Deployment.of({"keep_days": 0}))]
     assert [path for path in gone if not path.startswith(published.path)] == [f"runs/a/ingest/{loser}"]
     assert run.attempts("ingest") == [kept.attempt]
     assert verify(run.store).faults == []

@@ -1,4 +1,4 @@
-"""Small valid sources of every form that is read, for the fuzzers to break."""
+"""Small valid sources of every format, for the fuzzers to damage."""
 
 import gzip
 import io
@@ -26,7 +26,7 @@ COMPRESSIONS = ["snappy", "gzip", "zstd", "lz4", "brotli"]
 
 
 def gzips() -> list[bytes]:
-    """Packed CSVs: of one member, of several, and with a name in the header."""
+    """CSV files compressed by gzip: in one member, in several, and with a file name in the header."""
     named = io.BytesIO()
     with gzip.GzipFile("posts.csv", "wb", fileobj=named) as file:
         file.write(CSVS[0])
@@ -34,7 +34,7 @@ def gzips() -> list[bytes]:
 
 
 def parquets() -> list[bytes]:
-    """Files of all kinds and encodings of text and all compressions, with pages of both versions."""
+    """Parquet files of all string types, encodings, compressions and page versions."""
     bare = {"compression": "none"}
     encoded = [{"use_dictionary": ["n.list.element"], "column_encoding": {"post": e, "tags": e}} for e in ENCODINGS]
     return [

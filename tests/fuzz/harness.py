@@ -1,4 +1,4 @@
-"""Atheris over the bytes of a source: `python -m tests.fuzz.harness csv|gzip|parquet FOLDER [libFuzzer's options]`."""
+"""Fuzzes the readers by Atheris: `python -m tests.fuzz.harness csv|gzip|parquet FOLDER [libFuzzer's options]`."""
 
 import gzip
 import os
@@ -11,8 +11,9 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["pipeline.sources"]):
-    from pipeline.sources import csv_file
+    from pipeline.sources import csv_file, parquet_subprocess
 
+from tests.fuzz.forked import Forked
 from tests.fuzz.forms import FORMS
 from tests.fuzz.promise import kept
 
@@ -23,17 +24,18 @@ LIMITS = ["-timeout=20", "-rss_limit_mb=1024", "-max_len=8192"]
 
 
 def main(form: str, folder: Path, options: list[str]) -> None:
-    """Break the form's valid files until libFuzzer has enough; a finding ends it, and is kept in the folder.
+    """Mutate the format's valid files until libFuzzer's limits; a finding ends it, and is saved in the folder.
 
-    The folder's name is to be relative: a child is moved elsewhere, so that it keeps nothing.
+    The folder must be a relative path: children change to another folder, so that they cannot save findings.
     """
     corpus = folder / form
     corpus.mkdir(parents=True, exist_ok=True)
     for number, content in enumerate(FORMS[form]()):
         (corpus / f"valid-{number}").write_bytes(content)
     path = Path("/dev/shm" if Path("/dev/shm").is_dir() else folder.absolute(), f"tagger-fuzz-{form}")  # noqa: S108 - in memory, for speed
-    # What Arrow throws in the child that decodes would end it; here it is caught above, and taken for a finding.
+    # libFuzzer takes an uncaught C++ exception of a child for a finding; the parent checks how the child ended.
     os.register_at_fork(after_in_child=lambda: os.chdir("/proc"))
+    parquet_subprocess.start = Forked
 
     def once(content: bytes) -> None:
         csv_file.LONGEST_RECORD = 400 if len(content) % 2 else 2**20
@@ -47,7 +49,7 @@ def main(form: str, folder: Path, options: list[str]) -> None:
 
 
 def _repacked(content: bytes, size: int, seed: int) -> bytes:
-    """Half of the mutations are of what is within, which no change to packed bytes would reach."""
+    """Mutate the compressed bytes or, half of the time, the content, and compress it again."""
     if seed % 2:
         return atheris.Mutate(content, size)
     return gzip.compress(atheris.Mutate(_unpacked(content), size))[:size]
@@ -61,9 +63,10 @@ def _unpacked(content: bytes) -> bytes:
 
 
 def _footed(content: bytes, size: int, seed: int) -> bytes:
-    """Mutations of the metadata or of the pages alone, with the metadata's length put right.
+    """Mutate either the metadata or the pages of a Parquet file, and correct the metadata's length.
 
-    Half of them are of a valid file: nothing that Arrow does is seen by libFuzzer, so it keeps few of them by itself.
+    Half of the mutations start from a valid file, because libFuzzer does not see Arrow's code paths and so keeps few
+    files in its corpus.
     """
     if seed % 16 < 8:
         content = VALID[seed // 16 % len(VALID)]
@@ -80,7 +83,7 @@ def _footed(content: bytes, size: int, seed: int) -> bytes:
 
 
 def _changed(part: bytes, size: int, seed: int) -> bytes:
-    """By libFuzzer, or some bytes replaced by others, so that everything keeps its place."""
+    """Mutate the bytes by libFuzzer, or replace one to three of them without changing the length."""
     if seed & 64 or not part:
         return atheris.Mutate(part, max(1, size))
     dice, bytes_ = random.Random(seed), bytearray(part)  # noqa: S311 - dice, no secret

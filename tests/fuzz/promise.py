@@ -1,35 +1,36 @@
-"""What the reader of sources promises for any bytes whatever: posts, or one sentence of refusal."""
+"""Checks what reader.read guarantees for any bytes: valid blocks of posts, or an error of one sentence."""
 
 from pathlib import Path
 
 from pipeline.data import posts
 from pipeline.errors import TaggerError
-from pipeline.sources import reader
+from pipeline.sources import blocks, reader
+from pipeline.sources.source import Source
 
 UNPACKED = 2**22
-"""Bytes that fuzzing lets a source unpack to: far more than its inputs hold, and little enough to be quick."""
+"""Largest unpacked size in fuzzing: far more than the inputs have, and small enough to be fast."""
 
 
 def kept(content: bytes, path: Path, tag_column: str | None = "tags", max_bytes: int = UNPACKED) -> str | None:
-    """The sentence of refusal, if it was one; AssertionError, or whatever reading raised, where the promise is broken.
+    """Write the content to `path` and read it: returns the error's sentence, or None where it was read.
 
-    `path` is where the content is written to be read; its name may promise a format.
+    Raises AssertionError, or the unexpected exception, where the guarantee is broken.
     """
     path.write_bytes(content)
     try:
         rows = _rows(path, tag_column, max_bytes)
     except TaggerError as refusal:
         sentence = str(refusal)
-        assert sentence.isprintable(), f"not one line of visible characters: {sentence!r}"
+        assert sentence.isprintable(), f"not one printable line: {sentence!r}"
         assert len(sentence) < 3000
         return sentence
-    assert rows == list(range(1, len(rows) + 1)), "rows are lost, invented or numbered anew"
+    assert rows == list(range(1, len(rows) + 1)), "rows are missing, repeated or misnumbered"
     return None
 
 
 def _rows(path: Path, tag_column: str | None, max_bytes: int) -> list[int]:
     rows: list[int] = []
-    for block in reader.read(str(path), text_column="post", tag_column=tag_column, max_bytes=max_bytes):
+    for block in reader.read(Source.parse(str(path)), text_column="post", tag_column=tag_column, max_bytes=max_bytes):
         block.posts.validate(full=True)
         block.rejected.validate(full=True)
         assert block.posts.schema == posts.POSTS
@@ -37,6 +38,6 @@ def _rows(path: Path, tag_column: str | None, max_bytes: int) -> list[int]:
         assert all(text.strip() for text in block.posts.column("post").to_pylist())
         assert tag_column is None or all(tag.strip() for tag in block.posts.column("tag").to_pylist())
         assert set(block.rejected.column("reason").to_pylist()) <= set(reader.REASONS)
-        assert 0 < block.posts.num_rows + block.rejected.num_rows <= posts.ROWS_PER_BATCH
+        assert 0 < block.posts.num_rows + block.rejected.num_rows <= blocks.ROWS_PER_BLOCK
         rows += sorted(block.posts.column("row").to_pylist() + block.rejected.column("row").to_pylist())
     return rows

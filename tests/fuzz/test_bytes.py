@@ -1,15 +1,17 @@
-"""Whatever bytes a source holds, it gives posts or one sentence."""
+"""Any content of a source gives posts or an error of one sentence."""
 
 import csv
 import gzip
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sources import csv_file
+from pipeline.sources import csv_file, parquet_subprocess
+from tests.fuzz.forked import Forked
 from tests.fuzz.forms import CSVS, FORMS
 from tests.fuzz.promise import kept
 
@@ -23,12 +25,19 @@ edits = st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 3), st.binary(ma
 
 
 def broken(content: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
-    """The content with pieces overwritten, put in, cut out, and cut off."""
+    """Damage the content: overwrite, insert, remove and truncate pieces."""
     for at, kind, piece in edits:
         at %= len(content) + 1
         after = {0: at + len(piece), 1: at, 2: at + 8, 3: len(content)}[kind]
         content = content[:at] + piece + content[after:]
     return content
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parquet_subprocess, "start", Forked)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Sources made to fill memory, to crash or never to end are refused in one sentence, within bounds of memory."""
+"""Malicious sources, made to exhaust memory, crash or never end, are refused in one sentence with limited memory."""
 
 import json
 import struct
@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.errors import BadInput
 from pipeline.sources import reader
+from pipeline.sources.source import Source
 from tests.fuzz import thrift
 from tests.fuzz.thrift import chunk, group, leaf, one_column, packed, page, row_group
 
@@ -19,11 +20,13 @@ MEGABYTE = 2**20
 READ = """
 import json, re, resource, sys
 from pathlib import Path
-from pipeline.sources import reader
 from pipeline.errors import BadInput
+from pipeline.sources import reader
+from pipeline.sources.source import Source
 rows, said = 0, ""
 try:
-    for block in reader.read(sys.argv[1], text_column="post", tag_column=None, max_bytes=int(sys.argv[2])):
+    source = Source.parse(sys.argv[1])
+    for block in reader.read(source, text_column="post", tag_column=None, max_bytes=int(sys.argv[2])):
         rows += block.posts.num_rows + block.rejected.num_rows
 except BadInput as refusal:
     said = str(refusal)
@@ -33,7 +36,7 @@ print(json.dumps([said, rows, own >> 10, resource.getrusage(resource.RUSAGE_CHIL
 
 
 def reading(path: Path, max_bytes: int = 2**36) -> tuple[str, int, int]:
-    """What a process of its own that reads the file says, how many rows it got, and its peak memory in MiB."""
+    """Read the file in a process of its own: the error's sentence, the number of rows, and the peak memory in MiB."""
     done = subprocess.run(
         [sys.executable, "-c", READ, str(path), str(max_bytes)], check=True, capture_output=True, text=True
     )
@@ -44,7 +47,7 @@ def reading(path: Path, max_bytes: int = 2**36) -> tuple[str, int, int]:
 
 
 def members(first: bytes, repeated: bytes, times: int) -> Iterator[bytes]:
-    """Gzip members that unpack to the first and 64 times the repeated, so often: packed once, written many times."""
+    """Gzip members: the first, then `times` members of 64 repetitions each, compressed only once."""
     yield packed(first)
     member = packed(*[repeated] * 64)
     yield from (member for _ in range(times))
@@ -54,9 +57,9 @@ CSV_CASES: dict[str, tuple[Callable[[], Iterator[bytes]], int, str]] = {
     "ten gigabytes of posts": (
         lambda: members(b"post\n", (b"how to " * 9362 + b"\n") * 16, 160),
         2**28,
-        "it holds more than max_source_bytes=268,435,456; name a smaller source or raise the setting",
+        "it is larger than max_source_bytes=268,435,456: choose a smaller source or raise the setting",
     ),
-    "ten gigabytes of blank lines": (lambda: members(b"post\n", b"\n" * MEGABYTE, 160), 2**24, "it holds more than"),
+    "ten gigabytes of blank lines": (lambda: members(b"post\n", b"\n" * MEGABYTE, 160), 2**24, "it is larger than"),
     "a field without end": (
         lambda: members(b'post\n"', b"\xf0\x9f\x98\x80" * (MEGABYTE // 4), 16),
         2**36,
@@ -69,8 +72,12 @@ CSV_CASES: dict[str, tuple[Callable[[], Iterator[bytes]], int, str]] = {
     ),
     "a header without end": (lambda: members(b"post", b"," * MEGABYTE, 16), 2**36, "line 1 is longer than 16,777,216"),
     "six million columns": (lambda: members(b"x", b",a" * 100_000, 1), 2**36, "it has no column 'post'"),
-    "a gzip header without end": (lambda: iter([b"\x1f\x8b\x08\x08" + bytes(6) + b"x" * MEGABYTE]), 2**18, "it holds"),
-    "members without content": (lambda: (packed() for _ in range(20_000)), 2**18, "it holds more than"),
+    "a gzip header without end": (
+        lambda: iter([b"\x1f\x8b\x08\x08" + bytes(6) + b"x" * MEGABYTE]),
+        2**18,
+        "it is larger than",
+    ),
+    "members without content": (lambda: (packed() for _ in range(20_000)), 2**18, "it is larger than"),
 }
 
 
@@ -85,7 +92,7 @@ def test_csv(tmp_path: Path, case: str) -> None:
 
 
 def repeated_dictionary() -> bytes:
-    """One text of 30 MB in a dictionary, and 100,000 rows that point to it: 3 TB."""
+    """100,000 rows that refer to one text of 30 MB in a dictionary: 3 TB."""
     size, rows = 30 * MEGABYTE, 100_000
     text = page(packed(struct.pack("<I", size), b"a" * size), size + 4, 1, 0, dictionary=True)
     pointers = b"\x01" + thrift.varint(rows << 1) + b"\0"
@@ -93,13 +100,13 @@ def repeated_dictionary() -> bytes:
 
 
 def long_page() -> bytes:
-    """A page of one text of 1.9 GB, which pack to 2 MB."""
+    """A page of one text of 1.9 GB, compressed to 2 MB."""
     size = 1900 * MEGABYTE
     return one_column(page(packed(struct.pack("<I", size - 4), *[b"a" * MEGABYTE] * 1899), size, 1, 0), 1)
 
 
 def endless_nulls() -> bytes:
-    """Two billion rows in 30 bytes, of the 10**15 that the footer promises."""
+    """Two billion null rows in 30 bytes, and a footer that claims 10**15."""
     rows = 2**31 - 1
     levels = thrift.varint(rows << 1) + b"\0"
     body = struct.pack("<I", len(levels)) + levels
@@ -107,7 +114,7 @@ def endless_nulls() -> bytes:
 
 
 def deep() -> bytes:
-    """Groups within groups, through which Arrow recurses."""
+    """100,000 nested groups, on which Arrow's parser recurses."""
     return thrift.file([group(b"schema", 2), leaf(b"post"), *[group(b"a", 1)] * 100_000, leaf(b"x")], [], 0)
 
 
@@ -121,12 +128,12 @@ def other_columns() -> bytes:
 
 
 def many_chunks() -> bytes:
-    """Metadata of 40 MB that takes gigabytes when decoded."""
+    """Metadata of 40 MB that takes gigabytes of memory when decoded."""
     return thrift.file([group(b"schema", 1), leaf(b"post")], [row_group([{2: thrift.Long(0)}] * 9000, 0, 0)] * 1000, 0)
 
 
 def lying_size() -> bytes:
-    """Pages that say they unpack to 2 GB and do not."""
+    """A page that claims an uncompressed size of 2 GB."""
     return one_column(page(packed(b"abc"), 2**31 - 1, 1, 0), 1)
 
 
@@ -140,7 +147,7 @@ PARQUET_CASES = {
     wrong_histogram: "decoding it crashed (signal 6)",
     repeated_dictionary: "it needs more than 2,048 MiB to decode",
     long_page: "it needs more than 2,048 MiB to decode",
-    endless_nulls: "it holds more than max_source_bytes=33,554,432",
+    endless_nulls: "it is larger than max_source_bytes=33,554,432",
     deep: "it is truncated or corrupt: Parquet cannot be read from it (Couldn't deserialize thrift: TProtocolException",
     wide: "it is truncated or corrupt: Parquet cannot be read from it (Couldn't deserialize thrift: TProtocolException",
     other_columns: "decoding it crashed (signal 6)",
@@ -158,6 +165,6 @@ def test_parquet(tmp_path: Path, content: Callable[[], bytes]) -> None:
 
 
 @pytest.mark.parametrize("rows", [10**9, 10**15 - 1])
-def test_invented_posts_without_end(rows: int) -> None:
-    with pytest.raises(BadInput, match=r"rows=.* holds more than max_source_bytes=68,719,476,736; name a smaller"):
-        next(reader.read(f"sample://posts?rows={rows}", text_column="post", tag_column="tags"))
+def test_synthetic_posts_without_end(rows: int) -> None:
+    with pytest.raises(BadInput, match=r"rows=.* is larger than max_source_bytes=68,719,476,736: choose a smaller"):
+        next(reader.read(Source.parse(f"sample://posts?rows={rows}"), text_column="post", tag_column="tags"))

@@ -1,4 +1,4 @@
-"""Parquet files written byte by byte, so that they can lie: Thrift's compact protocol, as far as that needs it."""
+"""Writes Parquet files with false metadata: as much of Thrift's compact protocol as that needs."""
 
 import struct
 import zlib
@@ -7,7 +7,7 @@ Value = int | bytes | list["Value"] | dict[int, "Value"]
 
 
 class Long(int):
-    """An i64, where a plain int is an i32."""
+    """An integer that is encoded as i64; a plain int is an i32."""
 
 
 def varint(number: int) -> bytes:
@@ -23,7 +23,7 @@ def _kind(value: Value) -> int:
 
 
 def encoded(value: Value) -> bytes:
-    """Numbers, bytes as a string, and {field: value} as a struct; of equal items, one is encoded once."""
+    """Encode a number, bytes as a string, a list, or {field: value} as a struct; the same list item is encoded once."""
     match value:
         case int():
             return varint(value << 1 if value >= 0 else (-value << 1) - 1)
@@ -62,7 +62,7 @@ def row_group(chunks: list[Value], size: int, rows: int) -> Value:
 
 
 def page(body: bytes, size: int, values: int, encoding: int, dictionary: bool = False) -> bytes:
-    """A page, packed already, that says it is of `size` bytes and so many values."""
+    """A page of compressed content that claims the uncompressed size and number of values."""
     if dictionary:
         return encoded({1: 2, 2: size, 3: len(body), 7: {1: values, 2: 0}}) + body
     return encoded({1: 0, 2: size, 3: len(body), 5: {1: values, 2: encoding, 3: 3, 4: 3}}) + body

@@ -1,4 +1,4 @@
-"""A parameter server, a worker, a chief and an evaluator on the loopback interface, each begun by the command line."""
+"""A cluster of a parameter server, a worker, a chief and an evaluator, each a `tagger` process on this machine."""
 
 import json
 import os
@@ -10,23 +10,24 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from tests.test_cluster import free_port
 
-from pipeline.execution.cluster_worker import KEPT
+from pipeline.execution.cluster_worker import CHECKPOINT
 from pipeline.execution.runner import run_stage
+from pipeline.model import distributed, network
 from pipeline.settings import Settings
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
-from tests.conftest import CREATED, REAL_POSTS, files_of
+from pipeline.tf_config import CHIEF, PS, Place
+from tests.conftest import CREATED, REAL_POSTS, files_of, free_port
 
 KINDS = ("ps", "worker", "evaluator", "chief")
 SOURCE = str(REAL_POSTS) if REAL_POSTS.exists() else "sample://posts?rows=16000&seed=0"
 ENOUGH = 300
-"""Seconds after which processes that should have ended by themselves are ended."""
+"""Seconds within which processes must have ended by themselves."""
 
 TAGGER = (str(Path(sys.executable).with_name("tagger")),)
 IMPATIENT = (sys.executable, "-c", "from pipeline import cli, tf_config; tf_config.LOST = 5.0; cli.main()")
-"""`tagger` that misses another process after five seconds, not after a minute."""
+"""`tagger` that gives another process up after five seconds, not after a minute."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def alone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def logs(alone):
-    """What each process of a cluster said that trained the same again, as run `together`."""
+    """The output of each process of a cluster that trains the same vectors, as run `together`."""
     run = Run(alone.store, "together")
     run.begin(alone.existing().settings, CREATED)
     for stage in ("ingest", "fit_vocabulary", "vectorize"):
@@ -69,8 +70,8 @@ def together(alone, logs):
     return Run(alone.store, "together")
 
 
-def test_it_learns_what_one_process_learns(alone, together, logs, monkeypatch):
-    """Also that the chief's later stages heed no TF_CONFIG: there is no such cluster any more."""
+def test_a_cluster_is_as_accurate_as_one_process(alone, together, logs, monkeypatch):
+    """Also that evaluate ignores TF_CONFIG, whose cluster no longer exists."""
     monkeypatch.setenv(
         "TF_CONFIG", '{"cluster": {"chief": ["a:1"], "ps": ["b:1"]}, "task": {"type": "chief", "index": 0}}'
     )
@@ -84,14 +85,16 @@ def test_it_learns_what_one_process_learns(alone, together, logs, monkeypatch):
 
 
 def test_each_post_is_trained_on_by_one_process(together, logs):
-    told = r"trains on its own ([\d,]+) train posts, row groups (\d) to (\d) by 2: (\d+) of (\d+) steps"
-    shares = [[int(n.replace(",", "")) for n in re.search(told, logs[kind]).groups()] for kind in ("chief", "worker")]
+    sentence = r"trains on its share, ([\d,]+) train posts, row groups (\d) to (\d) by 2: (\d+) of (\d+) steps"
+    shares = [
+        [int(n.replace(",", "")) for n in re.search(sentence, logs[kind]).groups()] for kind in ("chief", "worker")
+    ]
     rows, firsts, lasts, own, steps = zip(*shares, strict=True)
     assert (rows, firsts, lasts) == ((4096, 3904), (0, 1), (6, 7))
     assert sum(own) == steps[0] == steps[1] == together.manifest("train").summary["steps"]
 
 
-def test_only_the_chief_leaves_something(alone, together):
+def test_only_the_chief_writes_results(alone, together):
     manifest = together.manifest("train")
     assert together.store.names("runs/together/train") == [manifest.attempt, "manifest.json"]
     inputs = ("fit_vocabulary", "vectorize")
@@ -102,25 +105,31 @@ def test_only_the_chief_leaves_something(alone, together):
     assert not [name for name in files_of(Path(together.store.url)) if name.endswith(".writing")]
 
 
-def test_the_chief_writes_and_reads_checkpoints_itself(together, tmp_path):
-    """Estimator's own saver has each parameter server write its part to a folder on its own disk."""
-    together.fetch(together.manifest("train"), tmp_path)
-    (meta,) = tmp_path.glob("model/*.meta")
-    graph = tf.compat.v1.MetaGraphDef.FromString(meta.read_bytes())
-    prefix = graph.saver_def.save_tensor_name.rpartition("/")[0]
+def test_the_chief_writes_and_reads_checkpoints_itself(tmp_path):
+    """By default each parameter server would write its variables to its own disk."""
+    place = Place(CHIEF, 0, {CHIEF: ["127.0.0.1:1"], PS: ["127.0.0.1:2"]})
+    settings = Settings(vocabulary_size=4, hidden_units=3)
+    estimator = distributed._estimator(distributed._Job(tmp_path, tmp_path, settings, 2, place))
+    with tf.Graph().as_default() as graph, graph.device(estimator._device_fn):
+        estimator._create_and_assert_global_step(graph)
+        feed = tf.compat.v1.sparse_placeholder(tf.float32, [None, 4])
+        labels = tf.compat.v1.placeholder(tf.float32, [None, 2])
+        spec = estimator.model_fn(network.features(feed), labels, tf.estimator.ModeKeys.TRAIN, estimator.config)
+    prefix = spec.scaffold.saver.saver_def.save_tensor_name.rpartition("/")[0]
+    nodes = graph.as_graph_def().node
     devices = {
         node.device
-        for node in graph.graph_def.node
+        for node in nodes
         if node.op in {"SaveV2", "RestoreV2", "MergeV2Checkpoints"} and node.name.startswith(f"{prefix}/")
     }
     assert {device.partition("/task")[0] for device in devices} == {"/job:chief"}
-    weights = {node.device.partition("/task")[0] for node in graph.graph_def.node if node.op == "VarHandleOp"}
+    weights = {node.device.partition("/task")[0] for node in nodes if node.op == "VarHandleOp"}
     assert "/job:ps" in weights
 
 
 @pytest.mark.parametrize("lost", ["ps", "chief"])
-def test_where_one_is_killed_the_others_end_and_nothing_is_complete(lost, tmp_path):
-    """Killed in the midst of training: more epochs are to be done than the test has time for."""
+def test_if_one_process_is_killed_the_others_fail_and_nothing_is_committed(lost, tmp_path):
+    """It is killed during training, which has more epochs than the test has time for."""
     run = Run(Store(str(tmp_path / "store")), "cut")
     run.begin(Settings.of({"source": "sample://posts?rows=4000", "epochs": 1000, "checkpoint_steps": 20}), CREATED)
     for stage in ("ingest", "fit_vocabulary", "vectorize"):
@@ -129,7 +138,7 @@ def test_where_one_is_killed_the_others_end_and_nothing_is_complete(lost, tmp_pa
     processes = {kind: start(run, kind, cluster, IMPATIENT) for kind in cluster}
     try:
         end = time.monotonic() + ENOUGH
-        while not run.store.read(f"{run.path}/train/{KEPT}.json"):
+        while not run.store.read(f"{run.path}/train/{CHECKPOINT}.json"):
             assert time.monotonic() < end
             assert not any(process.poll() for process in processes.values())
             time.sleep(0.1)
@@ -146,4 +155,4 @@ def test_where_one_is_killed_the_others_end_and_nothing_is_complete(lost, tmp_pa
         ), text
         assert "Traceback" not in text
     assert run.manifest("train") is None
-    assert run.store.names("runs/cut/train") == ["parts"]
+    assert run.store.names("runs/cut/train") == ["shards"]

@@ -12,7 +12,7 @@ ROWS = 2500
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Post n has label n % 3, the value n in column 1 + n % 4, and, if n is odd, a 1 in column 5; sorted by nothing."""
+    """Vectors in which post n has label n % 3, the value n in column 1 + n % 4, and, if n is odd, a 1 in column 5."""
     folder = tmp_path_factory.mktemp("vectors")
     rows = [
         {
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 
 def read(dataset):
-    """All batches: the rows' numbers in order, and the batches' sizes; every row checked against its number."""
+    """Read all batches, check every row, and return the rows' numbers in order and the batches' sizes."""
     numbers, sizes = [], []
     for features, labels in dataset.as_numpy_iterator():
         sparse = tf.SparseTensor(*(features[part] for part in (network.INDICES, network.VALUES, network.SHAPE)))
@@ -54,13 +54,13 @@ def training(folder, epochs=1, seed=0, batch_size=300, share=(0, 1)):
     return read(feed())
 
 
-def test_every_post_comes_once_an_epoch_in_batches_of_the_size_asked(folder):
+def test_every_post_comes_once_an_epoch_in_full_batches(folder):
     numbers, sizes = training(folder, epochs=2)
     assert sorted(numbers) == sorted([*range(ROWS), *range(ROWS)])
     assert sizes == [300] * 8 + [100] + [300] * 8 + [100]
 
 
-def test_each_epoch_is_shuffled_anew_and_the_seed_decides_how(folder):
+def test_each_epoch_is_shuffled_again_by_the_seed(folder):
     numbers, _ = training(folder, epochs=2)
     first, second = numbers[:ROWS], numbers[ROWS:]
     assert first != second
@@ -78,7 +78,7 @@ def test_readers_that_share_an_epoch_read_each_post_once(folder):
 
 
 def test_a_batch_may_span_windows_that_come_from_anywhere(folder, monkeypatch):
-    """With windows of one row group, batches still fill, and the groups come in another order than they lie."""
+    """With windows of one row group, batches are still full, and the groups come in another order than in the file."""
     monkeypatch.setattr(input_fn, "GROUPS_PER_WINDOW", 1)
     numbers, sizes = training(folder, batch_size=900)
     assert sorted(numbers) == list(range(ROWS))

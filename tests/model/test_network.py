@@ -11,7 +11,7 @@ from pipeline.store.runs import Run
 from tests.conftest import CREATED
 
 
-def test_the_network_is_the_articles():
+def test_the_network_is_that_of_the_article():
     model = network.keras_model(Settings(), 20)
     posts_layer, labels_layer = model.layers[-2:]
     assert (posts_layer.name, posts_layer.units) == ("posts", 512)
@@ -21,13 +21,13 @@ def test_the_network_is_the_articles():
     assert model.optimizer.learning_rate.numpy() == np.float32(0.001)
 
 
-def test_dropout_stands_between_the_layers():
+def test_dropout_is_between_the_layers():
     model = network.keras_model(Settings(dropout=0.5, hidden_units=8), 3)
     assert [layer.name for layer in model.layers[-3:]] == ["posts", "dropout", "labels"]
     assert model.layers[-2].rate == 0.5
 
 
-def test_the_estimator_is_a_converted_one_and_takes_a_sparse_tensors_parts(tmp_path):
+def test_the_estimator_accepts_the_components_of_a_sparse_tensor(tmp_path):
     estimator = network.to_estimator(Settings(vocabulary_size=4, hidden_units=3), 2, tmp_path)
     assert type(estimator) is tf.estimator.Estimator
 
@@ -40,7 +40,7 @@ def test_the_estimator_is_a_converted_one_and_takes_a_sparse_tensors_parts(tmp_p
 
 
 def article(settings, tags):
-    """The network as the article wrote it, for whole rows."""
+    """The network as in the article, for dense rows."""
     tf.keras.utils.set_random_seed(settings.seed)
     layers = [
         tf.keras.layers.Dense(settings.hidden_units, activation="relu", input_shape=(settings.vocabulary_size,)),
@@ -54,7 +54,7 @@ def article(settings, tags):
 
 
 def step(model, inputs, labels):
-    """Train on one batch as Keras does; the loss."""
+    """Train on one batch as Keras does, and return the loss."""
     with tf.GradientTape() as tape:
         loss = model.compute_loss(y=labels, y_pred=model(inputs, training=True))
     weights = model.trainable_variables
@@ -64,7 +64,7 @@ def step(model, inputs, labels):
 
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory):
-    """Vectors of 4,000 train and 4,000 test posts: so many that chance moves an accuracy by half a point at most."""
+    """Vectors of 4,000 train and 4,000 test posts, enough to keep the error of an accuracy below half a point."""
     return vectorized(tmp_path_factory.mktemp("parity"), "sample://posts?rows=8000&seed=7", "binary")
 
 
@@ -78,11 +78,11 @@ def vectorized(folder, source, mode):
 
 
 @pytest.mark.parametrize("mode", ["binary", "tfidf"])
-def test_step_by_step_it_is_the_dense_network(tmp_path, mode):
-    """20 steps, the last batch smaller, with posts of no known word first, last and between.
+def test_each_step_is_that_of_the_dense_network(tmp_path, mode):
+    """20 steps, the last with a smaller batch, and with posts without a known word among them.
 
-    float32 sums in another order differ in the seventh digit, which Adam makes larger where a gradient is nearly 0:
-    they were seen to differ by 3e-7, and may by 1/500 of what one step moves a weight, 0.001.
+    float32 sums in another order differ in the seventh digit, and Adam amplifies this for gradients near 0. Differences
+    of 3e-7 were observed; allowed is 1/500 of the 0.001 by which one step changes a weight.
     """
     settings = Settings(hidden_units=64, seed=3)
     folder = vectorized(tmp_path, "sample://posts?rows=5000&seed=7", mode)

@@ -70,7 +70,7 @@ def dense(texts, vocabulary, chosen):
     return vectors
 
 
-def test_the_graph_makes_the_vectors_that_training_made(served):
+def test_the_graph_makes_the_same_vectors_as_training(served):
     opened, vocabulary, chosen, _ = served
     assert len(vocabulary.words) > 30
     np.testing.assert_allclose(opened.tag_and_vectors(TEXTS)[1], dense(TEXTS, vocabulary, chosen), rtol=1e-6, atol=0)
@@ -78,7 +78,7 @@ def test_the_graph_makes_the_vectors_that_training_made(served):
 
 @given(st.lists(st.text(alphabet, max_size=40), min_size=1, max_size=8))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_so_it_does_for_any_text(served, texts):
+def test_the_graph_makes_the_same_vectors_for_any_text(served, texts):
     opened, vocabulary, chosen, _ = served
     texts = [*texts, " ".join(texts), *TEXTS[:3]]
     np.testing.assert_allclose(opened.tag_and_vectors(texts)[1], dense(texts, vocabulary, chosen), rtol=1e-6, atol=0)
@@ -94,7 +94,7 @@ def test_every_code_point_is_lower_cased_as_in_training():
     assert [text.decode() for text in normalized] == [f"a{one.lower()}b" for one in cased]
 
 
-def test_the_signatures_agree_and_probabilities_are_whole(served):
+def test_the_signatures_agree_and_probabilities_sum_to_one(served):
     opened, vocabulary, chosen, _ = served
     answer = opened.tag(TEXTS)
     assert set(answer) == {"tag", "probability", "probabilities"}
@@ -109,20 +109,20 @@ def test_the_signatures_agree_and_probabilities_are_whole(served):
         np.testing.assert_allclose(probabilities, answer["probabilities"], atol=1e-6)
 
 
-def test_the_export_says_how_posts_become_vectors(served):
+def test_the_export_contains_its_text_rule(served):
     _, vocabulary, chosen, model = served
-    words = serving.words(model)
-    again = vectorize(pa.array(TEXTS), words.vocabulary, size=words.size, mode=words.mode)
+    rule = serving.text_rule(model)
+    again = vectorize(pa.array(TEXTS), rule.vocabulary, size=rule.size, mode=rule.mode)
     assert again == vectorize(pa.array(TEXTS), vocabulary, size=chosen.vocabulary_size, mode=chosen.vector_mode)
 
 
-def test_no_post_and_bytes_that_are_no_utf8_get_an_answer(served):
+def test_no_posts_and_invalid_utf8_get_an_answer(served):
     opened, *_ = served
     assert opened.tag([])["tag"].shape == (0,)
     assert opened.tag_and_vectors([b"\xff\xfe word \xc3"])[1].sum() > 0
 
 
-def test_the_export_carries_its_words_and_tags_with_it(served):
+def test_the_export_contains_its_words_and_tags(served):
     """The files it was made from are moved away, so only the assets are left to read."""
     *_, model = served
     assert {path.name for path in (model / "assets").iterdir()} == {"vocabulary.txt", "labels.txt"}

@@ -1,6 +1,5 @@
 import os
 import shutil
-from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,7 +7,8 @@ import pytest
 from pipeline.errors import BadInput, CorruptArtifact, Forbidden, StageOutOfOrder, VersionTaken
 from pipeline.files import FileEntry, entries
 from pipeline.registry.card import Card
-from pipeline.registry.registry import CARDS, LOG, Event, Registry, lives
+from pipeline.registry.events import Event, live_history
+from pipeline.registry.registry import CARDS, LOG, Registry
 from pipeline.store.objects import Store
 from tests.conftest import files_of
 
@@ -22,9 +22,11 @@ def registry(tmp_path):
 
 @pytest.fixture
 def publish(registry, tmp_path):
-    """Publish version n of a model made for it, as a run that left it in its export's folder does."""
+    """A function that publishes a version with a tiny model of its own, as a run does."""
 
-    def do(version, *, checkpoint=None, run=None, data=None, forced="", invented=False, beside=LIVE, warnings=()):
+    def do(
+        version, *, checkpoint=None, run=None, data=None, forced="", synthetic=False, compared_with=LIVE, warnings=()
+    ):
         folder = tmp_path / f"model-{version}"
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "variables").mkdir(parents=True)
@@ -41,18 +43,20 @@ def publish(registry, tmp_path):
             accuracy=0.9,
             macro_f1=0.8,
             tags=2,
-            invented=invented,
+            synthetic=synthetic,
             published="2026-01-01T00:00:00+00:00",
             files=entries(folder),
             warnings=list(warnings),
         )
-        return registry.publish(card, beside=registry.live() if beside is LIVE else beside, forced=forced)
+        return registry.publish(
+            card, compared_with=registry.live() if compared_with is LIVE else compared_with, forced=forced
+        )
 
     return do
 
 
 def served(registry):
-    """What a server finds: versions with the number their files say."""
+    """The versions that a server finds in the serving directory."""
     found = {
         int(name): registry.store.sizes(f"models/stackoverflow_tagger/{name}")
         for name in registry.store.names("models/stackoverflow_tagger")
@@ -70,14 +74,14 @@ def test_a_version_is_published_where_a_server_looks(registry, publish, tmp_path
     assert registry.disagreement() is None
 
 
-def test_published_again_from_the_same_checkpoint_it_is_simply_done(publish, tmp_path):
+def test_publishing_again_from_the_same_checkpoint_changes_nothing(publish, tmp_path):
     publish(7)
     before = files_of(tmp_path / "store")
     publish(7)
     assert files_of(tmp_path / "store") == before
 
 
-def test_published_again_from_another_checkpoint_it_is_refused(registry, publish, tmp_path):
+def test_publishing_again_from_another_checkpoint_is_refused(registry, publish, tmp_path):
     publish(7, run="a")
     before = files_of(tmp_path / "store" / "registry")
     with pytest.raises(VersionTaken, match="version 7 is published already, by run a from another checkpoint"):
@@ -98,29 +102,29 @@ def test_older_data_does_not_replace_newer_unless_forced(registry, publish):
     assert served(registry) == [6]
 
 
-def test_invented_posts_are_never_newer_than_real_ones(registry, publish):
-    publish(8, invented=True)
-    publish(7, invented=True)
+def test_synthetic_posts_are_never_newer_than_real_ones(registry, publish):
+    publish(8, synthetic=True)
+    publish(7, synthetic=True)
     assert registry.live() == 8
     publish(6)
     assert registry.live() == 6
 
 
-def test_saved_model_is_put_last_and_taken_first(registry, publish, monkeypatch):
+def test_saved_model_is_copied_last_and_removed_first(registry, publish, monkeypatch):
     order = []
     put, remove = registry.store.fs.put_file, registry.store.remove
     monkeypatch.setattr(registry.store.fs, "put_file", lambda here, there: (order.append(there), put(here, there)))
     monkeypatch.setattr(registry.store, "remove", lambda path: (order.append(path), remove(path)))
     publish(7)
-    watched = [path for path in order if "/models/" in path]
-    assert "/7/saved_model.pb." in watched[-1]
+    copied = [path for path in order if "/models/" in path]
+    assert "/7/saved_model.pb." in copied[-1]
     publish(8)
     order.clear()
     registry.rollback("worse")
     assert order == ["models/stackoverflow_tagger/8/saved_model.pb", "models/stackoverflow_tagger/8"]
 
 
-def test_the_watched_folders_highest_version_is_the_live_one_after_every_operation(registry, publish):
+def test_the_highest_version_in_the_serving_directory_is_always_the_live_one(registry, publish):
     for act, live in (
         (lambda: publish(7), 7),
         (lambda: publish(8), 8),
@@ -139,7 +143,7 @@ def test_the_watched_folders_highest_version_is_the_live_one_after_every_operati
         assert registry.disagreement() is None
 
 
-def test_which_was_live_when_is_replayed_from_the_log(registry, publish):
+def test_the_log_tells_which_version_was_live_when(registry, publish):
     start = datetime.now(UTC)
     publish(7)
     publish(8)
@@ -159,18 +163,18 @@ def test_which_was_live_when_is_replayed_from_the_log(registry, publish):
     assert [event.reason for event in events[2:]] == ["worse", "better after all"]
 
 
-def test_what_went_before_is_a_stack(registry, publish):
+def test_each_rollback_goes_back_one_version(registry, publish):
     for version in (7, 8, 9):
         publish(version)
-    assert lives(registry.events()) == [7, 8, 9]
+    assert live_history(registry.events()) == [7, 8, 9]
     registry.rollback("x")
-    assert lives(registry.events()) == [7, 8]
+    assert live_history(registry.events()) == [7, 8]
     registry.rollback("x")
-    with pytest.raises(BadInput, match="no version to go back to"):
+    with pytest.raises(BadInput, match="no earlier live version to go back to"):
         registry.rollback("x")
 
 
-def test_a_version_is_measured_by_what_was_live_before_it(registry, publish):
+def test_a_version_is_compared_with_the_one_live_before_it(registry, publish):
     assert registry.live_before(7) is None
     publish(7)
     assert registry.live_before(8) == 7
@@ -180,15 +184,15 @@ def test_a_version_is_measured_by_what_was_live_before_it(registry, publish):
 
 @pytest.fixture
 def meanwhile(registry, monkeypatch):
-    """Let another do something between the next look at the log and the writing of its entry."""
+    """A function that lets another process act just before the next entry of the log is written."""
 
-    def let(deed):
+    def let(action):
         create = registry.store.create
 
         def late(path, document):
             if path.startswith(LOG):
                 monkeypatch.undo()
-                deed(Registry(Store(registry.store.url)))
+                action(Registry(Store(registry.store.url)))
             return create(path, document)
 
         monkeypatch.setattr(registry.store, "create", late)
@@ -216,7 +220,7 @@ def test_of_two_rollbacks_at_once_the_second_goes_back_from_where_the_first_left
     meanwhile(lambda other: other.rollback("8 is worse"))
     registry.rollback("8 is worse, as I found, too")
     assert log_of(registry)[3:] == [(4, "rollback", 7), (5, "rollback", 6)]
-    assert lives(registry.events()) == [6]
+    assert live_history(registry.events()) == [6]
     assert served(registry) == [6]
 
 
@@ -229,32 +233,35 @@ def test_of_two_rollbacks_at_once_the_second_goes_back_from_where_the_first_left
         ([("publish", 1), ("publish", 1), ("rollback", 4)], [1, 4]),
     ],
 )
-def test_the_last_of_what_was_live_is_live_whatever_the_log_holds(steps, history):
-    events = [Event(at, "", action, live, live, "", "") for at, (action, live) in enumerate(steps, 1)]
-    assert lives(events) == history
+def test_the_history_of_live_versions(steps, history):
+    events = [
+        Event(number=at, at="", action=action, version=live, live=live, by="", reason="")
+        for at, (action, live) in enumerate(steps, 1)
+    ]
+    assert live_history(events) == history
 
 
-def test_the_folder_follows_what_is_made_live_while_it_is_put_right(registry, publish, monkeypatch):
+def test_reconcile_follows_a_change_that_happens_meanwhile(registry, publish, monkeypatch):
     publish(7)
     publish(8)
-    withdraw = registry.watched.withdraw
+    withdraw = registry.serving.withdraw
 
     def late(version):
         monkeypatch.undo()
         Registry(Store(registry.store.url)).promote(8, "at the same time")
         withdraw(version)
 
-    monkeypatch.setattr(registry.watched, "withdraw", late)
+    monkeypatch.setattr(registry.serving, "withdraw", late)
     registry.rollback("worse")
     assert (registry.live(), served(registry), registry.disagreement()) == (8, [7, 8], None)
 
 
-def test_a_rollback_takes_back_what_was_published_meanwhile(registry, publish, meanwhile):
+def test_a_rollback_undoes_a_publication_that_happens_meanwhile(registry, publish, meanwhile):
     publish(7)
     publish(8)
     meanwhile(lambda other: publish(9))
     registry.rollback("worse")
-    assert (registry.live(), lives(registry.events())) == (8, [7, 8])
+    assert (registry.live(), live_history(registry.events())) == (8, [7, 8])
 
 
 def test_a_model_compared_with_another_than_is_live_is_not_published(registry, publish, meanwhile):
@@ -262,21 +269,21 @@ def test_a_model_compared_with_another_than_is_live_is_not_published(registry, p
     publish(7)
     meanwhile(lambda other: other.rollback("worse"))
     with pytest.raises(StageOutOfOrder, match=r"version 6 went live since this run was compared with 7: run evaluate"):
-        publish(8, beside=7)
+        publish(8, compared_with=7)
     assert (registry.live(), served(registry)) == (6, [6])
-    publish(8, beside=6)
+    publish(8, compared_with=6)
     assert registry.live() == 8
 
 
 def test_published_from_the_live_models_checkpoint_it_was_compared_with_none(registry, publish):
-    """Its export was lost and is made anew, with the verdict of then."""
+    """Its export was lost and is made again, with the evaluation of then."""
     publish(7)
-    publish(8, checkpoint="c7", beside=None)
+    publish(8, checkpoint="c7", compared_with=None)
     assert registry.live() == 8
 
 
 def test_an_entry_whose_answer_was_lost_is_written_once(registry, publish, monkeypatch):
-    """An object store's client asks again, and is told that there is one."""
+    """An object store's client retries, and then finds its own entry."""
     publish(7)
     publish(8)
     create = registry.store.create
@@ -285,16 +292,16 @@ def test_an_entry_whose_answer_was_lost_is_written_once(registry, publish, monke
     assert log_of(registry)[2:] == [(3, "rollback", 7)]
 
 
-def test_on_a_store_that_writes_over_what_it_is_to_create_nothing_is_made_live(registry, publish, monkeypatch):
-    """As an S3 server does that does not know If-None-Match."""
+def test_nothing_goes_live_on_a_store_whose_create_overwrites(registry, publish, monkeypatch):
+    """As an S3 server does that does not support If-None-Match."""
     publish(7)
     monkeypatch.setattr(registry.store, "create", lambda path, document: not registry.store.write(path, document))
-    with pytest.raises(Forbidden, match=r"writes over a file that it is asked to create.*: nothing is made live"):
+    with pytest.raises(Forbidden, match=r"overwrites a file that it is asked to create.*: nothing is made live"):
         publish(8)
     assert registry.live() == 7
 
 
-def test_the_log_is_in_the_order_of_time_whatever_the_clocks_say(registry, publish, monkeypatch):
+def test_times_in_the_log_ascend_even_if_a_clock_is_wrong(registry, publish, monkeypatch):
     publish(7)
     publish(8)
     monkeypatch.setattr("pipeline.registry.registry._now", lambda: datetime(2020, 1, 1, tzinfo=UTC))
@@ -316,7 +323,7 @@ def test_an_unfinished_publication_is_no_version_and_the_next_try_finishes_it(re
     assert served(registry) == [7, 8]
 
 
-def test_a_rollback_that_was_cut_off_is_ended_and_not_done_twice(registry, publish, monkeypatch):
+def test_an_interrupted_rollback_is_completed_and_not_done_twice(registry, publish, monkeypatch):
     for version in (6, 7, 8):
         publish(version)
     monkeypatch.setattr(registry, "reconcile", lambda: (_ for _ in ()).throw(SystemExit("killed")))
@@ -324,26 +331,30 @@ def test_a_rollback_that_was_cut_off_is_ended_and_not_done_twice(registry, publi
         registry.rollback("worse")
     monkeypatch.undo()
     assert served(registry) == [6, 7, 8]
-    with pytest.raises(BadInput, match=r"the rollback to version 7 of .* had been cut off and has been ended just now"):
+    with pytest.raises(BadInput, match=r"the rollback of .* had been interrupted, and was completed just now"):
         registry.rollback("worse")
     assert (registry.live(), served(registry)) == (7, [6, 7])
     assert registry.rollback("further").live == 6
 
 
-def test_what_is_lost_or_damaged_does_not_go_live(registry, publish, tmp_path):
+def test_a_version_with_lost_or_damaged_files_does_not_go_live(registry, publish, tmp_path):
     publish(6)
     publish(7)
     before = files_of(tmp_path / "store")
     weights = tmp_path / "store" / "runs" / "6" / "export" / "one" / "variables" / "variables.index"
     for damage, fault in ((lambda: weights.write_text("weights 9"), "other bytes"), (weights.unlink, "is gone")):
         damage()
-        for deed in (lambda: registry.promote(6, "because"), lambda: registry.rollback("because")):
-            with pytest.raises(CorruptArtifact, match=rf"version 6 cannot go live: .*{fault}.*; what is live stays"):
-                deed()
-    registry.note_let_go("runs/6", "old")
-    with pytest.raises(CorruptArtifact, match=r"version 6 cannot go live: retention removed its files on .* \(old\)"):
+        for action in (lambda: registry.promote(6, "because"), lambda: registry.rollback("because")):
+            with pytest.raises(
+                CorruptArtifact, match=rf"version 6 cannot go live: .*{fault}.*; the live version is unchanged"
+            ):
+                action()
+    registry.note_collected("runs/6", "old")
+    with pytest.raises(
+        CorruptArtifact, match=r"version 6 cannot go live: garbage collection removed its files on .* \(old\)"
+    ):
         registry.promote(6, "because")
-    with pytest.raises(CorruptArtifact, match="version 6 cannot be fetched: retention removed its files"):
+    with pytest.raises(CorruptArtifact, match="version 6 cannot be fetched: garbage collection removed its files"):
         registry.fetch(6, tmp_path / "back")
     assert registry.live() == 7
     kept = {name: content for name, content in files_of(tmp_path / "store").items() if name in before}
@@ -361,25 +372,25 @@ def test_what_is_lost_or_damaged_does_not_go_live(registry, publish, tmp_path):
     ],
     ids=["changed", "lost", "foreign"],
 )
-def test_to_promote_the_live_version_puts_its_folder_right(registry, publish, tmp_path, damage):
+def test_promoting_the_live_version_repairs_the_serving_directory(registry, publish, tmp_path, damage):
     publish(7)
     live = tmp_path / "store" / "models" / "stackoverflow_tagger" / "7"
     whole = files_of(live)
     damage(live)
-    assert registry.disagreement() == f"live version 7 is not whole in {live}: `tagger promote 7` puts it right"
-    registry.promote(7, "put right")
+    assert registry.disagreement() == f"live version 7 is incomplete or damaged in {live}: `tagger promote 7` fixes it"
+    registry.promote(7, "repaired")
     assert files_of(live) == whole
     assert registry.disagreement() is None
 
 
-def test_what_a_person_took_down_is_known_by_its_model(registry, publish):
+def test_a_version_that_was_taken_down_is_recognized_by_its_model(registry, publish):
     for version in (6, 7, 8):
         publish(version)
     assert registry.taken_down(registry.card(8)) is None
     registry.rollback("tags c as c++")
     card, event = registry.taken_down(registry.card(8))
     assert (card.version, event.action, event.reason) == (8, "rollback", "tags c as c++")
-    renamed = replace(card, files=card.files | {"assets/labels.txt": FileEntry(1, "other tags")})
+    renamed = card.model_copy(update={"files": card.files | {"assets/labels.txt": FileEntry(1, "other tags")}})
     assert registry.taken_down(renamed) is None
     assert registry.taken_down(registry.card(6)) is None, "7 was put over it by a run"
     registry.promote(6, "the best")
@@ -388,8 +399,8 @@ def test_what_a_person_took_down_is_known_by_its_model(registry, publish):
     assert registry.taken_down(registry.card(8)) is None
 
 
-def test_who_has_no_name_is_told_by_number(registry, publish, monkeypatch):
-    """As a container's user may be."""
+def test_a_user_without_a_name_is_logged_by_number(registry, publish, monkeypatch):
+    """As in a container."""
     publish(7)
     monkeypatch.setattr("getpass.getuser", lambda: (_ for _ in ()).throw(KeyError("uid not found")))
     assert registry.promote(7, "because").by == f"user {os.getuid()}"
@@ -400,7 +411,7 @@ def test_a_reason_is_kept_as_one_line_of_visible_characters(registry, publish):
     assert registry.promote(7, " a\nb \x1b[31m \udcff ").reason == r"a\nb \x1b[31m \udcff"
 
 
-def test_a_hand_needs_a_reason_and_a_published_version(registry, publish):
+def test_promote_needs_a_reason_and_a_published_version(registry, publish):
     publish(7)
     with pytest.raises(BadInput, match="give one with --reason"):
         registry.promote(7, " ")
@@ -408,10 +419,10 @@ def test_a_hand_needs_a_reason_and_a_published_version(registry, publish):
         registry.promote(8, "because")
 
 
-def test_a_version_whose_publication_was_cut_off_is_not_fetched(registry, publish, tmp_path):
+def test_a_version_whose_publication_was_interrupted_is_not_fetched(registry, publish, tmp_path):
     publish(7)
     card = registry.card(7)
-    registry.store.create(f"{CARDS}/8.json", asdict(replace(card, version=8)))
+    registry.store.create(f"{CARDS}/8.json", card.model_copy(update={"version": 8}).to_dict())
     with pytest.raises(BadInput, match=r"does not hold version 8 \(published: 7\)"):
         registry.fetch(8, tmp_path / "back")
 
@@ -423,6 +434,6 @@ def test_a_version_is_fetched_whole(registry, publish, tmp_path):
 
 
 @pytest.mark.parametrize(("version", "said"), [(None, "does not hold a live version"), (3, "published: none yet")])
-def test_what_is_not_published_is_refused(registry, version, said, tmp_path):
+def test_an_unpublished_version_is_refused(registry, version, said, tmp_path):
     with pytest.raises(BadInput, match=said):
         registry.fetch(version, tmp_path / "back")

@@ -1,10 +1,12 @@
-"""Every format, every fault of a row and every refusal of a source, on tables of a few rows."""
+"""Reading sources: every format, every reason to reject a row, and every error for a source as a whole."""
 
 import csv
 import gzip
 import io
 import os
 import socket
+import subprocess
+import sys
 import tarfile
 import tempfile
 import threading
@@ -23,14 +25,45 @@ from fsspec.registry import known_implementations
 
 from pipeline.data import posts
 from pipeline.errors import BadInput, TaggerError, Unavailable
-from pipeline.sources import csv_file, open, parquet_file, reader
-from pipeline.sources.reader import shown
+from pipeline.sources import csv_file, open, parquet_subprocess, reader
+from pipeline.sources.source import Source
 
 CSV = b"post,tags\nhow to,java\nwhy not,c#\n"
 CSV_POSTS = [("how to", "java", 1), ("why not", "c#", 2)]
 FIFTY = b"post,tags\n" + b"".join(b"post %d,java\n" % i for i in range(50))
 
+WITH_A_THREAD = """
+import logging, os, sys, threading, time
+from pipeline import progress
+from pipeline.sources import reader
+from pipeline.sources.source import Source
+forks = []
+os.register_at_fork(before=lambda: forks.append(threading.active_count()))
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+progress.SECONDS_BETWEEN_LINES = 0.01
+with progress.log_lines("ingest", "posts", None) as advance:
+    advance(1)
+    rows = [
+        [tuple(row.values())[:2] for row in block.posts.to_pylist()]
+        for block in reader.read(Source.parse(sys.argv[1]), text_column="post", tag_column="tags")
+    ]
+print(f"{rows}, forks with threads: {sum(threads > 1 for threads in forks)}")
+"""
+"""Reads as ingest does, while a thread logs the progress and takes the lock of a log handler each time."""
+
 Rows = list[tuple[object, ...]]
+
+
+@pytest.fixture
+def decoder(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Make the process that decodes Parquet run a statement first."""
+
+    def run_first(statement: str) -> None:
+        start, main = parquet_subprocess.PROGRAM.rsplit("main(", 1)
+        code = f"{start}\nfrom pipeline.sources import parquet_decoder\n{statement}\nmain({main}"
+        monkeypatch.setattr(parquet_subprocess, "COMMAND", (sys.executable, "-P", "-c", code))
+
+    return run_first
 
 
 def rows_of(batches: list[pa.RecordBatch]) -> Rows:
@@ -38,8 +71,8 @@ def rows_of(batches: list[pa.RecordBatch]) -> Rows:
 
 
 def read(source: object, tag_column: str | None = "tags", text_column: str = "post") -> tuple[Rows, Rows]:
-    """(post, tag, row) of the posts and (row, reason, text) of those set aside."""
-    blocks = list(reader.read(str(source), text_column=text_column, tag_column=tag_column))
+    """(post, tag, row) of the accepted rows and (row, reason, text) of the rejected ones."""
+    blocks = list(reader.read(Source.parse(str(source)), text_column=text_column, tag_column=tag_column))
     for block in blocks:
         assert block.posts.schema == posts.POSTS
         assert block.rejected.schema == posts.REJECTED
@@ -185,7 +218,7 @@ class TestCsv:
 
 class TestBlocks:
     def sizes(self, path: Path) -> list[int]:
-        blocks = reader.read(str(path), text_column="post", tag_column="tags")
+        blocks = reader.read(Source.parse(str(path)), text_column="post", tag_column="tags")
         return [block.posts.num_rows + block.rejected.num_rows for block in blocks]
 
     def test_of_short_rows_count_accepted_and_rejected(self, saved: Callable[..., Path]) -> None:
@@ -198,35 +231,35 @@ class TestBlocks:
 
     @pytest.mark.parametrize("kind", [pa.string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str)
     def test_of_parquet_are_small_where_rows_are_long(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: pa.DataType
+        self, tmp_path: Path, decoder: Callable[[str], None], kind: pa.DataType
     ) -> None:
-        monkeypatch.setattr(parquet_file, "TEXT_PER_BLOCK", 1000)
+        decoder("parquet_decoder.TEXT_PER_BLOCK = 1000")
         long = pa.array([f"{i}" * 400 for i in range(7)]).cast(kind)
         pq.write_table(pa.table({"post": long, "tags": ["java"] * 7}), tmp_path / "p", compression="none")
         assert all(size <= 3 for size in self.sizes(tmp_path / "p"))
         assert read(tmp_path / "p")[0] == [(f"{i}" * 400, "java", i + 1) for i in range(7)]
 
     def test_one_long_row_among_short_ones_makes_a_small_block(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, decoder: Callable[[str], None]
     ) -> None:
-        monkeypatch.setattr(parquet_file, "TEXT_PER_BLOCK", 4000)
+        decoder("parquet_decoder.TEXT_PER_BLOCK = 4000")
         table = pa.table({"post": ["a"] * 63 + ["b" * 5000] + ["c"] * 64, "tags": ["java"] * 128})
         pq.write_table(table, tmp_path / "p", compression="none")
-        for block in reader.read(str(tmp_path / "p"), text_column="post", tag_column="tags"):
+        for block in reader.read(Source.parse(str(tmp_path / "p")), text_column="post", tag_column="tags"):
             texts = block.posts.column("post").to_pylist()
             assert len(texts) == 1 or sum(map(len, texts)) <= 4000
         assert [row for _, _, row in read(tmp_path / "p")[0]] == list(range(1, 129))
 
     def test_of_parquet_are_not_decoded_before_they_are_needed(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, decoder: Callable[[str], None]
     ) -> None:
         megabyte = 2**20
-        monkeypatch.setattr(parquet_file, "TEXT_PER_BLOCK", 2 * megabyte)
+        decoder(f"parquet_decoder.TEXT_PER_BLOCK = {2 * megabyte}")
         table = pa.table({"post": [f"{i:03d}" + "x" * megabyte for i in range(48)], "tags": ["java"] * 48})
         pq.write_table(table, tmp_path / "p", compression="none", use_dictionary=False, write_batch_size=1)
         del table
         before = pa.total_allocated_bytes()
-        blocks = reader.read(str(tmp_path / "p"), text_column="post", tag_column="tags")
+        blocks = reader.read(Source.parse(str(tmp_path / "p")), text_column="post", tag_column="tags")
         assert max(pa.total_allocated_bytes() - before for _ in blocks) < 24 * megabyte
 
     @pytest.mark.parametrize("form", ["csv", "parquet"])
@@ -241,7 +274,7 @@ class TestBlocks:
             del unlike
         before, most = pa.total_allocated_bytes(), 0
         tracemalloc.start()
-        for block in reader.read(str(path), text_column="post", tag_column="tags"):
+        for block in reader.read(Source.parse(str(path)), text_column="post", tag_column="tags"):
             most = max(most, pa.total_allocated_bytes() - before)
             assert block.posts.num_rows
         _, peak = tracemalloc.get_traced_memory()
@@ -251,9 +284,9 @@ class TestBlocks:
 
 
 class TestGzip:
-    def test_is_told_by_content(self, saved: Callable[..., Path]) -> None:
-        assert read(saved(gzip.compress(CSV), "posts.csv.gz")) == (CSV_POSTS, [])
-        assert read(saved(gzip.compress(CSV), "posts")) == (CSV_POSTS, [])
+    def test_is_detected_by_content(self, saved: Callable[..., Path]) -> None:
+        assert read(saved(gzip.compress(CSV, mtime=0), "posts.csv.gz")) == (CSV_POSTS, [])
+        assert read(saved(gzip.compress(CSV, mtime=0), "posts")) == (CSV_POSTS, [])
 
     def test_of_several_members_is_read_to_the_end(self, saved: Callable[..., Path]) -> None:
         path = saved(gzip.compress(CSV[:15]) + gzip.compress(CSV[15:]))
@@ -262,13 +295,14 @@ class TestGzip:
     @pytest.mark.parametrize(
         "content",
         [
-            gzip.compress(FIFTY)[:-20],  # ends within the data
-            gzip.compress(FIFTY)[:-4],  # ends within the check sum
-            gzip.compress(FIFTY)[:5],  # ends within the header
-            gzip.compress(FIFTY)[:-8] + bytes(8),  # another check sum
-            gzip.compress(FIFTY)[:10] + b"\xff" * 40,  # no deflate stream
-            gzip.compress(FIFTY) + b"more",  # something behind the end
+            gzip.compress(FIFTY, mtime=0)[:-20],  # ends within the data
+            gzip.compress(FIFTY, mtime=0)[:-4],  # ends within the check sum
+            gzip.compress(FIFTY, mtime=0)[:5],  # ends within the header
+            gzip.compress(FIFTY, mtime=0)[:-8] + bytes(8),  # another check sum
+            gzip.compress(FIFTY, mtime=0)[:10] + b"\xff" * 40,  # no deflate stream
+            gzip.compress(FIFTY, mtime=0) + b"more",  # something behind the end
         ],
+        ids=["cut in the data", "cut in the sum", "cut in the header", "other sum", "no deflate stream", "more behind"],
     )
     def test_truncated_or_corrupt(self, saved: Callable[..., Path], content: bytes) -> None:
         assert "posts.csv.gz is truncated or corrupt: gzip cannot unpack it" in refusal(saved(content, "posts.csv.gz"))
@@ -356,8 +390,8 @@ class TestParquet:
 
     def test_columns_are_refused(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, post=["how"], tags=[1], many=[["a"]])
-        assert "holds int64 in column 'tags', not text; set tag_column to a column of strings" in refusal(path)
-        assert "in column 'many', not text; set text_column" in refusal(path, text_column="many")
+        assert "has int64 in column 'tags', not text: set tag_column to a column of strings" in refusal(path)
+        assert "in column 'many', not text: set text_column" in refusal(path, text_column="many")
         assert "has no column 'body' (it has: post, tags, many); set text_column" in refusal(path, text_column="body")
         pq.write_table(pa.table([["a"], ["b"], ["c"]], names=["post", "tags", "tags"]), path)
         assert "has 2 columns named 'tags'" in refusal(path)
@@ -383,27 +417,58 @@ class TestParquet:
         assert "is truncated or corrupt" in refusal(path)
 
     def test_a_failing_disk_is_not_taken_for_a_corrupt_file(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, decoder: Callable[[str], None]
     ) -> None:
-        def fail(*_: object, **__: object) -> None:
-            raise OSError(5, "Input/output error")
-
         path = self.write(tmp_path, post=["how"], tags=["java"])
-        monkeypatch.setattr(pq.ParquetFile, "iter_batches", fail)
+        decoder(
+            "def fail(*_, **__): raise OSError(5, 'Input/output error')\n"
+            "import pyarrow.parquet; pyarrow.parquet.ParquetFile.iter_batches = fail"
+        )
         assert refusal(path, Unavailable) == f"{path} could not be read (Input/output error); try again"
+
+    def test_a_decoder_that_cannot_begin_is_no_fault_of_the_file(
+        self, tmp_path: Path, decoder: Callable[[str], None]
+    ) -> None:
+        decoder("sys.exit(3)")
+        with pytest.raises(RuntimeError, match="the process that decodes Parquet ended with status 3"):
+            read(self.write(tmp_path, post=["how"], tags=["java"]))
+
+    def test_a_lock_that_another_thread_holds_does_not_reach_the_decoder(self, tmp_path: Path) -> None:
+        """A fork has every lock as it was, and none of the threads that would release it."""
+        path = self.write(tmp_path, post=["how"], tags=["java"])
+        done = subprocess.run(
+            [sys.executable, "-c", WITH_A_THREAD, str(path)], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert done.stdout == "[[('how', 'java')]], forks with threads: 0\n"
 
     def test_the_decoders_process_is_gone_after_an_abandoned_reading(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, post=["x" * 1000] * 50_000, tags=["java"] * 50_000)
-        blocks = reader.read(str(path), text_column="post", tag_column="tags")
+        blocks = reader.read(Source.parse(str(path)), text_column="post", tag_column="tags")
         next(blocks)
         assert os.waitpid(-1, os.WNOHANG) == (0, 0)
         blocks.close()  # type: ignore[attr-defined]
         with pytest.raises(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
 
-    def test_our_own_faults_are_no_faults_of_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delattr(parquet_file, "_plain")
-        with pytest.raises(RuntimeError, match="NameError: name '_plain' is not defined"):
+    def test_the_decoder_imports_only_what_decoding_needs(self, tmp_path: Path, decoder: Callable[[str], None]) -> None:
+        """It starts for every Parquet source: each package costs that much time and memory each time."""
+        decoder(
+            "import os, sysconfig\n"
+            "end, folder = os._exit, sysconfig.get_path('purelib')\n"
+            "def report(status):\n"
+            "    names = {name.partition('.')[0] for name, module in list(sys.modules.items())\n"
+            "             if (getattr(module, '__file__', None) or '').startswith(folder)}\n"
+            f"    open({str(tmp_path / 'imported')!r}, 'w').write(' '.join(sorted(names)))\n"
+            "    end(status)\n"
+            "os._exit = report"
+        )
+        assert read(self.write(tmp_path, post=["how", ""], tags=["java", "c"]))[0] == [("how", "java", 1)]
+        imported = set((tmp_path / "imported").read_text().split()) - {"_distutils_hack", "sitecustomize"}
+        assert imported <= {"pyarrow", "cloudpickle", "dateutil", "six"}  # the last three by pyarrow
+
+    def test_our_own_faults_are_no_faults_of_the_file(self, tmp_path: Path, decoder: Callable[[str], None]) -> None:
+        decoder("del parquet_decoder._with_faults")
+        with pytest.raises(RuntimeError, match="NameError: name '_with_faults' is not defined"):
             read(self.write(tmp_path, post=["how"], tags=["java"]))
 
     def test_a_fault_that_quotes_the_file_is_one_visible_line(self, tmp_path: Path) -> None:
@@ -420,7 +485,7 @@ class TestFiles:
 
     def test_fsspec_url(self) -> None:
         with fsspec.open("memory://sources/posts.csv.gz", "wb") as file:
-            file.write(gzip.compress(CSV))
+            file.write(gzip.compress(CSV, mtime=0))
         table = pa.table({"post": ["how"], "tags": ["java"]})
         with fsspec.open("memory://sources/posts.parquet", "wb") as file:
             pq.write_table(table, file)
@@ -433,14 +498,14 @@ class TestFiles:
         assert read("memory://sources/posts.parquet") == ([("how", "java", 1)], [])
 
     def test_not_found(self, tmp_path: Path) -> None:
-        assert refusal(tmp_path / "posts.csv") == f"there is no {tmp_path}/posts.csv; correct the source"
-        assert refusal("memory://sources/none.csv") == "there is no memory://sources/none.csv; correct the source"
-        assert "is a folder; name one file in it" in refusal(tmp_path)
+        assert refusal(tmp_path / "posts.csv") == f"{tmp_path}/posts.csv does not exist: correct the source"
+        assert refusal("memory://sources/none.csv") == "memory://sources/none.csv does not exist: correct the source"
+        assert "is a folder: choose one file in it" in refusal(tmp_path)
 
     @pytest.mark.parametrize(
         ("error", "kind", "sentence"),
         [
-            (PermissionError(13, "Permission denied"), BadInput, "may not be read; give this user permission"),
+            (PermissionError(13, "Permission denied"), BadInput, "cannot be read: give this user permission"),
             (OSError(5, "Input/output error"), Unavailable, "could not be read (Input/output error); try again"),
             (TimeoutError(), Unavailable, "could not be read (TimeoutError); try again"),
         ],
@@ -487,7 +552,7 @@ class TestFiles:
 
         monkeypatch.setattr(fsspec, "url_to_fs", fail)
         assert refusal("s3://bucket/posts.csv", Unavailable) == (
-            "s3://bucket/posts.csv could not be opened (NoCredentials); check access to it and try again"
+            "s3://bucket/posts.csv could not be opened (NoCredentials): check access to it and try again"
         )
 
     def test_an_abandoned_file_is_closed(self, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,7 +563,9 @@ class TestFiles:
             return opened[-1]
 
         monkeypatch.setattr(open, "_file", remember)
-        blocks = reader.read(str(saved(b"post,tags\n" + b"how,c\n" * 9000)), text_column="post", tag_column="tags")
+        blocks = reader.read(
+            Source.parse(str(saved(b"post,tags\n" + b"how,c\n" * 9000))), text_column="post", tag_column="tags"
+        )
         next(blocks)
         assert not opened[0].closed
         blocks.close()  # type: ignore[attr-defined]
@@ -526,10 +593,10 @@ class Served(BaseHTTPRequestHandler):
         self.answer(CSV)
 
     def packed(self) -> None:
-        self.answer(gzip.compress(CSV))
+        self.answer(gzip.compress(CSV, mtime=0))
 
     def encoded(self) -> None:
-        self.answer(gzip.compress(CSV), Content_Encoding="gzip")
+        self.answer(gzip.compress(CSV, mtime=0), Content_Encoding="gzip")
 
     def columnar(self) -> None:
         file = io.BytesIO()
@@ -628,12 +695,12 @@ class TestHttp:
 
     @pytest.mark.parametrize("path", ["forever", "vast"])
     def test_a_download_without_end_is_given_up(self, server: str, path: str) -> None:
-        with pytest.raises(BadInput, match="holds more than max_source_bytes=1,000,000; name a smaller source"):
-            next(reader.read(f"{server}/{path}", text_column="post", tag_column="tags", max_bytes=10**6))
+        with pytest.raises(BadInput, match="is larger than max_source_bytes=1,000,000: choose a smaller source"):
+            next(reader.read(Source.parse(f"{server}/{path}"), text_column="post", tag_column="tags", max_bytes=10**6))
 
     def test_a_slow_download_is_given_up(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(open, "LONGEST_DOWNLOAD", 0)
-        assert "was not fetched within 0 seconds; try again later" in refusal(f"{server}/good", Unavailable)
+        assert "did not download within 0 seconds; try again later" in refusal(f"{server}/good", Unavailable)
 
     def test_timeout(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(open, "TIMEOUT", httpx.Timeout(0.2))
@@ -651,7 +718,7 @@ class TestHttp:
         assert f"{url} cannot be fetched" in refusal(url)
 
     def test_the_temporary_file_is_gone_after_an_abandoned_reading(self, server: str, tmp_path: Path) -> None:
-        blocks = reader.read(f"{server}/good", text_column="post", tag_column="tags")
+        blocks = reader.read(Source.parse(f"{server}/good"), text_column="post", tag_column="tags")
         next(blocks)
         del blocks
         assert list(tmp_path.iterdir()) == []
@@ -667,20 +734,22 @@ class TestHttp:
         ("https://user:p@ss@h/posts.csv", "https://h/posts.csv"),
         ("s3://key:secret@bucket/posts.csv?versionId=1", "s3://bucket/posts.csv"),
         ("zip://posts.csv::https://u:p@h/a.zip?sig=secret", "zip://posts.csv::https://h/a.zip"),
-        ("simplecache::https://h/a.csv?sig=secret::memory://b", "simplecache::https://h/a.csv::memory://b"),
+        ("simplecache::https://h/a.csv?sig=secret::memory://b", "simplecache::https://h/a.csv"),
+        ("https://h/posts.csv?a=::&token=secret\n&b=secret", "https://h/posts.csv"),
         ("sample://posts?rows=5&seed=1", "sample://posts?rows=5&seed=1"),
+        ("sample://posts?token=secret", "sample://posts"),
     ],
 )
-def test_shown_has_no_secrets(source: str, expected: str) -> None:
-    assert shown(source) == expected
+def test_display_has_no_secrets(source: str, expected: str) -> None:
+    assert Source.parse(source).display == expected
 
 
-def test_invented_posts() -> None:
+def test_synthetic_posts() -> None:
     accepted, rejected = read("sample://posts?rows=1500&seed=3")
     assert [row for _, _, row in accepted] == list(range(1, 1501))
     assert rejected == []
     assert [(post, None, row) for post, _, row in accepted] == read("sample://posts?rows=1500&seed=3", None)[0]
-    assert "is no sample of invented posts" in refusal("sample://posts?rows=0")
+    assert "does not name synthetic posts" in refusal("sample://posts?rows=0")
 
 
 def test_the_real_posts_are_all_accepted(real_posts: Path) -> None:

@@ -1,8 +1,12 @@
-"""Invented posts: the same for ever, one the start of the other, and neither too easy nor too hard."""
+"""Synthetic posts: they never change, small samples begin large ones, and tags are neither too easy nor too hard."""
 
+import subprocess
+import sys
 import tracemalloc
+import zipfile
 from collections import Counter
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +17,9 @@ from sklearn.naive_bayes import MultinomialNB
 from pipeline.data import posts
 from pipeline.errors import BadInput
 from pipeline.sources import sample
+from pipeline.sources.source import Source
 
+ROOT = Path(__file__).parents[2]
 ARTICLE_TAGS = (
     "javascript java c# php android jquery python html c++ ios css mysql sql asp.net ruby-on-rails objective-c c .net "
     "angularjs iphone"
@@ -33,7 +39,7 @@ def table(rows: int, seed: int = 0) -> pa.Table:
     ],
 )
 def test_parse(source: str, expected: tuple[int, int]) -> None:
-    assert sample.is_sample(source)
+    assert Source.parse(source).synthetic
     assert sample.parse(source) == expected
 
 
@@ -61,7 +67,7 @@ def test_parse(source: str, expected: tuple[int, int]) -> None:
 def test_parse_refuses(query: str) -> None:
     with pytest.raises(BadInput) as caught:
         sample.parse(f"sample://{query}")
-    assert f"sample://{query} is no sample of invented posts; write sample://posts?rows=N" in str(caught.value)
+    assert f"sample://{query} does not name synthetic posts: write sample://posts?rows=N" in str(caught.value)
 
 
 def test_the_posts_of_a_seed_never_change() -> None:
@@ -91,11 +97,20 @@ def test_tags_have_about_equal_shares() -> None:
     assert 900 < min(shares.values()) <= max(shares.values()) < 1100
 
 
-def test_every_tag_has_terms_and_relatives() -> None:
-    assert set(sample.TAGS) == set(ARTICLE_TAGS.split()) == set(sample.RELATED)
-    assert all(len(terms.split("|")) >= 12 for terms in sample.TERMS.values())
-    assert {tag for tags in sample.RELATED.values() for tag in tags.split()} <= set(sample.TAGS)
-    assert Counter(tag for group in sample.SHARED for tag in group.split()) == Counter(sample.TAGS)
+def test_every_tag_has_terms_and_related_tags() -> None:
+    words = sample.words()
+    assert set(words["terms"]) == set(ARTICLE_TAGS.split()) == set(words["related"])
+    assert all(len(terms) >= 12 for terms in words["terms"].values())
+    assert {tag for tags in words["related"].values() for tag in tags} <= set(words["terms"])
+    assert Counter(tag for group in words["shared"] for tag in group["tags"]) == Counter(words["terms"].keys())
+
+
+def test_the_wheel_has_the_words(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("pipeline/sources/sample.toml") == (ROOT / "pipeline/sources/sample.toml").read_bytes()
 
 
 def test_posts_look_like_posts() -> None:
@@ -109,7 +124,7 @@ def test_posts_look_like_posts() -> None:
     assert all(text == text.strip() and "  " not in text for text in texts)
 
 
-def test_no_sentence_comes_twice_in_a_post() -> None:
+def test_no_post_repeats_a_sentence() -> None:
     for text in table(500).column("post").to_pylist():
         assert text.count("I already looked at similar questions") <= 1
 
@@ -128,7 +143,7 @@ def test_memory_does_not_grow_with_rows() -> None:
 
 
 def accuracy(rows: int, seed: int) -> float:
-    """Of naive Bayes on the 1,000 commonest words of the first 80 %, tested on the rest."""
+    """The accuracy of naive Bayes on the 1,000 most frequent words: trained on the first 80 %, tested on the rest."""
     columns = table(rows, seed).to_pydict()
     train = int(0.8 * rows)
     words = CountVectorizer(binary=True, max_features=1000).fit(columns["post"][:train])
@@ -138,5 +153,5 @@ def accuracy(rows: int, seed: int) -> float:
 
 
 @pytest.mark.parametrize(("rows", "seed"), [(2000, 0), (4000, 0), (4000, 1), (20_000, 0)])
-def test_tags_can_be_learnt_but_not_perfectly(rows: int, seed: int) -> None:
+def test_tags_can_be_learned_but_not_perfectly(rows: int, seed: int) -> None:
     assert 0.82 < accuracy(rows, seed) < 0.94

@@ -2,13 +2,16 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from pipeline.data import posts
+from pipeline.data import held_out, posts
 from pipeline.errors import GateNotPassed, TaggerError
+from pipeline.files import read_lines
 from pipeline.registry.registry import Registry
 from pipeline.stages import evaluate
+from tests.conftest import context_of
 
 
 @pytest.fixture
@@ -17,7 +20,7 @@ def evaluation(finished_run, tmp_path):
     return tmp_path / "evaluate"
 
 
-def test_the_report_is_that_of_the_predictions(evaluation):
+def test_the_report_agrees_with_the_predictions(evaluation):
     report = json.loads((evaluation / "evaluation.json").read_text())
     rows = [row for batch in posts.batches(evaluation, "predictions") for row in batch.to_pylist()]
     true, predicted = ([row[name] for row in rows] for name in ("label", "predicted"))
@@ -29,7 +32,7 @@ def test_the_report_is_that_of_the_predictions(evaluation):
     assert 0.05 <= report["accuracy_of_the_commonest_tag"] < report["accuracy"]
 
 
-def test_the_decision_says_what_it_rests_on(evaluation, finished_run):
+def test_the_decision_names_its_model_posts_and_thresholds(evaluation, finished_run):
     report, decision = (json.loads((evaluation / name).read_text()) for name in ("evaluation.json", "decision.json"))
     assert decision.pop("candidate") == {
         "name": "the candidate",
@@ -50,15 +53,31 @@ def test_the_decision_says_what_it_rests_on(evaluation, finished_run):
     }
 
 
-def test_five_predictions_stand_beside_the_true_tags(evaluation):
+def test_the_report_shows_five_examples(evaluation, finished_run, tmp_path):
     examples = json.loads((evaluation / "evaluation.json").read_text())["examples"]
     assert [example["row"] for example in examples] == [1601, 1602, 1603, 1604, 1605]
-    assert all(example["post"] and 0 < example["probability"] <= 1 for example in examples)
-    assert any(example["tag"] == example["predicted"] for example in examples)
+    answers = next(posts.batches(evaluation, "predictions")).slice(0, 5).to_pylist()
+    inputs = inputs_of(finished_run, tmp_path / "inputs")
+    labels = read_lines(inputs["fit_vocabulary"] / "labels.txt")
+    texts = next(posts.batches(inputs["ingest"], "posts/test"))["post"].to_pylist()
+    assert [(each["tag"], each["predicted"], each["post"], each["probability"]) for each in examples] == [
+        (labels[answer["label"]], labels[answer["predicted"]], text[:200], round(max(answer["probabilities"]), 4))
+        for answer, text in zip(answers, texts[:5], strict=True)
+    ]
 
 
-def test_the_confusion_matrix_is_a_picture(evaluation):
-    assert (evaluation / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+def test_the_confusion_matrix_agrees_with_the_predictions(evaluation, tmp_path):
+    tags = sorted(json.loads((evaluation / "evaluation.json").read_text())["per_tag"])
+    rows = [row for batch in posts.batches(evaluation, "predictions") for row in batch.to_pylist()]
+    counts = np.zeros((len(tags), len(tags)), int)
+    for row in rows:
+        counts[row["label"], row["predicted"]] += 1
+    evaluate.draw(counts, tags, tmp_path / "drawn.png")
+    assert (evaluation / "confusion_matrix.png").read_bytes() == (tmp_path / "drawn.png").read_bytes()
+
+
+def evaluated(inputs, out, settings):
+    return evaluate.run(inputs, out, settings, context_of(settings))
 
 
 def inputs_of(run, folder):
@@ -75,14 +94,14 @@ def with_champion(finished_run, tmp_path):
     inputs = inputs_of(finished_run, tmp_path)
     inputs["champion"] = tmp_path / "champion"
     card = Registry(finished_run.store).fetch(None, tmp_path / "champion" / "model")
-    (tmp_path / "champion" / "card.json").write_text(json.dumps({"version": card.version, "invented": card.invented}))
+    (tmp_path / "champion" / "card.json").write_text(json.dumps({"version": card.version, "synthetic": card.synthetic}))
     (tmp_path / "out").mkdir()
     return inputs
 
 
-def test_the_champion_is_asked_about_the_same_posts(with_champion, finished_run, tmp_path):
-    """Asked by raw text, the same model is right on the very same posts."""
-    summary = evaluate.run(with_champion, tmp_path / "out", finished_run.existing().settings)
+def test_the_champion_is_evaluated_on_the_same_posts(with_champion, finished_run, tmp_path):
+    """The same model, fed with raw text, tags the same posts correctly."""
+    summary = evaluated(with_champion, tmp_path / "out", finished_run.existing().settings)
     comparison = json.loads((tmp_path / "out" / "decision.json").read_text())["comparison"]
     assert (comparison["gained"], comparison["lost"], comparison["difference"]) == (0, 0, 0.0)
     assert comparison["champion"]["accuracy"] == summary.accuracy
@@ -93,72 +112,77 @@ def test_a_champion_with_other_tags_cannot_be_compared(with_champion, finished_r
     assets = with_champion["champion"] / "model" / "assets" / "labels.txt"
     assets.write_text(assets.read_text().replace("python", "perl"))
     with pytest.raises(GateNotPassed, match=r"it knows other tags: it lacks 'python'; only it has 'perl'"):
-        evaluate.run(with_champion, tmp_path / "out", finished_run.existing().settings)
+        evaluated(with_champion, tmp_path / "out", finished_run.existing().settings)
 
 
-def test_a_champions_tags_are_shown_as_data_and_cut_short(with_champion, finished_run, tmp_path):
+def test_a_champions_tags_are_escaped_and_shortened(with_champion, finished_run, tmp_path):
     assets = with_champion["champion"] / "model" / "assets" / "labels.txt"
     assets.write_text(assets.read_text().replace("python", "\x1b[31m\x85forged" + "x" * 1000))
     with pytest.raises(GateNotPassed, match=r"only it has '\\x1b\[31m\\x85forgedx") as caught:
-        evaluate.run(with_champion, tmp_path / "out", finished_run.existing().settings)
+        evaluated(with_champion, tmp_path / "out", finished_run.existing().settings)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("lost", ["saved_model.pb", "variables/variables.index", "assets/labels.txt"])
-def test_a_champion_that_cannot_be_asked_stops_the_gate_unless_forced(with_champion, finished_run, tmp_path, lost):
+def test_a_champion_that_cannot_be_loaded_fails_the_candidate_unless_forced(
+    with_champion, finished_run, tmp_path, lost
+):
     (with_champion["champion"] / "model" / lost).unlink()
     settings = finished_run.existing().settings
-    with pytest.raises(GateNotPassed, match=r"version 20260105060708, cannot be compared \(it cannot be asked: "):
-        evaluate.run(with_champion, tmp_path / "out", settings)
+    with pytest.raises(
+        GateNotPassed, match=r"version 20260105060708, cannot be compared with this one \(it cannot be loaded or used: "
+    ):
+        evaluated(with_champion, tmp_path / "out", settings)
     shutil.rmtree(tmp_path / "out")
     (tmp_path / "out").mkdir()
-    forced = evaluate.run(with_champion, tmp_path / "out", settings.model_copy(update={"force_reason": "it is lost"}))
+    forced = evaluated(with_champion, tmp_path / "out", settings.model_copy(update={"force_reason": "it is lost"}))
     assert forced.verdict == "passed"
     assert forced.warnings[0].endswith("forced: it is lost")
 
 
-def called_invented(inputs, invented):
+def mark_synthetic(inputs, synthetic):
     card = inputs["champion"] / "card.json"
-    card.write_text(json.dumps(json.loads(card.read_text()) | {"invented": invented}))
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"synthetic": synthetic}))
 
 
-def test_a_model_of_invented_posts_does_not_take_a_real_ones_place(with_champion, finished_run, tmp_path):
-    called_invented(with_champion, False)
-    with pytest.raises(GateNotPassed, match="it was trained on real posts, and this candidate on invented ones"):
-        evaluate.run(with_champion, tmp_path / "out", finished_run.existing().settings)
+def test_a_model_of_synthetic_posts_does_not_take_a_real_ones_place(with_champion, finished_run, tmp_path):
+    mark_synthetic(with_champion, False)
+    with pytest.raises(GateNotPassed, match="it was trained on real posts, this candidate on synthetic posts"):
+        evaluated(with_champion, tmp_path / "out", finished_run.existing().settings)
 
 
-def test_a_model_of_invented_posts_is_no_measure_for_a_real_one(with_champion, finished_run, tmp_path):
+def test_a_model_of_synthetic_posts_is_not_compared_with_a_real_one(with_champion, finished_run, tmp_path):
     real = finished_run.existing().settings.model_copy(update={"source": "posts.csv"})
-    summary = evaluate.run(with_champion, tmp_path / "out", real)
+    summary = evaluated(with_champion, tmp_path / "out", real)
     assert summary.verdict == "passed"
     assert summary.warnings == [
-        "the live model, version 20260105060708, was trained on invented posts and is no measure for real ones"
+        "the live model, version 20260105060708, was trained on synthetic posts, so this model of real posts was not "
+        "compared with it"
     ]
 
 
-def test_the_test_posts_have_a_digest(evaluation, finished_run, tmp_path):
+def test_the_decision_has_the_digest_of_the_held_out_posts(evaluation, finished_run, tmp_path):
     decision = json.loads((evaluation / "decision.json").read_text())
-    inputs, settings = inputs_of(finished_run, tmp_path / "again"), finished_run.existing().settings
-    labels = evaluate.read_lines(inputs["fit_vocabulary"] / "labels.txt")
-    assert evaluate._test_digest(inputs["ingest"], labels, settings) == decision["test_posts_sha256"]
-    other = settings.model_copy(update={"train_fraction": 0.7})
-    assert evaluate._test_digest(inputs["ingest"], labels, other) != decision["test_posts_sha256"]
+    inputs = inputs_of(finished_run, tmp_path / "again")
+    labels = read_lines(inputs["fit_vocabulary"] / "labels.txt")
+    assert held_out.digest(inputs["ingest"], labels) == decision["test_posts_sha256"]
+    (last,) = posts.shards(inputs["ingest"], "posts/test")
+    pq.write_table(pq.read_table(last).slice(1), last)
+    assert held_out.digest(inputs["ingest"], labels) != decision["test_posts_sha256"]
 
 
-def test_a_tag_may_bear_any_name(tmp_path):
+def test_a_tag_may_have_any_name():
     tags = ["$x^$", "accuracy", "macro avg", "weighted avg"]
     report = evaluate._per_tag(np.array([0, 1, 2, 3, 3]), np.array([0, 1, 2, 3, 0]), tags)
     assert {tag: figures["support"] for tag, figures in report.items()} == dict(zip(tags, [1, 1, 1, 2], strict=True))
     assert report["weighted avg"]["recall"] == 0.5
-    evaluate._draw(np.eye(4, dtype=int), tags, tmp_path / "matrix.png")
 
 
-def test_an_accuracy_that_its_predictions_do_not_bear_out_is_refused(finished_run, tmp_path, monkeypatch):
+def test_an_accuracy_that_differs_from_the_predictions_is_refused(finished_run, tmp_path, monkeypatch):
     inputs = inputs_of(finished_run, tmp_path)
     measure = evaluate._measure
     monkeypatch.setattr(evaluate, "_measure", lambda *arguments: measure(*arguments) | {"accuracy": 0.99})
     (tmp_path / "out").mkdir()
-    with pytest.raises(TaggerError, match=r"the Estimator evaluates to accuracy 0\.990000, its predictions to"):
-        evaluate.run(inputs, tmp_path / "out", finished_run.existing().settings)
+    with pytest.raises(TaggerError, match=r"own accuracy is 0\.990000, but that of its predictions is"):
+        evaluated(inputs, tmp_path / "out", finished_run.existing().settings)

@@ -1,4 +1,5 @@
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +10,14 @@ import pytest
 from pipeline.errors import ExportRefused
 from pipeline.model import parity
 from pipeline.registry.registry import Registry
+from pipeline.sources.source import Source
 from pipeline.stages import export
+from pipeline.stages.context import Context
 
 
 @pytest.fixture(scope="module")
 def exported(finished_run, tmp_path_factory):
-    """The SavedModel of the finished run, and the cases it was proved on."""
+    """The SavedModel of the finished run, and the cases of its parity check."""
     folder = tmp_path_factory.mktemp("exported")
     inputs = {}
     for name in ("ingest", "fit_vocabulary", "vectorize", "evaluate"):
@@ -22,25 +25,41 @@ def exported(finished_run, tmp_path_factory):
         inputs[name] = folder / name
     labels = export.read_lines(inputs["fit_vocabulary"] / "labels.txt")
     Registry(finished_run.store).fetch(None, folder / "model")
-    return folder / "model", export._cases(inputs, labels, finished_run.existing().settings)
+    return folder / "model", export._cases(inputs, labels)
 
 
-def replaced(cases, column, values):
+def replace_column(cases, column, values):
     at = cases.schema.get_field_index(column)
     return cases.set_column(at, cases.schema.field(at), values)
 
 
-def second(values, change):
-    """The values with the second one changed."""
+def change_second(values, change):
     listed = values.to_pylist()
     listed[1] = change(listed[1])
     return pa.array(listed, values.type)
 
 
-def test_every_test_post_is_proved(finished_run, exported):
+def test_the_parity_check_covers_every_test_post(finished_run, exported):
     summary = finished_run.manifest("export").summary
     assert summary["rows"] == exported[1].num_rows == 400
     assert summary["largest_difference"] <= 1e-5
+
+
+def test_progress_has_a_total_from_the_start(exported, finished_run, tmp_path):
+    totals = []
+
+    @contextmanager
+    def display(task, unit, total):
+        totals.append((task, unit, total))
+        yield lambda count: None
+
+    inputs = {name: exported[0].parent / name for name in ("ingest", "fit_vocabulary", "vectorize", "evaluate")}
+    finished_run.fetch(finished_run.manifest("train"), tmp_path / "train")
+    (tmp_path / "out").mkdir()
+    settings = finished_run.existing().settings
+    context = Context(Source.parse(settings.source), track=display)
+    summary = export.run(inputs | {"train": tmp_path / "train"}, tmp_path / "out", settings, context)
+    assert totals == [("export", "posts", summary.rows)]
 
 
 @pytest.mark.parametrize(
@@ -56,16 +75,18 @@ def test_any_difference_refuses_the_export(exported, tmp_path, column, change, f
     model, cases = exported
     cases = cases.slice(0, 20)
     row = cases.column("row")[1].as_py()
-    pq.write_table(replaced(cases, column, second(cases.column(column), change)), tmp_path / "cases.parquet")
+    pq.write_table(
+        replace_column(cases, column, change_second(cases.column(column), change)), tmp_path / "cases.parquet"
+    )
     with pytest.raises(ExportRefused) as caught:
-        export.prove(model, tmp_path / "cases.parquet")
+        export.check_parity(model, tmp_path / "cases.parquet")
     assert f"row {row}: " in str(caught.value)
     assert fault in str(caught.value)
 
 
 @pytest.mark.parametrize(("lead", "faults"), [(1e-5, []), (1e-3, ["row 7: tag 'java' where the Estimator said 'c'"])])
-def test_only_a_tie_may_be_broken_either_way(lead, faults):
-    """Two tags nearer to each other than the tolerance are no skew, whichever of them is named."""
+def test_a_tie_may_be_broken_either_way(lead, faults):
+    """Two tags whose probabilities differ by less than the tolerance are a tie: either answer is right."""
     wanted = np.array([[0.5, 0.5 - lead, lead]], np.float32)
     case = {"row": 7, "post": "", "tag": "c", "indices": [1], "values": [1.0], "probabilities": wanted[0].tolist()}
     batch = pa.RecordBatch.from_pylist([case], schema=parity.CASES)
@@ -78,8 +99,8 @@ def test_a_model_that_cannot_be_loaded_is_refused(exported, tmp_path):
     model, cases = exported
     shutil.copytree(model, tmp_path / "model")
     (tmp_path / "model" / "variables" / "variables.index").unlink()
-    with pytest.raises(ExportRefused, match="cannot be loaded or asked"):
-        export.prove(tmp_path / "model", _written(cases, tmp_path))
+    with pytest.raises(ExportRefused, match="cannot be loaded or used"):
+        export.check_parity(tmp_path / "model", _written(cases, tmp_path))
 
 
 def test_the_cases_join_posts_vectors_and_answers_by_row(exported):

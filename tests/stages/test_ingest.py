@@ -1,4 +1,4 @@
-"""Ingest keeps the posts, sets faulty rows aside, and refuses what nothing can be learnt from."""
+"""Ingest keeps the posts, rejects faulty rows, and refuses sources that nothing can be learned from."""
 
 import json
 from dataclasses import asdict
@@ -10,7 +10,10 @@ from pipeline import progress
 from pipeline.data import posts
 from pipeline.errors import BadInput
 from pipeline.settings import Settings
+from pipeline.sources.source import Source
 from pipeline.stages import ingest
+from pipeline.stages.context import Context
+from tests.conftest import context_of
 
 HEADER = "post,tags\n"
 
@@ -18,7 +21,8 @@ HEADER = "post,tags\n"
 def run(tmp_path: Path, content: str, **settings: object) -> ingest.Ingested:
     source = tmp_path / "posts.csv"
     source.write_text(content)
-    return ingest.run({}, tmp_path / "out", Settings(source=str(source), **settings))
+    chosen = Settings(source=str(source), **settings)
+    return ingest.run({}, tmp_path / "out", chosen, context_of(chosen))
 
 
 def refusal(tmp_path: Path, content: str, **settings: object) -> str:
@@ -32,6 +36,11 @@ def rows_of(tmp_path: Path, kind: str) -> list[tuple[object, ...]]:
     return [tuple(row.values()) for batch in batches for row in batch.to_pylist()]
 
 
+def posts_of(tmp_path: Path) -> list[tuple[object, ...]]:
+    """The train posts, then the test posts."""
+    return [row for side in posts.SIDES for row in rows_of(tmp_path, posts.of_side(side))]
+
+
 def test_posts_and_rejected_rows(tmp_path: Path) -> None:
     content = HEADER + "how,c#\nwhy,java\n,java\nwhere,java\nwhen,\nwho,\nso,php\n"
     ingested = run(tmp_path, content, max_rejected_fraction=0.5)
@@ -41,7 +50,7 @@ def test_posts_and_rejected_rows(tmp_path: Path) -> None:
         rejected_by_reason={"empty tag": 2, "empty post": 1},
         posts_by_tag={"java": 2, "c#": 1, "php": 1},
         rows=7,
-        invented=False,
+        synthetic=False,
         median_characters=3.0,
         duplicates=0.0,
         leaked=0.0,
@@ -50,7 +59,7 @@ def test_posts_and_rejected_rows(tmp_path: Path) -> None:
     assert list(ingested.rejected_by_reason) == ["empty tag", "empty post"]
     assert list(ingested.posts_by_tag) == ["java", "c#", "php"]
     assert json.loads(json.dumps(asdict(ingested))) == asdict(ingested)
-    assert rows_of(tmp_path, "posts") == [("how", "c#", 1), ("why", "java", 2), ("where", "java", 4), ("so", "php", 7)]
+    assert posts_of(tmp_path) == [("how", "c#", 1), ("why", "java", 2), ("where", "java", 4), ("so", "php", 7)]
     assert rows_of(tmp_path, "rejected") == [
         (3, "empty post", ",java"),
         (5, "empty tag", "when,"),
@@ -58,30 +67,35 @@ def test_posts_and_rejected_rows(tmp_path: Path) -> None:
     ]
 
 
-def test_without_rejected_rows_their_file_is_empty(tmp_path: Path) -> None:
+def test_without_rejected_rows_an_empty_file_is_written(tmp_path: Path) -> None:
     assert run(tmp_path, HEADER + "how,c#\nwhy,java\n").rejected == 0
     assert posts.shards(tmp_path / "out", "rejected")
     assert rows_of(tmp_path, "rejected") == []
 
 
-def test_many_blocks(tmp_path: Path) -> None:
+def test_a_source_of_many_blocks(tmp_path: Path) -> None:
     ingested = run(tmp_path, HEADER + "".join(f"how {at},c#\nwhy {at},java\n" for at in range(5000)))
     assert (ingested.rows, ingested.posts_by_tag) == (10_000, {"c#": 5000, "java": 5000})
-    assert posts.rows(tmp_path / "out", "posts") == 10_000
+    assert len(posts_of(tmp_path)) == 10_000
 
 
 def test_columns_are_those_of_the_settings(tmp_path: Path) -> None:
     run(tmp_path, "label,body\nc#,how\njava,why\n", text_column="body", tag_column="label")
-    assert rows_of(tmp_path, "posts") == [("how", "c#", 1), ("why", "java", 2)]
+    assert posts_of(tmp_path) == [("how", "c#", 1), ("why", "java", 2)]
 
 
-def test_invented_posts_are_said_to_be(tmp_path: Path) -> None:
-    ingested = ingest.run({}, tmp_path / "out", Settings(source="sample://posts?rows=1500&seed=2"))
-    assert (ingested.invented, ingested.rows, ingested.posts, ingested.rejected) == (True, 1500, 1500, 0)
+def test_synthetic_posts_are_marked_as_such(tmp_path: Path) -> None:
+    ingested = ingest.run(
+        {},
+        tmp_path / "out",
+        Settings(source="sample://posts?rows=1500&seed=2"),
+        context_of(Settings(source="sample://posts?rows=1500&seed=2")),
+    )
+    assert (ingested.synthetic, ingested.rows, ingested.posts, ingested.rejected) == (True, 1500, 1500, 0)
     assert len(ingested.posts_by_tag) == 20
 
 
-def test_progress_counts_posts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_counts_posts(tmp_path: Path) -> None:
     tracked, counts = [], []
 
     class Display:
@@ -94,38 +108,38 @@ def test_progress_counts_posts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(progress, "_display", Display)
-    ingest.run({}, tmp_path / "out", Settings(source="sample://posts?rows=1500"))
+    settings = Settings(source="sample://posts?rows=1500")
+    ingest.run({}, tmp_path / "out", settings, Context(Source.parse(settings.source), track=Display))
     assert (tracked, counts) == ([("ingest", "posts", 1500)], [1024, 476])
 
 
-def test_no_rows(tmp_path: Path) -> None:
-    assert refusal(tmp_path, HEADER) == "posts.csv holds no rows at all; name a source that holds posts"
+def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path, HEADER) == "posts.csv has no rows; set source to one that has posts"
 
 
-def test_all_rows_set_aside(tmp_path: Path) -> None:
+def test_a_source_with_no_valid_row_is_refused(tmp_path: Path) -> None:
     sentence = refusal(tmp_path, HEADER + ",c#\nhow,\nwhy,\n", max_rejected_fraction=1)
     assert sentence == (
-        "all 3 rows of posts.csv were set aside (2 empty tag, 1 empty post), the first being row 1 (empty post); mend "
+        "all 3 rows of posts.csv were rejected (2 empty tag, 1 empty post), the first is row 1 (empty post); fix "
         "the source, or set text_column and tag_column to the right ones"
     )
 
 
-def test_one_tag(tmp_path: Path) -> None:
-    assert "all 2 posts of posts.csv bear the one tag 'c#'" in refusal(tmp_path, HEADER + "how,c#\nwhy,c#\n")
+def test_a_source_with_one_tag_is_refused(tmp_path: Path) -> None:
+    assert "all 2 posts of posts.csv have the same tag, 'c#'" in refusal(tmp_path, HEADER + "how,c#\nwhy,c#\n")
 
 
-def test_too_many_rejected(tmp_path: Path) -> None:
+def test_a_source_with_too_many_faulty_rows_is_refused(tmp_path: Path) -> None:
     content = HEADER + "how,c#\n,x\n" + "how,c#\nwhy,java\n" * 3000 + "x,\n" * 69
     sentence = refusal(tmp_path, content)
     assert sentence == (
-        "70 of 6,071 rows of posts.csv were set aside (69 empty tag, 1 empty post), the first being row 2 (empty "
-        "post): 0.0115 is more than max_rejected_fraction=0.01; mend the source or raise max_rejected_fraction"
+        "70 of 6,071 rows of posts.csv were rejected (69 empty tag, 1 empty post), the first is row 2 (empty "
+        "post): 0.0115 is more than max_rejected_fraction=0.01; fix the source or raise max_rejected_fraction"
     )
 
 
 @pytest.mark.parametrize(("good", "fraction", "refused"), [(99, 0.01, False), (98, 0.01, True), (98, 0.02, False)])
-def test_just_as_many_rejected_as_may_be(tmp_path: Path, good: int, fraction: float, refused: bool) -> None:
+def test_the_limit_of_rejected_rows_is_inclusive(tmp_path: Path, good: int, fraction: float, refused: bool) -> None:
     content = HEADER + "".join(f"how {at},c#\n" for at in range(good - 1)) + "why,java\n,java\n"
     if refused:
         assert "1 of 99 rows" in refusal(tmp_path, content, max_rejected_fraction=fraction)
@@ -133,16 +147,21 @@ def test_just_as_many_rejected_as_may_be(tmp_path: Path, good: int, fraction: fl
         assert run(tmp_path, content, max_rejected_fraction=fraction).rejected == 1
 
 
-def test_no_rejected_may_mean_none(tmp_path: Path) -> None:
+def test_a_limit_of_no_rejected_rows(tmp_path: Path) -> None:
     good = HEADER + "how,c#\nwhy,java\n"
     assert run(tmp_path, good, max_rejected_fraction=0).posts == 2
 
 
-def test_a_refusal_shows_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest.sources, "read", lambda *_, **__: iter(()))
+def test_a_refusal_does_not_show_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest.reader, "read", lambda *_, **__: iter(()))
     with pytest.raises(BadInput) as caught:
-        ingest.run({}, tmp_path / "out", Settings(source="https://user:secret@h/posts.csv?sig=secret"))
-    assert "https://h/posts.csv holds no rows" in str(caught.value)
+        ingest.run(
+            {},
+            tmp_path / "out",
+            Settings(source="https://user:secret@h/posts.csv?sig=secret"),
+            context_of(Settings(source="https://user:secret@h/posts.csv?sig=secret")),
+        )
+    assert "https://h/posts.csv has no rows" in str(caught.value)
 
 
 COPIES = HEADER + "how,c#\nwhy,java\nhow,java\nwhere,c#\nhow,c#\nwhen,java\nwho,c#\nwhat,java\nwhy,c#\nhow,java\n"
@@ -161,12 +180,12 @@ def test_copies_are_counted_within_the_posts_and_across_the_splits(tmp_path: Pat
 def test_too_many_copies_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, COPIES, fail_duplicates=0.39) == (
         "40.00% of the posts are copies of an earlier one, more than fail_duplicates=0.39; 100.00% of the test posts "
-        "are copies of a train post, so accuracy is too high, more than fail_leaked=0.1: set drop_duplicates, mend "
+        "are copies of a train post, so accuracy is too high, more than fail_leaked=0.1: set drop_duplicates, fix "
         "posts.csv, or raise the limit"
     )
 
 
-def test_just_as_many_copies_as_may_be(tmp_path: Path) -> None:
+def test_the_limits_of_copies_are_inclusive(tmp_path: Path) -> None:
     assert run(tmp_path, COPIES, warn_duplicates=0.4, warn_leaked=1, fail_duplicates=0.4, fail_leaked=1).warnings == []
 
 
@@ -179,7 +198,7 @@ def test_drop_duplicates_keeps_the_first(tmp_path: Path) -> None:
     ingested = run(tmp_path, COPIES, drop_duplicates=True, fail_duplicates=0, max_rejected_fraction=0)
     assert (ingested.posts, ingested.rejected, ingested.rows) == (6, 4, 10)
     assert (ingested.duplicates, ingested.leaked, ingested.warnings) == (0.4, 0.0, [])
-    assert [row[2] for row in rows_of(tmp_path, "posts")] == [1, 2, 4, 6, 7, 8]
+    assert [row[2] for row in posts_of(tmp_path)] == [1, 2, 4, 6, 7, 8]
     assert rows_of(tmp_path, "rejected") == [
         (row, "copy of an earlier post", text) for row, text in ((3, "how"), (5, "how"), (9, "why"), (10, "how"))
     ]

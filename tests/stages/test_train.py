@@ -2,10 +2,11 @@ import logging
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from pipeline.errors import TrainingFailed
 from pipeline.execution.runner import run_stage
-from pipeline.model import training
+from pipeline.model import events, training
 from pipeline.store.runs import Run
 
 
@@ -20,68 +21,83 @@ def vectorized_run(new_run):
     return through
 
 
-def test_training_counts_its_steps_and_leaves_one_checkpoint_and_its_events(vectorized_run):
+def test_training_counts_its_steps_and_leaves_one_checkpoint_and_its_losses(vectorized_run):
     run = vectorized_run(epochs=3)
     summary = run_stage("train", run)
     assert (summary["rows"], summary["steps"]) == (6, 9)
-    files = run.manifest("train").files
-    assert {name for name in files if name.endswith(".index")} == {"model/model.ckpt-9.index"}
-    assert any("tfevents" in name for name in files)
+    files = {name.removeprefix("model/") for name in run.manifest("train").files}
+    assert {name for name in files if not name.startswith("model.ckpt-9.data-")} == {
+        "checkpoint",
+        "model.ckpt-9.index",
+        "loss.tfevents",
+    }
 
 
-def test_a_loss_that_is_no_number_is_refused(vectorized_run):
+def test_tensorboard_shows_the_losses(vectorized_run, tmp_path):
+    run = vectorized_run(epochs=70)
+    summary = run_stage("train", run)
+    run.fetch(run.manifest("train"), tmp_path / "train")
+    board = EventMultiplexer().AddRunsFromDirectory(str(tmp_path / "train")).Reload()
+    losses = [(event.step, event.tensor_proto.float_val[0]) for event in board.Tensors("model", "loss")]
+    assert [step for step, _ in losses] == [100, 200, 210]
+    assert losses[0][1] > losses[1][1]
+    assert losses[2][1] == summary["final_loss"]
+
+
+def test_a_loss_that_is_not_a_number_is_refused(vectorized_run):
     run = vectorized_run(learning_rate=1e38)
     with pytest.raises(TrainingFailed, match="the network diverged; lower learning_rate"):
         run_stage("train", run)
     assert run.manifest("train") is None
 
 
-def test_a_step_that_is_not_the_datas_is_refused(vectorized_run, tmp_path):
-    """A model_dir that was trained for longer has a checkpoint beyond the steps asked for."""
+def test_a_global_step_that_does_not_fit_the_posts_is_refused(vectorized_run, tmp_path):
+    """The checkpoint of a longer training is beyond the steps that are required."""
     run = vectorized_run(epochs=1)
     run.fetch(run.manifest("vectorize"), tmp_path / "vectors")
     settings = run.existing().settings
     training.train(tmp_path / "vectors", tmp_path / "model", settings.model_copy(update={"epochs": 2}), 2)
-    with pytest.raises(TrainingFailed, match="global_step is 6 after training where 6 posts make 3"):
+    with pytest.raises(TrainingFailed, match="global_step is 6 after training, but 6 posts require 3"):
         training.train(tmp_path / "vectors", tmp_path / "model", settings, 2)
 
 
 class Killed(BaseException):
-    """As little to be caught as SIGKILL."""
+    """Like SIGKILL, not caught by `except Exception`."""
 
 
 @pytest.fixture
 def killed_at_step_6(vectorized_run, monkeypatch):
-    """A run whose train was cut off after the checkpoint of step 6 of 12 had reached the store."""
+    """A run whose training was killed after the checkpoint of step 6 of 12 was saved to the store."""
+    monkeypatch.setattr(events, "EVERY", 2)
     run = vectorized_run(epochs=4, checkpoint_steps=2)
-    keep = Run.keep
+    save = Run.save
 
-    def keep_and_die(self, stage, name, folder, inputs):
-        keep(self, stage, name, folder, inputs)
+    def save_and_die(self, stage, name, folder, inputs):
+        save(self, stage, name, folder, inputs)
         if training.step_of(folder) == 6:
             raise Killed
 
-    monkeypatch.setattr(Run, "keep", keep_and_die)
-    with pytest.raises(Killed):
-        run_stage("train", run)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", save_and_die)
+        with pytest.raises(Killed):
+            run_stage("train", run)
     assert run.manifest("train") is None
     return run
 
 
-def test_a_retry_goes_on_from_the_last_checkpoint_and_ends_as_if_never_cut_off(
-    killed_at_step_6, vectorized_run, caplog
-):
+def test_a_retry_resumes_from_the_last_checkpoint_and_gives_the_same_bytes(killed_at_step_6, vectorized_run, caplog):
     with caplog.at_level(logging.INFO):
         resumed = run_stage("train", killed_at_step_6)
-    assert "going on from step 6 of 12, where an earlier try was" in caplog.messages
+    assert "resuming from the checkpoint of step 6 of 12" in caplog.messages
     whole = run_stage("train", vectorized_run(name="whole", epochs=4, checkpoint_steps=2, reuse=False))
     assert (resumed["resumed_from_step"], whole["resumed_from_step"]) == (6, 0)
     assert (resumed["steps"], resumed["checkpoint"]) == (whole["steps"], whole["checkpoint"])
+    manifests = [run.manifest("train") for run in (killed_at_step_6, Run(killed_at_step_6.store, "whole"))]
+    assert manifests[0].files == manifests[1].files
     assert killed_at_step_6.store.names("runs/a/train") == [killed_at_step_6.manifest("train").attempt, "manifest.json"]
 
 
-def test_a_checkpoint_of_other_vectors_is_not_gone_on_with(killed_at_step_6):
+def test_a_checkpoint_of_other_vectors_is_not_resumed(killed_at_step_6):
     run_stage("ingest", killed_at_step_6)
     manifest = killed_at_step_6.manifest("vectorize")
     killed_at_step_6.commit(
@@ -96,21 +112,21 @@ def test_a_checkpoint_of_other_vectors_is_not_gone_on_with(killed_at_step_6):
 
 
 def copied(run, manifest):
-    """The stage's files with one more among them."""
+    """A folder with the stage's files and one more."""
     folder = Path(run.store.url).parent / "copied"
     run.fetch(manifest, folder)
     (folder / "more").write_text("")
     return folder
 
 
-def test_a_damaged_checkpoint_is_not_gone_on_with(killed_at_step_6, caplog):
-    (index,) = Path(killed_at_step_6.store.url).glob("runs/a/train/partial/*/model.ckpt-6.index")
+def test_a_damaged_checkpoint_is_not_resumed(killed_at_step_6, caplog):
+    (index,) = Path(killed_at_step_6.store.url).glob("runs/a/train/checkpoint/*/model.ckpt-6.index")
     index.write_bytes(b"?")
     assert run_stage("train", killed_at_step_6)["resumed_from_step"] == 0
-    assert any(message.startswith("train begins anew: ") for message in caplog.messages)
+    assert any(message.startswith("train begins again: ") for message in caplog.messages)
 
 
-def test_seeds_make_models(vectorized_run):
+def test_the_seed_determines_the_model(vectorized_run):
     checkpoints = [
         run_stage("train", vectorized_run(name=str(n), seed=n // 2, epochs=2, reuse=False))["checkpoint"]
         for n in range(3)

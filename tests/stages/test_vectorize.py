@@ -3,17 +3,20 @@ import pytest
 from pipeline.data import posts
 from pipeline.settings import Settings
 from pipeline.stages import fit_vocabulary, vectorize
-from tests.conftest import TINY, write_posts
+from tests.conftest import TINY, context_of, write_posts
 
 
 @pytest.fixture
 def vectorized(tmp_path):
     def through(rows=TINY, **values):
         settings = Settings.of({"train_fraction": 0.75, "vocabulary_size": 4, "max_rejected_fraction": 0.5} | values)
-        inputs = {"ingest": write_posts(tmp_path / "ingest", rows), "fit_vocabulary": tmp_path / "fit_vocabulary"}
+        inputs = {
+            "ingest": write_posts(tmp_path / "ingest", rows, settings.train_fraction),
+            "fit_vocabulary": tmp_path / "fit_vocabulary",
+        }
         for stage, module in (("fit_vocabulary", fit_vocabulary), ("vectorize", vectorize)):
             (tmp_path / stage).mkdir()
-            summary = module.run(inputs, tmp_path / stage, settings)
+            summary = module.run(inputs, tmp_path / stage, settings, context_of(settings))
         return summary, tmp_path / "vectorize"
 
     return through
@@ -36,13 +39,13 @@ def test_vectors_of_both_splits(vectorized):
     assert (summary.train_posts, summary.test_posts, summary.rows) == (6, 2, 8)
 
 
-def test_posts_whose_tag_is_no_label_are_set_aside(vectorized):
+def test_posts_with_an_unknown_tag_are_rejected(vectorized):
     summary, folder = vectorized([*TINY, ("java gem", "ruby"), ("java", "java"), ("more", "python")])
     assert [row["row"] for row in rows_of(folder, "test")] == [10, 11]
     assert (summary.rows, summary.rejected) == (10, 1)
     assert rows_of(folder, "rejected") == [{"row": 9, "reason": "tag only in the test split", "text": "java gem"}]
 
 
-def test_a_post_without_a_known_word_keeps_its_place(vectorized):
+def test_a_post_without_a_known_word_has_an_empty_vector(vectorized):
     _, folder = vectorized([("???", "java"), *TINY])
     assert rows_of(folder, "train")[0] == {"indices": [], "values": [], "label": 0, "row": 1}

@@ -1,4 +1,6 @@
+import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -6,9 +8,10 @@ from pipeline.errors import BadInput, StageOutOfOrder
 from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
-from pipeline.store.runs import Run, identifier_of, name_of
+from pipeline.store.runs import Run, _tree_digest, code_digest, identifier_of, name_of
 from tests.conftest import CREATED
 
+PACKAGE = Path(__file__).parents[2] / "pipeline"
 DATE = datetime(2026, 1, 5, tzinfo=UTC)
 
 
@@ -27,12 +30,12 @@ def commit(run, stage, folder, *inputs, content="x"):
         ("café run", "caf__run"),
     ],
 )
-def test_a_name_keeps_only_what_any_filesystem_takes(identifier, name):
+def test_the_name_of_a_run_has_only_portable_characters(identifier, name):
     assert name_of(identifier) == name
 
 
 @pytest.mark.parametrize("name", ["", "..", ".", "a/b", "a:b"])
-def test_what_could_not_name_a_folder_is_refused(name):
+def test_a_name_that_cannot_name_a_folder_is_refused(name):
     with pytest.raises(BadInput, match="cannot name a run"):
         Run(Store("memory://x"), name)
 
@@ -84,14 +87,14 @@ def test_two_airflow_runs_never_share_a_name():
         run.begin(Settings(), CREATED, "a+b")
 
 
-def test_files_without_a_manifest_are_not_there(new_run, tmp_path):
+def test_files_without_a_manifest_do_not_count(new_run, tmp_path):
     run = new_run()
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "file").write_text("half")
     run.store.upload(tmp_path / "half", "runs/a/ingest/20260105-dead")
     assert run.manifests() == {}
     with pytest.raises(StageOutOfOrder, match="needs ingest, which is not complete: run ingest first"):
-        run.inputs(STAGES["fit_vocabulary"])
+        run.inputs("fit_vocabulary", STAGES["fit_vocabulary"].needs)
 
 
 def test_an_attempt_is_never_reused_and_the_last_manifest_counts(new_run, tmp_path):
@@ -106,16 +109,43 @@ def test_a_stage_made_from_replaced_files_is_stale(new_run, tmp_path):
     run = new_run()
     commit(run, "ingest", tmp_path / "out", content="one")
     commit(run, "fit_vocabulary", tmp_path / "out", "ingest")
-    assert set(run.inputs(STAGES["vectorize"])) == {"ingest", "fit_vocabulary"}
+    assert set(run.inputs("vectorize", STAGES["vectorize"].needs)) == {"ingest", "fit_vocabulary"}
 
     commit(run, "ingest", tmp_path / "out", content="one")
-    assert run.inputs(STAGES["vectorize"]), "the same bytes again are the same input"
+    assert run.inputs("vectorize", STAGES["vectorize"].needs), "the same bytes again are the same input"
 
     commit(run, "ingest", tmp_path / "out", content="two")
     with pytest.raises(StageOutOfOrder, match="fit_vocabulary of run a was made from another ingest"):
-        run.inputs(STAGES["vectorize"])
+        run.inputs("vectorize", STAGES["vectorize"].needs)
 
 
-def test_a_run_that_does_not_exist_says_so():
-    with pytest.raises(StageOutOfOrder, match="holds no run 'a': run its first stage"):
+def test_a_missing_run_is_reported():
+    with pytest.raises(StageOutOfOrder, match="holds no run 'a': `tagger runs` lists its runs"):
         Run(Store("memory://empty"), "a").existing()
+
+
+def test_of_two_runs_that_begin_at_once_under_one_name_one_is_refused(tmp_path, monkeypatch):
+    store, other = Store(str(tmp_path / "store")), Run(Store(str(tmp_path / "store")), "a_b")
+    create = store.create
+
+    def late(path, document):
+        monkeypatch.undo()
+        other.begin(Settings(), CREATED, "a+b")
+        return create(path, document)
+
+    monkeypatch.setattr(store, "create", late)
+    with pytest.raises(BadInput, match=r"run a_b belongs to the Airflow run 'a\+b'"):
+        Run(store, "a_b").begin(Settings(), CREATED, "a:b")
+    assert other.existing().airflow_run_id == "a+b"
+
+
+def test_the_code_digest_covers_every_file_of_the_package_but_no_cache(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    assert _tree_digest(tmp_path / "pipeline") == code_digest()
+    (tmp_path / "pipeline" / "sources" / "__pycache__").mkdir()
+    for cache in ("sources/__pycache__/sample.cpython-311.pyc", ".DS_Store"):
+        (tmp_path / "pipeline" / cache).write_text("x")
+    assert _tree_digest(tmp_path / "pipeline") == code_digest()
+    with (tmp_path / "pipeline" / "sources" / "sample.toml").open("a") as words:
+        words.write("# changed\n")
+    assert _tree_digest(tmp_path / "pipeline") != code_digest()

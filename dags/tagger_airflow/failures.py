@@ -1,4 +1,4 @@
-"""How a task fails: its log ends in one sentence, and it is tried again only where that can help."""
+"""Makes tasks fail with one sentence at the end of their log, and retries them only where that can help."""
 
 import logging
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ log = logging.getLogger("stackoverflow_tagger")
 
 
 class Refused(SystemExit):
-    """Ends a task without Airflow's traceback, which would bury the one sentence; trying again cannot help."""
+    """Ends a task without a retry, and without Airflow's traceback, which would hide the sentence."""
 
 
 RETRIED = {
@@ -22,12 +22,12 @@ RETRIED = {
     "retry_exponential_backoff": 2.0,
     "retry_policy": ExceptionRetryPolicy([RetryRule(Refused, RetryAction.FAIL, reason="trying again cannot help")]),
 }
-"""The arguments of every task."""
+"""The arguments of every task: which failures are retried, how often and when."""
 
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """End the task with the sentence of a TaggerError."""
+    """End the task on a TaggerError: log its sentence, and exit so that only Unavailable is retried."""
     try:
         yield
     except TaggerError as error:

@@ -1,0 +1,1 @@
+"""Helpers of the DAG files: how a task fails, and how it opens the store."""

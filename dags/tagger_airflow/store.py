@@ -1,0 +1,37 @@
+"""Opens the store for a task, with the keys of an Airflow connection or of the environment."""
+
+from airflow.sdk import Connection
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from pipeline.errors import BadInput
+from pipeline.settings import Deployment
+from pipeline.store.objects import Store
+
+
+def store_of(deployment: Deployment) -> Store:
+    """Open the deployment's store; the setting store_connection names the Airflow connection with its keys.
+
+    The connection's fields are those of Airflow's own AWS hooks: login and password, and in extra endpoint_url,
+    region_name and aws_session_token. Airflow masks them in its logs, and they are passed to the filesystem only.
+    Raises BadInput where there is no such connection, or where it is not of type aws or the store not on S3.
+    """
+    if deployment.store_connection is None:
+        return Store(deployment.store)
+    setting = f"TAGGER_STORE_CONNECTION={deployment.store_connection}"
+    try:
+        connection = Connection.get(deployment.store_connection)
+    except AirflowNotFoundException:
+        raise BadInput(f"{setting}: Airflow has no connection of that name; add it, or unset the variable") from None
+    if connection.conn_type != "aws" or not deployment.store.startswith("s3://"):
+        raise BadInput(
+            f"{setting} has type {connection.conn_type} and the store is {deployment.store}: only type aws with an "
+            "s3:// store is supported; for another store unset the variable and set its keys in the environment"
+        )
+    extra = connection.extra_dejson
+    return Store(
+        deployment.store,
+        key=connection.login,
+        secret=connection.password,
+        token=extra.get("aws_session_token"),
+        client_kwargs={name: extra[name] for name in ("endpoint_url", "region_name") if name in extra},
+    )

@@ -1,0 +1,68 @@
+"""The held-out posts that a model is evaluated on: the test posts with a known tag, in the order of their vectors."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.data import posts
+
+EXAMPLES = 5
+"""How many predictions a person is shown."""
+
+EXAMPLE_CHARACTERS = 200
+
+TEXTS_AT_ONCE = 500
+
+
+def batches(ingested: Path, labels: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the held-out posts as batches of POSTS, from the folder that ingest left."""
+    known = pa.array(labels, pa.string())
+    for batch in posts.batches(ingested, posts.of_side("test")):
+        yield batch.filter(pc.is_in(batch.column("tag"), value_set=known))
+
+
+def texts(ingested: Path, labels: list[str]) -> Iterator[np.ndarray]:
+    """Yield the texts of the held-out posts as UTF-8: object arrays of bytes, TEXTS_AT_ONCE or fewer each."""
+    for batch in batches(ingested, labels):
+        encoded = batch.column("post").cast(pa.binary()).to_numpy(zero_copy_only=False)
+        yield from (encoded[start : start + TEXTS_AT_ONCE] for start in range(0, len(encoded), TEXTS_AT_ONCE))
+
+
+def digest(ingested: Path, labels: list[str]) -> str:
+    """The sha256 of the held-out posts and their tags; evaluations with equal digests used the same posts."""
+    sha256 = hashlib.sha256()
+    for batch in batches(ingested, labels):
+        for post, tag in zip(batch.column("post").to_pylist(), batch.column("tag").to_pylist(), strict=True):
+            sha256.update(f"{tag}\n{len(post)}\n{post}".encode())
+    return sha256.hexdigest()
+
+
+def texts_of(ingested: Path, rows: pa.Array) -> pa.ChunkedArray:
+    """The texts of the test posts with these row numbers, which must ascend and not be empty."""
+    found, last = list[pa.Array](), rows[-1].as_py()
+    for batch in posts.batches(ingested, posts.of_side("test"), ["post", "row"]):
+        found.append(batch.filter(pc.is_in(batch.column("row"), value_set=rows)).column("post"))
+        if batch.num_rows and batch.column("row")[-1].as_py() >= last:
+            break
+    return pa.chunked_array(found)
+
+
+def examples(ingested: Path, evaluated: Path, labels: list[str]) -> list[dict[str, Any]]:
+    """The first EXAMPLES predictions of the folder `evaluated`, with the beginnings of their texts, for a person."""
+    answers = next(posts.batches(evaluated, "predictions")).slice(0, EXAMPLES)
+    found = texts_of(ingested, answers.column("row")).to_pylist()
+    return [
+        {
+            "row": answer["row"],
+            "post": text[:EXAMPLE_CHARACTERS],
+            "tag": labels[answer["label"]],
+            "predicted": labels[answer["predicted"]],
+            "probability": round(max(answer["probabilities"]), 4),
+        }
+        for answer, text in zip(answers.to_pylist(), found, strict=True)
+    ]

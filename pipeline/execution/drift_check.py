@@ -1,0 +1,65 @@
+"""Compares a run's data with the data that the champion was trained on, before the run makes anything of its data."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pipeline.errors import CorruptArtifact
+from pipeline.execution.work import Work
+from pipeline.stages.plan import FREQUENT
+from pipeline.store.manifest import Manifest
+from pipeline.store.runs import Run
+
+log = logging.getLogger(__name__)
+
+SAME = {"tag_drift": 0.0, "word_drift": 0.0, "unknown_words": 0.0, "length_change": 1.0}
+"""The figures of pipeline.checks.drift for the very data that the champion was trained on."""
+
+CURE = (
+    "nothing is trained and the live model stays; fix the source, or if its posts are right, raise the limit or start "
+    "a run with force_reason"
+)
+
+
+def check_drift(work: Work) -> dict[str, Any]:
+    """Measure how far the run's data drifted from the champion's, for the summary: `drift` and `warnings`.
+
+    `drift` is None if there is nothing to compare with; synthetic posts are not compared with real ones. Raises
+    BadInput if a figure is above its limit, unless the run has a force_reason.
+    """
+    champion = work.champion
+    if champion is None or champion.card is None or champion.card.synthetic != work.source.synthetic:
+        return {"drift": None, "warnings": []}
+    version, lineage = champion.version, Run(work.run.store, champion.card.run)
+    trained_on = lineage.manifests()
+    if all(stage in trained_on and trained_on[stage].digest == work.inputs[stage].digest for stage in work.inputs):
+        return {"drift": {"live": version} | SAME, "warnings": []}
+    # The DAG file imports this module, and is parsed without Arrow.
+    from pipeline.checks import drift
+
+    with TemporaryDirectory(prefix="tagger-drift-") as scratch:
+        folders = Path(scratch, "now"), Path(scratch, "then")
+        try:
+            now = drift.Corpus.of(*_words(work.run, work.inputs, FREQUENT, folders[0]))
+            then = drift.Corpus.of(*_words(lineage, trained_on, ".", folders[1]))
+        except (KeyError, CorruptArtifact) as error:
+            log.warning("the data that the live model was trained on cannot be read: %s", error)
+            lost = f"the data that the live model, version {version}, was trained on is lost: drift was not measured"
+            return {"drift": None, "warnings": [lost]}
+    figures = asdict(drift.measure(now, then))
+    warnings = drift.judge(figures, work.settings, CURE, work.settings.force_reason)
+    return {"drift": {"live": version} | figures, "warnings": warnings}
+
+
+def _words(run: Run, manifests: Mapping[str, Manifest], words: str, folder: Path) -> tuple[dict[str, Any], Path]:
+    """The summary of the run's ingest, and the local folder with the word counts that its fit_vocabulary left.
+
+    `words` is the folder of those counts among the files of fit_vocabulary; only they are fetched.
+    """
+    fitted = manifests["fit_vocabulary"]
+    listed = {name: entry for name, entry in fitted.files.items() if Path(name).parent == Path(words)}
+    run.store.download(run.attempt(fitted), listed, folder)
+    return manifests["ingest"].summary, folder / words

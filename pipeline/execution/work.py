@@ -1,0 +1,43 @@
+"""A stage of a run that is about to be done, with everything it is done with, decided once and passed on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.execution.champion import Champion
+from pipeline.progress import Track, log_lines
+from pipeline.settings import Settings
+from pipeline.sources.source import Source
+from pipeline.stages.context import Context, SaveCheckpoint
+from pipeline.stages.plan import STAGES, Stage
+from pipeline.store.manifest import Manifest
+from pipeline.store.runs import Record, Run
+
+
+@dataclass(frozen=True)
+class Work:
+    """A stage of a run, with its inputs' manifests, its source, and the champion it is compared with (None: no one)."""
+
+    stage: Stage
+    run: Run
+    record: Record
+    inputs: Mapping[str, Manifest]
+    source: Source
+    champion: Champion | None
+    track: Track = log_lines
+
+    @classmethod
+    def of(cls, name: str, run: Run, track: Track = log_lines) -> "Work":
+        """Decide the stage's inputs and champion now. StageOutOfOrder if the run or an input is missing or stale."""
+        stage, record = STAGES[name], run.existing()
+        champion = Champion.resolve(run.store, record) if stage.asks_champion else None
+        source = Source.parse(record.settings.source, record.allowed)
+        return cls(stage, run, record, run.inputs(name, stage.needs), source, champion, track)
+
+    @property
+    def settings(self) -> Settings:
+        """The run's settings."""
+        return self.record.settings
+
+    def context(self, save_checkpoint: SaveCheckpoint) -> Context:
+        """What the stage's own code may use besides its inputs and settings."""
+        return Context(self.source, self.record.deployment, self.track, save_checkpoint)
