@@ -370,7 +370,7 @@ def test_a_refused_source_fails_at_once(started, tried):
 @in_the_browser
 def test_its_log_has_one_sentence(server, page, picture, started, tried):
     page.goto(f"{server.url}{DAG}/runs/{quote(started.refused)}/tasks/ingest")
-    expect(page.get_by_text(f"there is no {started.missing_file}")).to_be_visible()
+    expect(page.get_by_text(f"{started.missing_file} does not exist")).to_be_visible()
     expect(page.get_by_text("Traceback")).to_have_count(0)
     picture("refused")
 
