@@ -106,7 +106,6 @@ def _slices(posts: pa.Array, size: int) -> Iterator[pa.Array]:
 
 def _offsets(posts: pa.Array) -> Longs:
     """The byte offset at which each post begins, from 0, and the total: int64 [len(posts) + 1]."""
-    """Where each post starts in the text of all, in bytes, and where the last ends: int64 [len(posts) + 1]."""
     if not len(posts):
         return np.zeros(1, np.int64)  # Arrow may keep no buffer at all
     kind = np.int64 if pa.types.is_large_string(posts.type) else np.int32
