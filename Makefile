@@ -78,8 +78,10 @@ picture: install
 	SCREENSHOTS=build/screenshots $(BIN)/pytest tests/dags/test_scheduler.py -k turns_green
 	cp build/screenshots/run.png docs/images/airflow.png
 
-# A file at a time on each core, in the order of tests/conftest.py: the longest first.
-PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# A file at a time in each process, in the order of tests/conftest.py: the longest first. One process more than there are
+# cores, because many tests wait for servers and for other processes.
+PROCESSES := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
+PYTEST := $(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test: lint
 	$(PYTEST)

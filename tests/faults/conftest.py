@@ -13,6 +13,7 @@ import pytest
 from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import SAVED_MODEL, path_of
+from pipeline.store.objects import Store
 
 CHILD = Path(__file__).with_name("stage_that_dies.py")
 ROOT = Path(__file__).parents[2]
@@ -21,12 +22,21 @@ NEVER = 10_000
 
 @dataclass(frozen=True)
 class Place:
-    """Where the tests make stores: a URL that ends in a slash, and the environment variables to reach it."""
+    """Where the tests make stores: in this folder or on S3, with the environment variables to reach it."""
 
-    url: str
+    folder: Path | None
     environment: dict[str, str]
     ways: tuple[str, ...]
     forks: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def store(self, name):
+        """A new store. On S3 it has a bucket of its own, because the server lists a part by reading all."""
+        if self.folder:
+            return Store(str(self.folder / name))
+        bucket = name.replace("_", "-")
+        made = Store(f"s3://{bucket}/store")
+        made.fs.mkdir(bucket)
+        return made
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +52,8 @@ def artifacts(finished_run, tmp_path_factory):
 @pytest.fixture(scope="module", params=["local", "s3"])
 def place(request, tmp_path_factory):
     if request.param == "local":
-        return Place(f"{tmp_path_factory.mktemp('stores')}/", {}, ("before", "halfway"))
-    return Place("s3://stores/", request.getfixturevalue("s3"), ("before",))  # one put is whole or absent on S3
+        return Place(tmp_path_factory.mktemp("stores"), {}, ("before", "halfway"))
+    return Place(None, request.getfixturevalue("s3"), ("before",))  # one put is whole or absent on S3
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +73,7 @@ def forks(place):
 
 
 def kind(place):
-    return "s3" if "://" in place.url else "local"
+    return "local" if place.folder else "s3"
 
 
 def is_killed(place, store, stage, artifacts, last, how, *shard):

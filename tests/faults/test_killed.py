@@ -10,7 +10,6 @@ from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
 from pipeline.settings import Deployment
 from pipeline.stages.plan import STAGES
-from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import CREATED
 from tests.faults.conftest import NEVER, assert_nothing_is_half, is_killed, kind
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("forks")
 
 def prepared(place, name, finished_run, artifacts, stage, shards=1):
     """A new store with a run in which every stage before this one is complete."""
-    store = Store(place.url + name)
+    store = place.store(name)
     run = Run(store, "a")
     run.begin(finished_run.existing().settings, CREATED, deployment=Deployment(shards=shards))
     for earlier in list(STAGES)[: list(STAGES).index(stage)]:

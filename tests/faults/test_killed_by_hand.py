@@ -8,7 +8,6 @@ from pipeline.execution.gc import removals
 from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
 from pipeline.settings import Deployment
-from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, small_version
 from tests.faults.conftest import NEVER, assert_nothing_is_half, is_killed, kind
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("forks")
 @pytest.fixture(scope="module")
 def versions(place, tmp_path_factory):
     """A store with the published versions 1 and 2, to be copied."""
-    store, folder = Store(f"{place.url}versions"), tmp_path_factory.mktemp("versions")
+    store, folder = place.store("versions"), tmp_path_factory.mktemp("versions")
     for version in (1, 2):
         small_version(store, version, folder, created=CREATED + timedelta(days=version))
     return store
@@ -43,7 +42,7 @@ def test_commands_killed_at_every_write(place, versions, command, tmp_path):
     tried = 0
     for how in place.ways:
         for last in range(1, NEVER):
-            store = Store(f"{place.url}{command}-{how}-{last}")
+            store = place.store(f"{command}-{how}-{last}")
             versions.fs.copy(versions.root, store.root, recursive=True)
             killed = is_killed(place, store, command, tmp_path, last, how)
             if killed:
