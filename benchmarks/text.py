@@ -15,7 +15,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 import pipeline.model  # noqa: F401 - before TensorFlow, to silence its messages about CUDA
 from benchmarks.table import Row
-from pipeline.data.words import Vocabulary, count_words, vectorize_all
+from pipeline.data.vectors import vectorize_all
+from pipeline.data.vocabulary import Vocabulary, count_words
 from pipeline.sources import reader, sample
 from pipeline.sources.source import Source
 

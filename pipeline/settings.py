@@ -133,11 +133,22 @@ class Settings(_Settings):
         ge=2,
         le=1_000_000,
     )
-    vector_mode: Literal["binary", "count", "freq", "tfidf"] = _field(
+    ngrams: int = _field(
+        1,
+        "Words",
+        "1 for a vocabulary of words, 2 for one of words and pairs of neighbouring words; the most frequent are used.",
+        ge=1,
+        le=2,
+    )
+    min_documents: int = _field(
+        1, "Words", "Train posts, 1 or more, in which a word must occur at least to be in the vocabulary.", ge=1
+    )
+    vector_mode: Literal["binary", "count", "freq", "tfidf", "log_tfidf"] = _field(
         "binary",
         "Words",
-        "What a vector says of each word, as in Keras texts_to_matrix: whether it occurs (binary), how often (count), "
-        "its share of the post (freq), or its tf-idf weight.",
+        "What a vector says of each word. As in Keras texts_to_matrix: whether it occurs (binary), how often (count), "
+        "its share of the post (freq), or its tf-idf weight (tfidf). As scikit-learn's TfidfVectorizer with "
+        "sublinear_tf: its tf-idf weight, with each post's vector scaled to length 1 (log_tfidf).",
     )
     hidden_units: int = _field(512, "Network", "Units of the hidden layer, 1 to 65,536.", ge=1, le=65_536)
     dropout: float = _field(
@@ -147,8 +158,14 @@ class Settings(_Settings):
         2, "Training", "How often training goes through all training posts, 1 to 1,000.", ge=1, le=1000
     )
     batch_size: int = _field(128, "Training", "Posts in one training step, 1 to 65,536.", ge=1, le=65_536)
+    optimizer: Literal["adam", "lazy_adam"] = _field(
+        "adam",
+        "Training",
+        "Adam as in Keras, or lazy Adam, which updates in each step only the weights of words in the batch: several "
+        "times faster with a large vocabulary.",
+    )
     learning_rate: float = _field(
-        0.001, "Training", "Learning rate of the Adam optimizer, above 0.", gt=0, allow_inf_nan=False
+        0.001, "Training", "Learning rate of the optimizer, above 0.", gt=0, allow_inf_nan=False
     )
     checkpoint_steps: int = _field(
         500,

@@ -12,7 +12,8 @@ from benchmarks import __main__ as bench
 from benchmarks import flat, text, whole
 from benchmarks.process import spent
 from benchmarks.table import Row, head, lines
-from pipeline.data.words import count_words, vectorize_all
+from pipeline.data.vectors import vectorize_all
+from pipeline.data.vocabulary import count_words
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.data.words import count
+from pipeline.data.vocabulary import count
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 
@@ -45,7 +45,7 @@ def test_a_million_distinct_words_are_counted():
     number = 1_000_000
     order = np.random.default_rng(0).permutation(number).reshape(-1, 100)
     texts = [" ".join(f"word{each}" for each in row) for row in order.tolist()]
-    counts = count(pa.array(texts[start : start + 1000]) for start in range(0, len(texts), 1000))
+    (counts,) = count(pa.array(texts[start : start + 1000]) for start in range(0, len(texts), 1000))
     assert counts.words.to_pylist() == [f"word{each}" for each in order.ravel().tolist()]
     assert (counts.counts == 1).all()
     assert (counts.document_counts == 1).all()

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 from scipy.spatial.distance import jensenshannon
 
-from pipeline.data.words import Vocabulary
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import BadInput
 from pipeline.settings import Settings
 
@@ -39,7 +40,9 @@ class Corpus:
     def of(cls, ingested: dict[str, Any], words: Path) -> Self:
         """Build it from the summary of a run's ingest and the folder of a saved Vocabulary."""
         vocabulary = Vocabulary.load(words)
-        counts = dict(zip(vocabulary.words.to_pylist(), vocabulary.counts.tolist(), strict=True))
+        of_words = ~vocabulary.pairs
+        words_alone = vocabulary.words.filter(pa.array(of_words)).to_pylist()
+        counts = dict(zip(words_alone, vocabulary.counts[of_words].tolist(), strict=True))
         return cls(ingested["posts_by_tag"], ingested["median_characters"], counts, vocabulary.occurrences)
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.data import posts
-from pipeline.data.words import vectorize_all
+from pipeline.data.vectors import vectorize_all
 from pipeline.errors import BadInput
 from pipeline.files import read_lines
 from pipeline.model import input_fn, serving

@@ -32,12 +32,13 @@ def features(vectors: tf.SparseTensor) -> dict[str, tf.Tensor]:
 class SparseDense(tf.keras.layers.Layer):
     """Keras's Dense layer with relu for sparse input, so that a post costs only the kernel's rows of its words.
 
-    The kernel and its gradient are dense, so weights, updates and checkpoints are the same as those of Dense.
+    The kernel is dense, so weights and checkpoints are the same as those of Dense. So is its gradient, unless `lazy`
+    makes it one of the rows of the batch's words only, without repeats, which only LazyAdam can use.
     """
 
-    def __init__(self, columns: int, units: int, **kwargs: Any) -> None:
+    def __init__(self, columns: int, units: int, *, lazy: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.columns, self.units = columns, units
+        self.columns, self.units, self.lazy = columns, units, lazy
 
     def build(self, input_shape: Any) -> None:
         """Create the weights with the same initial values as Dense."""
@@ -46,11 +47,45 @@ class SparseDense(tf.keras.layers.Layer):
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """Compute the activations, float32 [n, units]."""
-        return tf.nn.relu(tf.sparse.sparse_dense_matmul(tf.SparseTensor(*inputs), self.kernel) + self.bias)
+        vectors, kernel = tf.SparseTensor(*inputs), self.kernel
+        if self.lazy:
+            columns, places = tf.unique(vectors.indices[:, 1])
+            kernel = tf.gather(kernel, columns)
+            cells = tf.stack([vectors.indices[:, 0], tf.cast(places, tf.int64)], axis=1)
+            shape = tf.stack([vectors.dense_shape[0], tf.size(columns, out_type=tf.int64)])
+            vectors = tf.SparseTensor(cells, vectors.values, shape)
+        return tf.nn.relu(tf.sparse.sparse_dense_matmul(vectors, kernel) + self.bias)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments by which Estimator creates the layer again in its own graph."""
-        return {**super().get_config(), "columns": self.columns, "units": self.units}
+        return {**super().get_config(), "columns": self.columns, "units": self.units, "lazy": self.lazy}
+
+
+@tf.keras.utils.register_keras_serializable("tagger")
+class LazyAdam(tf.keras.optimizers.legacy.Adam):
+    """Adam (Kingma and Ba 2015) that changes moments and weights only in the rows that have a gradient.
+
+    A row without a gradient keeps its moments as they are, where Adam would let them decay and still move the weights.
+    """
+
+    def _resource_apply_sparse_duplicate_indices(
+        self, grad: tf.Tensor, handle: tf.Variable, indices: tf.Tensor, **kwargs: Any
+    ) -> tf.Operation:
+        """Skip the search for repeated rows, because SparseDense has none."""
+        return self._resource_apply_sparse(grad, handle, indices, **kwargs)
+
+    def _resource_apply_sparse(
+        self, grad: tf.Tensor, var: tf.Variable, indices: tf.Tensor, apply_state: Any = None
+    ) -> tf.Operation:
+        kind = var.dtype.base_dtype
+        known = (apply_state or {}).get((var.device, kind)) or self._fallback_apply_state(var.device, kind)
+        slots = self.get_slot(var, "m"), self.get_slot(var, "v")
+        mean, square = (tf.gather(slot, indices) for slot in slots)
+        mean = known["beta_1_t"] * mean + known["one_minus_beta_1_t"] * grad
+        square = known["beta_2_t"] * square + known["one_minus_beta_2_t"] * tf.square(grad)
+        step = known["lr"] * mean / (tf.sqrt(square) + known["epsilon"])
+        rows = ((slots[0].scatter_update, mean), (slots[1].scatter_update, square), (var.scatter_sub, step))
+        return tf.group(*(change(tf.IndexedSlices(value, indices)) for change, value in rows))
 
 
 def keras_model(settings: Settings, tags: int) -> tf.keras.Model:
@@ -61,13 +96,14 @@ def keras_model(settings: Settings, tags: int) -> tf.keras.Model:
         tf.keras.Input((), dtype=tf.float32, name=VALUES),
         tf.keras.Input((), dtype=tf.int64, name=SHAPE),
     ]
-    hidden = SparseDense(settings.vocabulary_size, settings.hidden_units, name="posts")(inputs)
+    lazy = settings.optimizer == "lazy_adam"
+    hidden = SparseDense(settings.vocabulary_size, settings.hidden_units, lazy=lazy, name="posts")(inputs)
     if settings.dropout:
         hidden = tf.keras.layers.Dropout(settings.dropout, name="dropout")(hidden)
     model = tf.keras.Model(inputs, tf.keras.layers.Dense(tags, activation="softmax", name=OUTPUT)(hidden))
+    adam = LazyAdam if lazy else tf.keras.optimizers.legacy.Adam  # model_to_estimator takes legacy optimizers only
     model.compile(
-        # model_to_estimator takes the legacy optimizers only.
-        optimizer=tf.keras.optimizers.legacy.Adam(learning_rate=settings.learning_rate),
+        optimizer=adam(learning_rate=settings.learning_rate),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
     )

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data.words import vectorize
+from pipeline.data.vectors import vectorize
 from pipeline.model import input_fn, serving
 
 CASES = pa.schema(

@@ -13,7 +13,9 @@ import tensorflow as tf
 from scipy.sparse import csr_matrix
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from pipeline.data.words import COUNTS_FILE, EXPANDS, Vocabulary, code_points, idf
+from pipeline.data.vectors import idf
+from pipeline.data.vocabulary import COUNTS_FILE, Vocabulary
+from pipeline.data.words import EXPANDS, code_points
 from pipeline.model import network
 from pipeline.model.network import OUTPUT
 from pipeline.settings import Settings
@@ -45,11 +47,11 @@ def export(
     [cells]) and shape (int64 [2]). Both files, one entry a line, are stored as assets, and what `text_rule` reads as
     extra assets.
     """
-    weights = idf(Vocabulary.load(vocabulary_file.parent), settings.vocabulary_size)
+    vocabulary = Vocabulary.load(vocabulary_file.parent)
 
     def receiver() -> tf.estimator.export.ServingInputReceiver:
         post = tf1.placeholder(tf.string, [None], name="post")
-        features = {FEATURE: _vectors(post, _lines(vocabulary_file), weights, settings)}
+        features = {FEATURE: _vectors(post, _lines(vocabulary_file), vocabulary, settings)}
         return tf.estimator.export.ServingInputReceiver(features, {"post": post})
 
     def model_fn(features: Any, labels: Any, mode: str, config: Any) -> tf.estimator.EstimatorSpec:
@@ -94,7 +96,7 @@ def _make_reproducible(model: Path, assets: tuple[Path, ...]) -> None:
 
 @dataclass(frozen=True)
 class TextRule:
-    """How a model's posts become vectors: the arguments of pipeline.data.words.vectorize."""
+    """How a model's posts become vectors: the arguments of pipeline.data.vectors.vectorize."""
 
     vocabulary: Vocabulary
     size: int
@@ -145,18 +147,28 @@ def _answer(probabilities: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]
     }
 
 
-def _vectors(post: tf.Tensor, vocabulary: tf.Tensor, weights: np.ndarray, settings: Settings) -> tf.Tensor:
-    """Convert posts to vectors in the graph as `pipeline.data.words.vectorize` does: float32 [n, vocabulary_size]."""
-    numbers = tf.range(1, tf.size(vocabulary, out_type=tf.int64) + 1, dtype=tf.int64)
-    table = tf1.lookup.StaticHashTable(tf1.lookup.KeyValueTensorInitializer(vocabulary, numbers), 0)
+def _vectors(post: tf.Tensor, entries: tf.Tensor, vocabulary: Vocabulary, settings: Settings) -> tf.Tensor:
+    """Convert posts to vectors in the graph as `pipeline.data.vectors.vectorize` does: float32 [n, vocabulary_size].
+
+    `entries` are the words and pairs of the vocabulary.
+    """
+    numbers = tf.range(1, tf.size(entries, out_type=tf.int64) + 1, dtype=tf.int64)
+    table = tf1.lookup.StaticHashTable(tf1.lookup.KeyValueTensorInitializer(entries, numbers), 0)
     words = tf.strings.split(_normalized(post), sep=" ")
-    index = table.lookup(words.flat_values)
+    found, rows = words.flat_values, words.value_rowids()
+    if vocabulary.pairs.any():
+        together = tf.equal(rows[:-1], rows[1:])
+        first, second = (tf.boolean_mask(words, together) for words in (found[:-1], found[1:]))
+        found = tf.concat([found, tf.strings.join([first, second], " ")], axis=0)
+        rows = tf.concat([rows, tf.boolean_mask(rows[:-1], together)], axis=0)
+    index, size, number = table.lookup(found), settings.vocabulary_size, tf.size(post, out_type=tf.int64)
     known = index > 0
-    cells = tf.boolean_mask(tf.stack([words.value_rowids(), index], axis=1), known)
-    shape = tf.stack([tf.size(post, out_type=tf.int64), settings.vocabulary_size])
-    counts = tf.scatter_nd(cells, tf.ones_like(cells[:, 0], tf.float64), shape)
-    vectors = tf.cast(_weighted(counts, weights, settings.vector_mode), tf.float32)
-    return tf.ensure_shape(vectors, [None, settings.vocabulary_size])
+    cells, _, counts = tf.unique_with_counts(tf.boolean_mask(rows * size + index, known), out_idx=tf.int64)
+    rows, columns = cells // size, cells % size
+    weights = tf.gather(tf.constant(idf(vocabulary, size, settings.vector_mode)), columns)
+    values = _weighted(tf.cast(counts, tf.float64), rows, number, weights, settings.vector_mode)
+    vectors = tf.scatter_nd(tf.stack([rows, columns], axis=1), tf.cast(values, tf.float32), tf.stack([number, size]))
+    return tf.ensure_shape(vectors, [None, size])
 
 
 def _normalized(post: tf.Tensor) -> tf.Tensor:
@@ -173,16 +185,18 @@ def _normalized(post: tf.Tensor) -> tf.Tensor:
     return tf.strings.unicode_encode(points.with_flat_values(mapped), "UTF-8")
 
 
-def _weighted(counts: tf.Tensor, weights: np.ndarray, mode: str) -> tf.Tensor:
-    """Convert word counts to the values of Keras's texts_to_matrix in one of its four modes: float64 [n, columns]."""
+def _weighted(counts: tf.Tensor, rows: tf.Tensor, number: tf.Tensor, weights: tf.Tensor, mode: str) -> tf.Tensor:
+    """Convert the counts of the cells of `number` posts to the values of a vector mode: float64 [cells]."""
+    if mode == "binary":
+        return tf.ones_like(counts)
     if mode == "count":
         return counts
     if mode == "freq":
-        return tf.math.divide_no_nan(counts, tf.reduce_sum(counts, axis=1, keepdims=True))
-    present = tf.cast(counts > 0, tf.float64)
-    if mode == "binary":
-        return present
-    return present * (1 + tf.math.log(tf.maximum(counts, 1))) * weights
+        return counts / tf.gather(tf.math.unsorted_segment_sum(counts, rows, number), rows)
+    values = (1 + tf.math.log(counts)) * weights
+    if mode == "log_tfidf":
+        values /= tf.gather(tf.sqrt(tf.math.unsorted_segment_sum(values**2, rows, number)), rows)
+    return values
 
 
 class Served:

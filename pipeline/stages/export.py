@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.data import held_out, posts
-from pipeline.data.words import VOCABULARY_FILE
+from pipeline.data.vocabulary import VOCABULARY_FILE
 from pipeline.errors import ExportRefused, GateNotPassed
 from pipeline.files import read_lines
 from pipeline.model import network, parity, serving
@@ -75,7 +75,7 @@ def check_parity(model: Path, cases: Path) -> dict[str, Any]:
     if result["faults"]:
         raise ExportRefused(
             f"the exported model does not answer as the trained one does ({'; '.join(result['faults'])}): nothing is "
-            "published; training and serving must turn text into vectors by the same rule, see pipeline/data/words.py"
+            "published; training and serving must turn text into vectors by the same rule, see pipeline/data/vectors.py"
         )
     return result
 

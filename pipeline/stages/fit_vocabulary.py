@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 
 from pipeline.data import posts
-from pipeline.data.words import Counts, Vocabulary, count, merged
+from pipeline.data.vocabulary import MOST_PAIRS, Counts, Vocabulary, count, merged, most_frequent
 from pipeline.errors import BadInput
 from pipeline.files import write_lines
 from pipeline.progress import Advance
@@ -19,7 +19,9 @@ from pipeline.settings import Settings
 from pipeline.stages.context import Context
 from pipeline.stages.plan import FREQUENT, LABELS
 
-COUNTS = "counts.parquet"
+COUNTS = ("words.parquet", "pairs.parquet")
+"""The counts of a shard's words and, with ngrams=2, of its pairs of words."""
+
 TAGS = "tags.json"
 FREQUENT_WORDS = 20_000
 """At least so many words' counts are stored, also with a smaller vocabulary, to measure the drift of later data."""
@@ -31,12 +33,15 @@ log = logging.getLogger(__name__)
 class Fitted:
     """The summary: `rows` train posts counted, `rejected` test posts with a tag that no train post has.
 
-    The vocabulary has `words` words, where `words_asked` were asked for.
+    The vocabulary has `words` words, `pairs` pairs of words among them, where `words_asked` were asked for. Of a pair
+    up to `pairs_undercounted` occurrences may not be counted.
     """
 
     rows: int
     words: int
+    pairs: int
     words_asked: int
+    pairs_undercounted: int
     tags: int
     rejected: int
     unknown_words: float  # share of the train posts' words that are not in the vocabulary
@@ -67,13 +72,14 @@ def run_shard(inputs: Mapping[str, Path], out: Path, settings: Settings, context
     source, tags = inputs["ingest"], {side: Counter[str]() for side in posts.SIDES}
     total = sum(posts.rows(source, posts.of_side(side)) for side in posts.SIDES)
     with context.track("fit_vocabulary", "posts", total) as advance:
-        counts = count(_texts(source, tags["train"], advance))
+        counts = count(_texts(source, tags["train"], advance), ngrams=settings.ngrams)
         for batch in posts.batches(source, posts.of_side("test"), ["tag"]):
             tags["test"].update(posts.tally(batch.column("tag")))
             advance(batch.num_rows)
-    counts.save(out / COUNTS)
+    for name, each in zip(COUNTS, counts, strict=False):
+        each.save(out / name)
     (out / TAGS).write_text(json.dumps(tags))
-    return Counted(counts.documents, len(counts.words))
+    return Counted(counts[0].documents, len(counts[0].words))
 
 
 def gather(shards: Sequence[Path], out: Path, settings: Settings, context: Context) -> Fitted:
@@ -83,21 +89,26 @@ def gather(shards: Sequence[Path], out: Path, settings: Settings, context: Conte
         for side, tally in json.loads((folder / TAGS).read_text()).items():
             tags[side].update(tally)
     rejected = _check_splits(tags["train"], tags["test"], settings)
-    counts = merged(Counts.load(folder / COUNTS) for folder in shards)
-    frequent = counts.most_frequent(max(settings.vocabulary_size, FREQUENT_WORDS + 1))
-    vocabulary = frequent.head(settings.vocabulary_size)
+    counts = [
+        merged((Counts.load(folder / name) for folder in shards), most)
+        for name, most in zip(COUNTS[: settings.ngrams], (None, MOST_PAIRS), strict=False)
+    ]
+    vocabulary = most_frequent(counts, settings.vocabulary_size, settings.min_documents)
     vocabulary.save(out)
+    frequent = most_frequent(counts[:1], max(settings.vocabulary_size, FREQUENT_WORDS + 1))
     (out / FREQUENT).mkdir()
     frequent.save(out / FREQUENT)
     write_lines(out / LABELS, sorted(tags["train"]))
     return Fitted(
         rows=vocabulary.documents,
         words=len(vocabulary.words),
+        pairs=int(vocabulary.pairs.sum()),
         words_asked=settings.vocabulary_size - 1,
+        pairs_undercounted=counts[-1].undercount,
         tags=len(tags["train"]),
         rejected=rejected,
         unknown_words=round(vocabulary.unknown, 6),
-        warnings=_warnings(vocabulary, settings),
+        warnings=_warnings(vocabulary, counts[-1].undercount, settings),
     )
 
 
@@ -131,12 +142,21 @@ def _check_splits(train: Counter[str], test: Counter[str], settings: Settings) -
     return rejected
 
 
-def _warnings(vocabulary: Vocabulary, settings: Settings) -> list[str]:
-    if len(vocabulary.words) >= settings.vocabulary_size - 1:
-        return []
-    warning = (
-        f"the train posts have {len(vocabulary.words):,} different words, fewer than the "
-        f"{settings.vocabulary_size - 1:,} that vocabulary_size={settings.vocabulary_size} asks for"
-    )
-    log.warning(warning)
-    return [warning]
+def _warnings(vocabulary: Vocabulary, undercount: int, settings: Settings) -> list[str]:
+    warnings = []
+    if len(vocabulary.words) < settings.vocabulary_size - 1:
+        kind = "words" if settings.ngrams == 1 else "words and pairs of words"
+        rare = f" in at least min_documents={settings.min_documents} posts" if settings.min_documents > 1 else ""
+        warnings.append(
+            f"the train posts have {len(vocabulary.words):,} different {kind}{rare}, fewer than the "
+            f"{settings.vocabulary_size - 1:,} that vocabulary_size={settings.vocabulary_size} asks for"
+        )
+    if len(vocabulary.words) and undercount >= vocabulary.counts[-1]:
+        warnings.append(
+            f"the train posts have more than {MOST_PAIRS:,} different pairs of words, so up to {undercount:,} "
+            "occurrences of a pair are not counted, and rare pairs may be missing from the vocabulary: lower "
+            "vocabulary_size"
+        )
+    for warning in warnings:
+        log.warning(warning)
+    return warnings

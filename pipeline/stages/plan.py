@@ -66,7 +66,7 @@ class Stage:
         return "champion" in (*self.further_inputs, *self.cache_extra) or "drift" in self.before
 
 
-NETWORK = ("vocabulary_size", "hidden_units", "dropout", "learning_rate", "checkpoint_steps", "seed")
+NETWORK = ("vocabulary_size", "hidden_units", "dropout", "optimizer", "learning_rate", "checkpoint_steps", "seed")
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -95,8 +95,9 @@ STAGES: dict[str, Stage] = {
         Stage(
             "fit_vocabulary",
             needs=("ingest",),
-            reads=("train_fraction", "max_rejected_fraction", "vocabulary_size"),
-            does="Counts the words of the train posts, and fixes the words and the tags that the network will know.",
+            reads=("train_fraction", "max_rejected_fraction", "vocabulary_size", "ngrams", "min_documents"),
+            does="Counts the words of the train posts, and pairs of words if they are wanted, and fixes the words and the tags "
+            "that the network will know.",
             sharded_by="ingest",
         ),
         Stage(

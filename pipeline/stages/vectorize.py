@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.data import posts
-from pipeline.data.words import Vocabulary, vectorize_all
+from pipeline.data.vectors import vectorize_all
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.files import read_lines
 from pipeline.progress import Advance
 from pipeline.settings import Settings

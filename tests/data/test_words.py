@@ -15,20 +15,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pipeline.data import vocabulary as vocabularies
 from pipeline.data import words
-from pipeline.data.words import (
-    EXPANDS,
-    FILTERS,
-    MODES,
-    Vocabulary,
-    code_points,
-    count_words,
-    idf,
-    vectorize,
-    vectorize_all,
-)
+from pipeline.data.vectors import idf, vectorize, vectorize_all
+from pipeline.data.vocabulary import Vocabulary, count_words
+from pipeline.data.words import EXPANDS, FILTERS, code_points
 from tests.conftest import REAL_POSTS
 
+KERAS_MODES = ("binary", "count", "freq", "tfidf")
 ODD = ["q\rr", "a\u00a0b", "x\x85", "\u2028", "c\u2029", "\x0b", "\x1c\x1e", "'", "é", "\U00010428", "\x00", "q"]
 
 unicode_posts = st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=8)
@@ -58,8 +52,8 @@ def real_posts() -> pa.Array:
 @pytest.fixture
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make even tiny batches take several slices, and their counts several merges."""
-    monkeypatch.setattr(words, "_SLICE", 8)
-    monkeypatch.setattr(words, "_MERGE", 2)
+    monkeypatch.setattr(words, "SLICE", 8)
+    monkeypatch.setattr(vocabularies, "_MERGE", 2)
 
 
 def strings(*posts: str) -> pa.Array:
@@ -109,7 +103,7 @@ def assert_as_keras(keras: Any, posts: pa.Array, size: int, batch: int) -> None:
     most = count_words(batches, size=size)
     assert counted(most) == counted(every)[: size - 1]
 
-    for mode in MODES:
+    for mode in KERAS_MODES:
         expected = tokenizer.texts_to_matrix(texts, mode).astype(np.float32)
         vectors = vectorize(posts, most, size=size, mode=mode)
         np.testing.assert_array_equal(dense(vectors, size), expected)
@@ -246,7 +240,7 @@ def test_formulas_by_hand() -> None:
 
 
 def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(ValueError, match="'idf' is none of binary, count, freq, tfidf"):
+    with pytest.raises(ValueError, match="'idf' is none of binary, count, freq, tfidf, log_tfidf"):
         vectorize(strings("a"), count_words([strings("a")], size=2), size=2, mode="idf")
 
 

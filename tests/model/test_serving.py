@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from pipeline.data.words import count_words, vectorize
+from pipeline.data.vectors import vectorize
+from pipeline.data.vocabulary import count_words
 from pipeline.files import write_lines
 from pipeline.model import network, serving
 from pipeline.settings import Settings

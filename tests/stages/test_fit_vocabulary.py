@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.data.words import Vocabulary
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import BadInput
 from pipeline.files import read_lines
 from pipeline.settings import Settings

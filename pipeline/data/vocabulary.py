@@ -1,0 +1,262 @@
+"""Count words, and pairs of neighbouring words, and choose a model's vocabulary from them.
+
+A pair is written as its two words with a space between, which no word contains. The words of a pair follow each other
+in the post once the filter characters are removed, as in scikit-learn's TfidfVectorizer.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy import sparse
+
+from pipeline.data import words as text
+from pipeline.data.threads import THREADS, in_order
+from pipeline.data.words import Ints, Longs
+
+VOCABULARY_FILE = "vocabulary.txt"
+COUNTS_FILE = "counts.parquet"
+
+MOST_PAIRS = 1 << 22
+"""Distinct pairs counted at once, some 300 MB; if there are more, the rarest are dropped, as Counts.undercount says."""
+
+_MERGE = 1 << 19  # words collected at least before they are merged
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """What the network knows: the most frequent words, and pairs of words, of the train posts, in descending order.
+
+    The index of words[i] is i + 1; index 0 is never used, as in Keras.
+    """
+
+    words: pa.Array  # string; a pair contains a space
+    counts: Longs  # [len(words)]: occurrences
+    document_counts: Longs  # [len(words)]: posts with the word
+    documents: int  # posts counted
+    occurrences: int  # of all words counted (pairs are not), including those too rare for the vocabulary
+
+    @property
+    def pairs(self) -> NDArray[np.bool_]:
+        """Whether each entry is a pair of words: bool [len(words)]."""
+        found: NDArray[np.bool_] = pc.match_substring(self.words, " ").to_numpy(zero_copy_only=False)
+        return found
+
+    @property
+    def unknown(self) -> float:
+        """The share of all word occurrences that are not in the vocabulary."""
+        return 1 - int(self.counts[~self.pairs].sum()) / max(self.occurrences, 1)
+
+    def head(self, size: int) -> "Vocabulary":
+        """The vocabulary of the `size - 1` most frequent of these words."""
+        most = slice(0, max(size - 1, 0))
+        return replace(
+            self, words=self.words[most], counts=self.counts[most], document_counts=self.document_counts[most]
+        )
+
+    def save(self, folder: Path) -> None:
+        r"""Write `vocabulary.txt` (a word a line, most frequent first, UTF-8) and `counts.parquet` into the folder.
+
+        In `vocabulary.txt` only ``\n`` ends a line: a word may contain ``\r``, U+2028 and the like.
+        """
+        lines = "".join(f"{word}\n" for word in self.words.to_pylist())
+        (folder / VOCABULARY_FILE).write_bytes(lines.encode())
+        table = pa.table({"word": self.words, "count": self.counts, "document_count": self.document_counts})
+        totals = {"documents": str(self.documents), "occurrences": str(self.occurrences)}
+        pq.write_table(table.replace_schema_metadata(totals), folder / COUNTS_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Vocabulary":
+        """Read what `save` wrote."""
+        table = pq.read_table(folder / COUNTS_FILE)
+        return cls(
+            words=table["word"].combine_chunks(),
+            counts=table["count"].to_numpy(),
+            document_counts=table["document_count"].to_numpy(),
+            documents=int(table.schema.metadata[b"documents"]),
+            occurrences=int(table.schema.metadata[b"occurrences"]),
+        )
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The distinct words, or pairs, in order of first appearance: how often each occurs, and in how many posts.
+
+    Each number may be too low by up to `undercount`, and what is not listed occurs at most so often; 0 if all is exact.
+    """
+
+    words: pa.Array
+    counts: Longs
+    document_counts: Longs
+    documents: int
+    undercount: int = 0
+
+    def save(self, path: Path) -> None:
+        """Write the counts as one Parquet file."""
+        columns = {"word": self.words, "count": self.counts, "document_count": self.document_counts}
+        totals = {"documents": str(self.documents), "undercount": str(self.undercount)}
+        pq.write_table(pa.table(columns).replace_schema_metadata(totals), path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Counts":
+        """Read what `save` wrote."""
+        table = pq.read_table(path)
+        counts, document_counts = (table[name].to_numpy() for name in ("count", "document_count"))
+        documents, undercount = (int(table.schema.metadata[name]) for name in (b"documents", b"undercount"))
+        return cls(table["word"].combine_chunks(), counts, document_counts, documents, undercount)
+
+    def without_rarest(self, most: int) -> "Counts":
+        """Drop the rarest entries, so that at most `most` are left."""
+        if len(self.counts) <= most:
+            return self
+        floor = int(np.partition(self.counts, -most - 1)[-most - 1])
+        kept = np.flatnonzero(self.counts > floor)
+        return Counts(
+            self.words.take(pa.array(kept)),
+            self.counts[kept],
+            self.document_counts[kept],
+            self.documents,
+            self.undercount + floor,
+        )
+
+
+def most_frequent(counts: Sequence[Counts], size: int, min_documents: int = 1) -> Vocabulary:
+    """Choose the `size - 1` most frequent words and pairs, as Keras's num_words, that at least min_documents posts have.
+
+    `counts` are those of the words and, if pairs are wanted, those of the pairs. Of ties the first seen is chosen, and a
+    word before a pair.
+    """
+    occurrences, documents = (
+        np.concatenate([getattr(each, name) for each in counts]) for name in ("counts", "document_counts")
+    )
+    allowed = np.flatnonzero(documents >= min_documents)
+    most = allowed[np.argsort(-occurrences[allowed], kind="stable")[: max(size - 1, 0)]]
+    every = pa.chunked_array([each.words.cast(pa.large_string()) for each in counts])
+    return Vocabulary(
+        words=every.take(pa.array(most)).combine_chunks().cast(pa.string()),
+        counts=occurrences[most],
+        document_counts=documents[most],
+        documents=counts[0].documents,
+        occurrences=int(counts[0].counts.sum()),
+    )
+
+
+def count_words(batches: Iterable[pa.Array], *, size: int, ngrams: int = 1, threads: int = THREADS) -> Vocabulary:
+    """Count the words of all batches, with ngrams=2 also the pairs, and return the most frequent; see most_frequent."""
+    return most_frequent(count(batches, ngrams=ngrams, threads=threads), size)
+
+
+def count(batches: Iterable[pa.Array], *, ngrams: int = 1, threads: int = THREADS) -> list[Counts]:
+    """Count the words of all batches and, with ngrams=2, the pairs: a Counts of each.
+
+    Memory grows with the number of distinct words, not of posts, and of pairs only to MOST_PAIRS.
+    """
+    sums = [_Sum(), _Sum(MOST_PAIRS)][:ngrams]
+    slices = (piece for batch in batches for piece in text.slices(batch, text.SLICE))
+    for counts in in_order(lambda posts: _count(posts, ngrams), slices, threads):
+        for total, each in zip(sums, counts, strict=True):
+            total.add(each)
+    return [total.result() for total in sums]
+
+
+def _count(posts: pa.Array, ngrams: int) -> list[Counts]:
+    """Count the words, and pairs, of one slice of posts."""
+    found, ends = text.split(posts)
+    encoded = found.dictionary_encode()
+    columns, distinct = encoded.indices.to_numpy(), encoded.dictionary
+    counts = [_tally(columns, ends, distinct)]
+    if ngrams > 1:
+        keys, pair_ends = neighbours(columns, ends, len(distinct))
+        pairs = pa.array(keys).dictionary_encode()
+        first, second = (pa.array(half) for half in np.divmod(pairs.dictionary.to_numpy(), len(distinct) or 1))
+        joined = pc.binary_join_element_wise(distinct.take(first), distinct.take(second), " ")
+        counts.append(_tally(pairs.indices.to_numpy(), pair_ends, joined))
+    return counts
+
+
+def neighbours(columns: Ints, ends: Ints, width: int) -> tuple[Longs, Ints]:
+    """Number the pairs of neighbouring words: for words a and b, a * width + b; and where each post's pairs end.
+
+    Post i has the words columns[ends[i] : ends[i + 1]], and of the pairs returned those at the same places of the ends
+    returned.
+    """
+    keys = columns[:-1].astype(np.int64) * width + columns[1:]
+    pair_ends = np.zeros_like(ends)
+    np.cumsum(np.maximum(np.diff(ends) - 1, 0), out=pair_ends[1:])
+    within = np.ones(len(columns), bool)
+    within[ends[1:][np.diff(ends) > 0] - 1] = False  # a post's last word begins no pair
+    return keys[within[:-1]], pair_ends
+
+
+def _tally(columns: Ints, ends: Ints, distinct: pa.Array) -> Counts:
+    """Count the distinct words, which `columns` numbers for each post; see by_column."""
+    cells, first = by_column(columns, ends, len(distinct))
+    document_counts = np.add.reduceat(first, cells.indptr[:-1], dtype=np.int64)
+    return Counts(distinct, np.diff(cells.indptr).astype(np.int64), document_counts, len(ends) - 1)
+
+
+def by_column(columns: Ints, ends: Ints, width: int) -> tuple[sparse.csc_matrix, NDArray[np.bool_]]:
+    """Sort the cells of the posts by column, then row, and mark the first of each post and column.
+
+    Post i has columns[ends[i] : ends[i + 1]], one for each word, with repeats. The conversion from CSR to CSC is a
+    counting sort, so it brings the repeats of a word in a post together in linear time.
+    """
+    ones = np.ones(len(columns), np.int8)
+    cells = sparse.csr_matrix((ones, columns, ends), shape=(len(ends) - 1, width)).tocsc()
+    first = np.ones(len(columns), bool)
+    np.not_equal(cells.indices[1:], cells.indices[:-1], out=first[1:])
+    first[cells.indptr[:-1][np.diff(cells.indptr) > 0]] = True
+    return cells, first
+
+
+def merged(batches: Iterable[Counts], most: int | None = None) -> Counts:
+    """Add up the counts of successive posts; words stay in the order of their first appearance.
+
+    If more than `most` are distinct, the rarest are dropped and `undercount` rises.
+    """
+    total = _Sum(most)
+    for counts in batches:
+        total.add(counts)
+    return total.result()
+
+
+class _Sum:
+    """Adds up the counts of successive posts.
+
+    New counts are collected until they are as large as the sum so far, and only then added, so the time is linear. The
+    rarest are dropped as in lossy counting (Manku and Motwani 2002, Approximate Frequency Counts over Data Streams).
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        none = np.empty(0, np.int64)
+        self.most = most
+        self.total = Counts(pa.array([], pa.large_string()), none, none, 0)
+        self.waiting: list[Counts] = []
+
+    def add(self, counts: Counts) -> None:
+        """Add the counts of further posts."""
+        self.waiting.append(counts)
+        if sum(len(each.words) for each in self.waiting) > max(len(self.total.words), _MERGE):
+            self._merge()
+            if self.most is not None and len(self.total.words) > self.most:
+                self.total = self.total.without_rarest(self.most // 2)
+
+    def result(self) -> Counts:
+        """The sum."""
+        self._merge()
+        return self.total
+
+    def _merge(self) -> None:
+        every, self.waiting = [self.total, *self.waiting], []
+        coded = pa.concat_arrays([each.words.cast(pa.large_string()) for each in every]).dictionary_encode()
+        index = coded.indices.to_numpy()
+        counts, document_counts = np.zeros((2, len(coded.dictionary)), np.int64)
+        np.add.at(counts, index, np.concatenate([each.counts for each in every]))
+        np.add.at(document_counts, index, np.concatenate([each.document_counts for each in every]))
+        documents, undercount = (sum(getattr(each, name) for each in every) for name in ("documents", "undercount"))
+        self.total = Counts(coded.dictionary, counts, document_counts, documents, undercount)
