@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from pipeline import progress
 from pipeline.execution import predict
-from pipeline.settings import MAX_SOURCE_BYTES
+from pipeline.settings.deployment import MAX_SOURCE_BYTES
 from pipeline.sources.source import Source
 
 took = list[float]()

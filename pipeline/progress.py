@@ -1,9 +1,10 @@
-"""Reports the progress of long tasks, by a function `track(task, unit, total)`; the default one logs lines."""
+"""What a stage calls while it works: to report its progress, to save a checkpoint, and to tell of an epoch's end."""
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from threading import Event, Thread
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -12,7 +13,21 @@ Advance = Callable[[int], None]
 Track = Callable[[str, str, int | None], AbstractContextManager[Advance]]
 """`with track("train", "steps", 400) as advance: ... advance(1)`; the total is None if unknown."""
 
+SaveCheckpoint = Callable[[Path, int], None]
+"""Called with a checkpoint's folder and its step, to save it for a retry."""
+
+OnEpoch = Callable[[int, Mapping[str, float]], None]
+"""Called after each epoch of a training with its number, from 1, and its figures; an exception ends the training."""
+
 log = logging.getLogger(__name__)
+
+
+def no_checkpoint(folder: Path, step: int) -> None:
+    """Save nothing: a stage that fails is done again from its beginning."""
+
+
+def no_report(epoch: int, figures: Mapping[str, float]) -> None:
+    """Let the training go on."""
 
 
 @contextmanager

@@ -96,21 +96,28 @@ def decide(candidate: Scores, champion: Scores | Incomparable | Absent, settings
     return Decision("failed" if found.reasons else "passed", found.reasons, found.warnings, comparison)
 
 
-def compare(candidate: Scores, champion: Scores) -> dict[str, Any]:
-    """Compare two models on the same posts, with the two-sided p-value of McNemar's exact test.
+def mcnemar(one: np.ndarray, other: np.ndarray) -> tuple[int, int, float, bool]:
+    """Compare which posts two models tag correctly, bool [posts] each, by McNemar's exact test.
 
-    That is the binomial test of one half on the posts that only one of the two tagged correctly (McNemar 1947).
+    That is the binomial test of one half on the posts that only one of the two tags correctly (McNemar 1947). Returns
+    how many only the first does, how many only the other, the two-sided p-value, and whether that is below
+    SIGNIFICANCE.
     """
-    gained = int((candidate.correct & ~champion.correct).sum())
-    lost = int((champion.correct & ~candidate.correct).sum())
+    gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
     p_value = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    return gained, lost, float(f"{p_value:.3g}"), bool(p_value < SIGNIFICANCE)
+
+
+def compare(candidate: Scores, champion: Scores) -> dict[str, Any]:
+    """Compare two models on the same posts; see mcnemar."""
+    gained, lost, p_value, more_than_chance = mcnemar(candidate.correct, champion.correct)
     return {
         "champion": champion.to_dict(),
         "difference": round(candidate.accuracy - champion.accuracy, 6),
         "gained": gained,
         "lost": lost,
-        "p_value": float(f"{p_value:.3g}"),
-        "more_than_chance": bool(p_value < SIGNIFICANCE),
+        "p_value": p_value,
+        "more_than_chance": more_than_chance,
     }
 
 

@@ -7,17 +7,19 @@ from collections.abc import Callable
 
 from typer.exceptions import TyperException
 
-from pipeline.cli import models, runs, settings
+from pipeline.cli import models, runs, settings, tunings
 from pipeline.cli.app import app, err
 from pipeline.errors import TaggerError
 
-__all__ = ["app", "main", "models", "runs", "settings"]
+__all__ = ["app", "main", "models", "runs", "settings", "tunings"]
 
 COMMANDS: dict[Callable[..., None], str] = {
     runs.run: "Example: tagger run --source posts.csv --set epochs=3",
     runs.show: "Example: tagger show manual__2026-11-01T12:00:00+00:00",
     runs.runs: "",
     settings.settings: "Example: TAGGER_EPOCHS=3 tagger settings",
+    tunings.tune: "Example: tagger tune november --source posts.csv --set trials=30",
+    tunings.tunings: "Example: tagger tunings november",
     models.predict: "Examples: tagger predict 'How do I center a div with css?'\n\n"
     "tagger predict --input posts.csv --output tags.parquet",
     models.models: "Example: tagger models --at 2026-11-01T12:00Z",

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from pipeline import progress
 from pipeline.errors import BadInput, escape_control
-from pipeline.settings import Deployment, Settings, read
+from pipeline.settings import Deployment, Settings, Tuning, read_all
 from pipeline.source_policy import is_url
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run, name_of
@@ -76,6 +76,11 @@ def track() -> progress.Track:
 
 
 def settings_of(store: str | None, source: str | None, pairs: list[str]) -> tuple[Settings, Deployment]:
+    """The settings of a run and of the deployment; see all_settings_of."""
+    return all_settings_of(store, source, pairs)[:2]
+
+
+def all_settings_of(store: str | None, source: str | None, pairs: list[str]) -> tuple[Settings, Deployment, Tuning]:
     """Read the settings from the environment, `--set`, `--source` and `--store`, and make paths absolute."""
     values = dict[str, Any]()
     for pair in pairs:
@@ -84,11 +89,12 @@ def settings_of(store: str | None, source: str | None, pairs: list[str]) -> tupl
             raise BadInput(f"--set {pair!r} has no '=': write --set name=value")
         values[key.strip()] = value
     values |= {key: value for key, value in (("source", source), ("store", store)) if value is not None}
-    settings, deployment = read(os.environ, **values)
+    settings, deployment, tuning = read_all(os.environ, **values)
     # The run may be continued from another folder, where a relative path would mean another file.
     return (
         settings.model_copy(update={"source": _absolute(settings.source)}),
         deployment.model_copy(update={"store": _absolute(deployment.store)}),
+        tuning,
     )
 
 

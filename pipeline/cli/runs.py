@@ -33,6 +33,7 @@ from pipeline.stages.plan import FIRST, LAST, STAGES
 from pipeline.store.manifest import Manifest, warnings_of
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run, every_run
+from pipeline.tuning.winner import with_tuned
 
 ORDER = ", ".join(STAGES)
 
@@ -92,7 +93,7 @@ def _run(settings: Settings, deployment: Deployment, name: str | None, *, begins
     there = Store(deployment.store)
     this = Run(there, run_name(there, name) if name else f"tagger__{now:%Y%m%dT%H%M%SZ}_{uuid.uuid4().hex[:4]}")
     if begins:
-        this.begin(settings, now, deployment=deployment)
+        this.begin(with_tuned(there, settings), now, deployment=deployment)
     elif name is None:
         raise BadInput("--from needs --run NAME, the run to continue: `tagger runs` lists them")
     elif changed:

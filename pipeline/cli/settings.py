@@ -1,5 +1,6 @@
 """The command `settings`."""
 
+import json
 import os
 import textwrap
 from itertools import groupby
@@ -8,9 +9,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.cli.app import JsonOption, out, print_json
-from pipeline.settings import PREFIX, Deployment, Settings, read
+from pipeline.settings import PREFIX, Deployment, Settings, Tuning, read_all
 
-KINDS = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text", "null": "none"}
+KINDS = {
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true or false",
+    "string": "text",
+    "null": "none",
+    "object": "JSON",
+}
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
 
@@ -33,7 +41,9 @@ def settings(as_json: JsonOption = False) -> None:
 
 
 def _listed() -> list[dict[str, Any]]:
-    here: dict[type[BaseModel], BaseModel] = dict(zip((Settings, Deployment), read(os.environ), strict=True))
+    here: dict[type[BaseModel], BaseModel] = dict(
+        zip((Settings, Deployment, Tuning), read_all(os.environ), strict=True)
+    )
     variables = {key[len(PREFIX) :].lower(): key for key in os.environ if key.startswith(PREFIX)}
     return [
         {
@@ -63,6 +73,8 @@ def _accepts(schema: dict[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     """Write the value as in a variable or after --set."""
+    if isinstance(value, dict):
+        return json.dumps(value)
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 

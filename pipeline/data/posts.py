@@ -10,12 +10,16 @@ from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import StageOutOfOrder
 
-Side = Literal["train", "test"]
-SIDES: tuple[Side, Side] = ("train", "test")
+Side = Literal["train", "validation", "test"]
+SIDES: tuple[Side, ...] = ("train", "validation", "test")
+"""Train posts are learned from, test posts only tested on; validation posts, if any, are taken from the train posts."""
+
+SIDES_OF_SPLIT: tuple[Side, ...] = ("train", "test")
 
 POSTS = pa.schema([("post", pa.string()), ("tag", pa.string()), ("row", pa.int64())])
 """Accepted posts; `row` is the number of the source's row, from 1, without the header."""
@@ -36,9 +40,11 @@ PREDICTIONS = pa.schema(
 SCHEMAS: Mapping[str, pa.Schema] = {
     "posts": POSTS,  # in ingest only, until the number of posts is known and they can be split in sequence
     "posts/train": POSTS,
+    "posts/validation": POSTS,
     "posts/test": POSTS,
     "rejected": REJECTED,
     "train": VECTORS,
+    "validation": VECTORS,
     "test": VECTORS,
     "predictions": PREDICTIONS,
 }
@@ -147,7 +153,7 @@ def divide(folder: Path, first_test: int) -> None:
     Whole files are moved; only the file that holds the boundary is rewritten, as two.
     """
     files, start = [(path, pq.read_metadata(path).num_rows) for path in shards(folder, "posts")], 0
-    for side in SIDES:
+    for side in SIDES_OF_SPLIT:
         (folder / of_side(side)).mkdir()
     for number, (path, count) in enumerate(files):
         train = min(max(first_test - start, 0), count)
@@ -157,7 +163,7 @@ def divide(folder: Path, first_test: int) -> None:
             path.unlink()
         else:
             path.rename(folder / of_side("train" if train else "test") / _name(number))
-    for side in SIDES:
+    for side in SIDES_OF_SPLIT:
         _write_if_empty(folder, side)
 
 
@@ -182,6 +188,29 @@ def _write_if_empty(folder: Path, side: Side) -> None:
     """Write an empty file for a side without posts, so that a reader finds the schema."""
     if not shards(folder, of_side(side)):
         pq.write_table(POSTS.empty_table(), folder / of_side(side) / _name(0))
+
+
+def cut_validation(folder: Path, fraction: float) -> None:
+    """Move this fraction of the train posts, chosen by their content, to `posts/validation`."""
+    if not fraction:
+        with Writer(folder, of_side("validation")):
+            return
+    whole, train = folder / "whole", of_side("train")
+    (whole / train).parent.mkdir(parents=True)
+    (folder / train).rename(whole / train)
+    with Writer(folder, of_side("validation")) as held_out, Writer(folder, train) as rest:
+        for batch in batches(whole, train):
+            chosen = pa.array(validates(batch, fraction), pa.bool_())
+            held_out.write(batch.filter(chosen))
+            rest.write(batch.filter(pc.invert(chosen)))
+    shutil.rmtree(whole)
+
+
+def drop(folder: Path, side: Side) -> None:
+    """Replace a side's posts by none."""
+    shutil.rmtree(folder / of_side(side))
+    (folder / of_side(side)).mkdir()
+    _write_if_empty(folder, side)
 
 
 def reshard(folder: Path, kind: str, count: int) -> None:
@@ -223,6 +252,14 @@ def digests(texts: pa.Array) -> np.ndarray:
 def trains(batch: pa.RecordBatch, train_fraction: float) -> np.ndarray:
     """Whether a split by content puts each post on the train side, bool [rows]; it depends on the text alone."""
     return digests(batch.column("post")) < train_fraction * 2.0**64
+
+
+def validates(batch: pa.RecordBatch, fraction: float) -> np.ndarray:
+    """Whether each post is a validation post, bool [rows]; it depends on the text alone.
+
+    By the lower half of the digest, because a split by content goes by the upper half.
+    """
+    return (digests(batch.column("post")).astype(np.uint64) & np.uint64(2**32 - 1)) < fraction * 2.0**32
 
 
 def first_test_post(total: int, train_fraction: float) -> int:

@@ -154,4 +154,3 @@ def _values(counts: sparse.csr_matrix, weights: NDArray[np.float64], mode: str) 
         rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
         values /= np.sqrt(np.bincount(rows, values**2, counts.shape[0]))[rows]
     return values.astype(np.float32)
-

@@ -126,10 +126,10 @@ class Counts:
 
 
 def most_frequent(counts: Sequence[Counts], size: int, min_documents: int = 1) -> Vocabulary:
-    """Choose the `size - 1` most frequent words and pairs, as Keras's num_words, that at least min_documents posts have.
+    """Choose the `size - 1` most frequent words and pairs, of those that at least min_documents posts have.
 
-    `counts` are those of the words and, if pairs are wanted, those of the pairs. Of ties the first seen is chosen, and a
-    word before a pair.
+    `counts` are those of the words and, if pairs are wanted, those of the pairs. `size` is Keras's num_words. Of ties
+    the first seen is chosen, and a word before a pair.
     """
     occurrences, documents = (
         np.concatenate([getattr(each, name) for each in counts]) for name in ("counts", "document_counts")

@@ -18,8 +18,7 @@ from pipeline.execution import cache, cluster_worker, inputs, measure
 from pipeline.execution.drift_check import check_drift
 from pipeline.execution.publication import publish
 from pipeline.execution.work import Work
-from pipeline.progress import Track, log_lines
-from pipeline.stages.context import SaveCheckpoint
+from pipeline.progress import OnEpoch, SaveCheckpoint, Track, log_lines, no_report
 from pipeline.stages.plan import After, Before
 from pipeline.store.manifest import Manifest
 from pipeline.store.runs import CHECKPOINT, SHARDS, Run
@@ -31,18 +30,19 @@ AFTER: dict[After, Callable[[Work, Manifest], dict[str, Any]]] = {"publish": pub
 """What a stage's entry in the table (`before`, `after`) asks for."""
 
 
-def run_stage(name: str, run: Run, track: Track = log_lines) -> dict[str, Any]:
+def run_stage(name: str, run: Run, track: Track = log_lines, on_epoch: OnEpoch = no_report) -> dict[str, Any]:
     """Run the stage, or take its result from the cache, and return its summary.
 
     The summary has also what the checks before the stage and the steps after it report. If run_shard has done the stage
     shard by shard, the results are gathered. In a process that is not the chief of its TF_CONFIG cluster, the stage
-    takes part in the chief's work and leaves nothing; the summary then names the process as `worker`.
+    takes part in the chief's work and leaves nothing; the summary then names the process as `worker`. What on_epoch
+    raises after an epoch of the training ends the stage, which then leaves nothing.
 
     Raises BadInput in such a process for a stage that a cluster does not do, StageOutOfOrder if an input is missing or
     stale, Unavailable if a disk or the store fails, and every TaggerError that the stage itself raises. The files of a
     failed stage are kept only after GateNotPassed, as evidence.
     """
-    work = Work.of(name, run, track)
+    work = Work.of(name, run, track, on_epoch)
     place = cluster_worker.place_in(work.stage)
     report = _check_before(work)
     state_before = _source_state(work)
@@ -74,7 +74,7 @@ def run_shard(name: str, run: Run, index: int, track: Track = log_lines) -> dict
         return {"shard": index, "rows": 0}  # run_stage checks the cached files, and does the whole stage without them
     with _scratch(name) as scratch:
         folders, out = inputs.fetch_for_shard(work, index, scratch / "inputs"), _empty(scratch / "out")
-        done = _module(name).run_shard(folders, out, work.settings, work.context(_save_no_checkpoint))
+        done = _module(name).run_shard(folders, out, work.settings, work.context())
         run.save(name, f"{SHARDS}/{index}", out, work.inputs)
     return {"shard": index} | asdict(done)
 
@@ -144,10 +144,6 @@ def _save_checkpoint(work: Work) -> SaveCheckpoint:
     """Save a checkpoint in the store: for a retry of the stage, or for the evaluator of this process's cluster."""
     name = cluster_worker.CHECKPOINT if tf_config.here() else CHECKPOINT
     return lambda folder, step: work.run.save(work.stage.name, name, folder, work.inputs)
-
-
-def _save_no_checkpoint(folder: Path, step: int) -> None:
-    """Save nothing: a shard that fails is done again from its beginning."""
 
 
 def _module(name: str) -> Any:

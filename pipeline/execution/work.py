@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.execution.champion import Champion
-from pipeline.progress import Track, log_lines
+from pipeline.progress import OnEpoch, SaveCheckpoint, Track, log_lines, no_checkpoint, no_report
 from pipeline.settings import Settings
 from pipeline.sources.source import Source
-from pipeline.stages.context import Context, SaveCheckpoint
+from pipeline.stages.context import Context
 from pipeline.stages.plan import STAGES, Stage
 from pipeline.store.manifest import Manifest
 from pipeline.store.runs import Record, Run
@@ -24,20 +24,21 @@ class Work:
     source: Source
     champion: Champion | None
     track: Track = log_lines
+    on_epoch: OnEpoch = no_report
 
     @classmethod
-    def of(cls, name: str, run: Run, track: Track = log_lines) -> "Work":
+    def of(cls, name: str, run: Run, track: Track = log_lines, on_epoch: OnEpoch = no_report) -> "Work":
         """Decide the stage's inputs and champion now. StageOutOfOrder if the run or an input is missing or stale."""
         stage, record = STAGES[name], run.existing()
         champion = Champion.resolve(run.store, record) if stage.asks_champion else None
         source = Source.parse(record.settings.source, record.allowed)
-        return cls(stage, run, record, run.inputs(name, stage.needs), source, champion, track)
+        return cls(stage, run, record, run.inputs(name, stage.needs), source, champion, track, on_epoch)
 
     @property
     def settings(self) -> Settings:
         """The run's settings."""
         return self.record.settings
 
-    def context(self, save_checkpoint: SaveCheckpoint) -> Context:
+    def context(self, save_checkpoint: SaveCheckpoint = no_checkpoint) -> Context:
         """What the stage's own code may use besides its inputs and settings."""
-        return Context(self.source, self.record.deployment, self.track, save_checkpoint)
+        return Context(self.source, self.record.deployment, self.track, save_checkpoint, self.on_epoch)

@@ -17,7 +17,7 @@ from pipeline import tf_config
 from pipeline.data import posts
 from pipeline.errors import BadInput, TrainingFailed, Unavailable
 from pipeline.model import events, input_fn, network, training
-from pipeline.progress import Track, log_lines
+from pipeline.progress import SaveCheckpoint, Track, log_lines
 from pipeline.settings import Settings
 
 tf1 = tf.compat.v1
@@ -204,7 +204,7 @@ def train(
     tags: int,
     place: tf_config.Place,
     track: Track,
-    save: training.SaveCheckpoint,
+    save: SaveCheckpoint,
 ) -> training.Training:
     """Train as the chief, on its share of the posts, and write the checkpoint that the whole cluster trained.
 
@@ -233,10 +233,10 @@ def train(
     if not math.isfinite(progress.loss):
         raise training.diverged(progress.loss, settings)
     training.drop_initial_weights(model_dir)
-    events.write(model_dir, progress.losses | {progress.step: progress.loss})
+    events.write(model_dir, progress.losses | {progress.step: progress.loss}, {})
     log.info("the cluster has done %d steps of %d", reached, plan.steps)
     rate = reached * settings.batch_size / (time.monotonic() - start)
-    return training.Training(reached, progress.loss, round(rate, 1), 0)
+    return training.Training(reached, progress.loss, round(rate, 1), 0, [], None)
 
 
 def take_part(vectors: Path, model_dir: Path, settings: Settings, tags: int, place: tf_config.Place) -> None:

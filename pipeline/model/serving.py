@@ -157,6 +157,8 @@ def _vectors(post: tf.Tensor, entries: tf.Tensor, vocabulary: Vocabulary, settin
     words = tf.strings.split(_normalized(post), sep=" ")
     found, rows = words.flat_values, words.value_rowids()
     if vocabulary.pairs.any():
+        full = tf.not_equal(found, "")  # between two spaces
+        found, rows = tf.boolean_mask(found, full), tf.boolean_mask(rows, full)
         together = tf.equal(rows[:-1], rows[1:])
         first, second = (tf.boolean_mask(words, together) for words in (found[:-1], found[1:]))
         found = tf.concat([found, tf.strings.join([first, second], " ")], axis=0)

@@ -5,7 +5,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,37 +16,39 @@ from pipeline.data import posts
 from pipeline.errors import TrainingFailed
 from pipeline.files import digest
 from pipeline.model import events, input_fn, network
-from pipeline.progress import Advance, Track, log_lines
+from pipeline.model.validation import Validation, ValidationHook
+from pipeline.progress import Advance, OnEpoch, SaveCheckpoint, Track, log_lines, no_checkpoint, no_report
 from pipeline.settings import Settings
 
 GLOBAL_STEP = "estimator_global_step/.ATTRIBUTES/VARIABLE_VALUE"
 """The global step as a converted Estimator's checkpoint names it; Estimator.get_variable_value does not find it."""
 
-SaveCheckpoint = Callable[[Path, int], None]
-"""Called with a checkpoint's folder and its step, to save it for a retry."""
-
 log = logging.getLogger(__name__)
-
-
-def _discard(folder: Path, step: int) -> None:
-    """Save nothing, so that a retry begins again."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """The result of a training: the global step, the last batch's loss, the speed, and the step where it resumed."""
+    """The result of a training: its steps, the last batch's loss, the speed, and the step where it resumed.
+
+    `curve` has the figures of each epoch, see Validation; `best_epoch` is the one whose weights are kept, None if it is
+    the last because nothing else was asked for.
+    """
 
     steps: int
     final_loss: float
     examples_per_second: float
     resumed_from_step: int
+    curve: list[dict[str, float]]
+    best_epoch: int | None
 
 
 class ProgressHook(tf.estimator.SessionRunHook):
-    """Reports each step as progress, and records the last loss and every events.EVERY-th."""
+    """Reports each step as progress, and records the last loss, every events.EVERY-th, and each epoch's last."""
 
-    def __init__(self, advance: Advance, step: int = 0, losses: Mapping[int, float] | None = None) -> None:
-        self.advance, self.loss, self.step = advance, math.nan, step
+    def __init__(
+        self, advance: Advance, step: int = 0, losses: Mapping[int, float] | None = None, per_epoch: int = events.EVERY
+    ) -> None:
+        self.advance, self.loss, self.step, self.per_epoch = advance, math.nan, step, per_epoch
         self.losses = dict(losses or {})
 
     def begin(self) -> None:
@@ -61,7 +63,7 @@ class ProgressHook(tf.estimator.SessionRunHook):
         """Count the step and record its loss."""
         self.loss = float(run_values.results)
         self.step += 1
-        if self.step % events.EVERY == 0:
+        if self.step % events.EVERY == 0 or self.step % self.per_epoch == 0:
             self.losses[self.step] = self.loss
         self.advance(1)
 
@@ -78,14 +80,23 @@ class CheckpointListener(tf.estimator.CheckpointSaverListener):
 
 
 class CheckpointHook(tf.estimator.SessionRunHook):
-    """Saves each checkpoint for a retry, with the losses up to its step.
+    """Saves each checkpoint for a retry, with the learning curve up to its step.
 
-    It must come after the ProgressHook in the list of hooks, because the listener is called before that has the loss.
+    It must come after the ProgressHook and the ValidationHook in the list of hooks, because the listener is called
+    before these have the loss.
     """
 
-    def __init__(self, model_dir: Path, done: int, steps: int, progress: ProgressHook, save: SaveCheckpoint) -> None:
+    def __init__(
+        self,
+        model_dir: Path,
+        done: int,
+        steps: int,
+        progress: ProgressHook,
+        save: SaveCheckpoint,
+        validation: Validation | None = None,
+    ) -> None:
         self.model_dir, self.done, self.steps, self.progress, self.save = model_dir, done, steps, progress, save
-        self.listener = CheckpointListener()
+        self.validation, self.listener = validation, CheckpointListener()
 
     def after_run(self, run_context: tf.estimator.SessionRunContext, run_values: tf.estimator.SessionRunValues) -> None:
         """Save a new checkpoint, except that of the first and of the last step, which a retry could not use."""
@@ -97,7 +108,9 @@ class CheckpointHook(tf.estimator.SessionRunHook):
                 shutil.copy(file, scratch)
             # TensorFlow's own file `checkpoint` contains a path of this machine.
             tf.compat.v1.train.update_checkpoint_state(scratch, name)
-            events.write(Path(scratch), self.progress.losses)
+            events.write(Path(scratch), self.progress.losses, self.validation.curve if self.validation else {})
+            if self.validation:
+                self.validation.save(Path(scratch))
             self.save(Path(scratch), self.done)
 
 
@@ -112,18 +125,28 @@ def train(
     settings: Settings,
     tags: int,
     track: Track = log_lines,
-    save: SaveCheckpoint = _discard,
+    save: SaveCheckpoint = no_checkpoint,
+    on_epoch: OnEpoch = no_report,
+    answers: Path | None = None,
 ) -> Training:
     """Train on the train vectors, from the checkpoint in `model_dir` if there is one, otherwise from the beginning.
 
     The seed determines the order of the batches, so a resumed training ends with the same weights as one without
-    interruption, except with dropout, whose random state is not saved.
+    interruption, except with dropout, whose random state is not saved. With validation posts and `patience` it ends
+    with the weights of the epoch that tags most of those posts correctly.
+
+    If asked, the answers to the validation posts are written to the file `answers`.
 
     Raises TrainingFailed if the loss is not a finite number, and if the global step is not what the posts require.
     """
     examples = posts.rows(vectors, "train")
-    steps = settings.epochs * math.ceil(examples / settings.batch_size)
-    done = step_of(model_dir)
+    per_epoch = math.ceil(examples / settings.batch_size)
+    steps, done = settings.epochs * per_epoch, step_of(model_dir)
+    validation, (losses, curve) = (
+        Validation(vectors, settings.vocabulary_size, settings.patience),
+        events.read(model_dir),
+    )
+    validation.load(model_dir, curve)
     if done:
         log.info("resuming from the checkpoint of step %d of %d", done, steps)
     estimator = network.to_estimator(settings, tags, model_dir)
@@ -139,25 +162,30 @@ def train(
     start = time.monotonic()
     with track("train", "steps", steps) as advance:
         advance(done)
-        progress = ProgressHook(advance, done, events.read(model_dir))
-        checkpoints = CheckpointHook(model_dir, done, steps, progress, save)
+        progress = ProgressHook(advance, done, losses, per_epoch)
+        epochs = ValidationHook(validation, done, per_epoch, steps, progress.losses, on_epoch)
+        checkpoints = CheckpointHook(model_dir, done, steps, progress, save, validation)
         try:
             if done < steps:
-                estimator.train(feed, hooks=[progress, checkpoints], saving_listeners=[checkpoints.listener])
+                estimator.train(feed, hooks=[progress, epochs, checkpoints], saving_listeners=[checkpoints.listener])
         except tf.estimator.NanLossDuringTrainingError:
             raise diverged(math.nan, settings) from None
-    reached = step_of(model_dir)
-    if reached != steps:
+    reached, best = step_of(model_dir), validation.best
+    if reached != (best.step if best else steps):
         raise TrainingFailed(
-            f"global_step is {reached} after training, but {examples:,} posts require {steps}: "
+            f"global_step is {reached} after training, but {examples:,} posts require {best.step if best else steps}: "
             "the checkpoint was of another training, or the input ended early; run train again"
         )
     if not math.isfinite(progress.loss):
         raise diverged(progress.loss, settings)
     drop_initial_weights(model_dir)
-    events.write(model_dir, progress.losses | {progress.step: progress.loss})
-    rate = (steps - done) * settings.batch_size / (time.monotonic() - start)
-    return Training(reached, progress.loss, round(rate, 1), done)
+    if answers:
+        validation.write_answers(answers)
+    events.write(model_dir, progress.losses | {progress.step: progress.loss}, validation.curve)
+    rate = (progress.step - done) * settings.batch_size / (time.monotonic() - start)
+    return Training(
+        progress.step, progress.loss, round(rate, 1), done, validation.table(), best.epoch if best else None
+    )
 
 
 def diverged(loss: float, settings: Settings) -> TrainingFailed:

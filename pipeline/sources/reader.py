@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline import progress
 from pipeline.data import posts
-from pipeline.settings import MAX_SOURCE_BYTES
+from pipeline.settings.deployment import MAX_SOURCE_BYTES
 from pipeline.sources import sample
 from pipeline.sources.blocks import REASONS, Block, Columns, corrupt, too_large
 from pipeline.sources.csv_file import csv_blocks

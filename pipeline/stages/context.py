@@ -1,26 +1,18 @@
 """The context of a stage: what it may use besides its inputs and settings."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from pipeline.progress import Track, log_lines
+from pipeline.progress import OnEpoch, SaveCheckpoint, Track, log_lines, no_checkpoint, no_report
 from pipeline.settings import Deployment
 from pipeline.sources.source import Source
-
-SaveCheckpoint = Callable[[Path, int], None]
-"""Called with a checkpoint's folder and its step, to save it for a retry."""
-
-
-def _discard(folder: Path, step: int) -> None:
-    """Save nothing, so that a retry begins again."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """The run's source and deployment, the display of progress, and the function that saves checkpoints."""
+    """The run's source and deployment, and what is called while the stage works; see pipeline.progress."""
 
     source: Source
     deployment: Deployment = field(default_factory=Deployment)
     track: Track = log_lines
-    save_checkpoint: SaveCheckpoint = _discard
+    save_checkpoint: SaveCheckpoint = no_checkpoint
+    on_epoch: OnEpoch = no_report

@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from pipeline.checks import gate
 from pipeline.checks.confusion_matrix import draw
 from pipeline.data import held_out, posts
-from pipeline.errors import GateNotPassed, TaggerError
+from pipeline.errors import BadInput, GateNotPassed, TaggerError
 from pipeline.files import read_lines
 from pipeline.model import input_fn, network, serving, training
 from pipeline.progress import Track
@@ -57,6 +57,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     Estimator's own accuracy is not that of its predictions.
     """
     labels = read_lines(inputs["fit_vocabulary"] / LABELS)
+    if not posts.rows(inputs["vectorize"], "test"):
+        raise BadInput("there is no test post to evaluate on: start a run with drop_test_posts=false")
     measured = _measure(inputs, out, settings, len(labels), context.track)
     true, predicted = _answers(out)
     _check_accuracy(measured["accuracy"], float((true == predicted).mean()))

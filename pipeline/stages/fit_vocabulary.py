@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fitted:
-    """The summary: `rows` train posts counted, `rejected` test posts with a tag that no train post has.
+    """The summary: `rows` train posts counted, `rejected` posts of the other sides with a tag that no train post has.
 
     The vocabulary has `words` words, `pairs` pairs of words among them, where `words_asked` were asked for. Of a pair
     up to `pairs_undercounted` occurrences may not be counted.
@@ -73,9 +73,10 @@ def run_shard(inputs: Mapping[str, Path], out: Path, settings: Settings, context
     total = sum(posts.rows(source, posts.of_side(side)) for side in posts.SIDES)
     with context.track("fit_vocabulary", "posts", total) as advance:
         counts = count(_texts(source, tags["train"], advance), ngrams=settings.ngrams)
-        for batch in posts.batches(source, posts.of_side("test"), ["tag"]):
-            tags["test"].update(posts.tally(batch.column("tag")))
-            advance(batch.num_rows)
+        for side in posts.SIDES[1:]:
+            for batch in posts.batches(source, posts.of_side(side), ["tag"]):
+                tags[side].update(posts.tally(batch.column("tag")))
+                advance(batch.num_rows)
     for name, each in zip(COUNTS, counts, strict=False):
         each.save(out / name)
     (out / TAGS).write_text(json.dumps(tags))
@@ -88,7 +89,7 @@ def gather(shards: Sequence[Path], out: Path, settings: Settings, context: Conte
     for folder in shards:
         for side, tally in json.loads((folder / TAGS).read_text()).items():
             tags[side].update(tally)
-    rejected = _check_splits(tags["train"], tags["test"], settings)
+    rejected = _check_splits(tags["train"], tags["validation"], tags["test"], settings)
     counts = [
         merged((Counts.load(folder / name) for folder in shards), most)
         for name, most in zip(COUNTS[: settings.ngrams], (None, MOST_PAIRS), strict=False)
@@ -120,9 +121,10 @@ def _texts(source: Path, tags: Counter[str], advance: Advance) -> Iterator[pa.Ar
         yield batch.column("post")
 
 
-def _check_splits(train: Counter[str], test: Counter[str], settings: Settings) -> int:
-    """Count the test posts with a tag that no train post has; raise BadInput if the splits cannot be used."""
-    total, rejected = train.total() + test.total(), sum(test[tag] for tag in test.keys() - train.keys())
+def _check_splits(train: Counter[str], validation: Counter[str], test: Counter[str], settings: Settings) -> int:
+    """Count the other posts with a tag that no train post has; raise BadInput if the splits cannot be used."""
+    unlearned, untested = (sum(side[tag] for tag in side.keys() - train.keys()) for side in (validation, test))
+    total, rejected = (train + validation + test).total(), unlearned + untested
     if len(train) < 2:
         content = f"one tag only ({next(iter(train))!r})" if train else "no post"
         raise BadInput(
@@ -134,7 +136,12 @@ def _check_splits(train: Counter[str], test: Counter[str], settings: Settings) -
             f"{rejected:,} of {total:,} posts have a tag that no train post has, more than "
             f"max_rejected_fraction={settings.max_rejected_fraction}; use split=hash or raise train_fraction"
         )
-    if rejected == test.total():
+    if settings.validation_fraction and unlearned == validation.total():
+        raise BadInput(
+            f"the validation split has no post to validate on ({total:,} posts, validation_fraction="
+            f"{settings.validation_fraction}); raise validation_fraction or use a source with more posts"
+        )
+    if untested == test.total() and not settings.drop_test_posts:
         raise BadInput(
             f"the test split has no post to evaluate on ({total:,} posts, "
             f"train_fraction={settings.train_fraction}); lower train_fraction or use a source with more posts"

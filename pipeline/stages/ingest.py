@@ -42,7 +42,7 @@ class Ingested:
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Ingested:
-    """Read the source, and write `posts/train`, `posts/test` and `rejected` to `out`.
+    """Read the source, and write `posts/train`, `posts/validation`, `posts/test` and `rejected` to `out`.
 
     The split is decided only here; later stages find each post in the folder of its side. Raises BadInput if nothing
     can be learned from the source, or if too many rows are faulty or copies.
@@ -95,7 +95,8 @@ class _SplitWriter(ExitStack):
     def __init__(self, out: Path, settings: Settings) -> None:
         super().__init__()
         self.out, self.train_fraction, self.by_content = out, settings.train_fraction, settings.split == "hash"
-        kinds = [posts.of_side(side) for side in posts.SIDES] if self.by_content else ["posts"]
+        self.validation_fraction, self.drop_test = settings.validation_fraction, settings.drop_test_posts
+        kinds = [posts.of_side(side) for side in posts.SIDES_OF_SPLIT] if self.by_content else ["posts"]
         self.writers = [self.enter_context(posts.Writer(out, kind)) for kind in kinds]
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -111,6 +112,9 @@ class _SplitWriter(ExitStack):
         """Split the posts in sequence, unless they are already split, and store each side as so many shards."""
         if not self.by_content:
             posts.divide(self.out, posts.first_test_post(self.writers[0].rows, self.train_fraction))
+        if self.drop_test:
+            posts.drop(self.out, "test")
+        posts.cut_validation(self.out, self.validation_fraction)
         if shards > 1:
             for side in posts.SIDES:
                 posts.reshard(self.out, posts.of_side(side), shards)

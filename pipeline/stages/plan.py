@@ -16,6 +16,9 @@ FREQUENT = "frequent"
 CHECKPOINT = "model"
 """train: the Estimator's model_dir."""
 
+VALIDATED = "validated.parquet"
+"""train: the network's answer to each validation post, in the order of the posts, if there are any."""
+
 EVALUATION = "evaluation.json"
 """evaluate: the candidate's scores."""
 
@@ -81,6 +84,8 @@ STAGES: dict[str, Stage] = {
                 "max_rejected_fraction",
                 "split",
                 "train_fraction",
+                "validation_fraction",
+                "drop_test_posts",
                 "drop_duplicates",
                 "warn_duplicates",
                 "fail_duplicates",
@@ -95,8 +100,16 @@ STAGES: dict[str, Stage] = {
         Stage(
             "fit_vocabulary",
             needs=("ingest",),
-            reads=("train_fraction", "max_rejected_fraction", "vocabulary_size", "ngrams", "min_documents"),
-            does="Counts the words of the train posts, and pairs of words if they are wanted, and fixes the words and the tags "
+            reads=(
+                "train_fraction",
+                "validation_fraction",
+                "drop_test_posts",
+                "max_rejected_fraction",
+                "vocabulary_size",
+                "ngrams",
+                "min_documents",
+            ),
+            does="Counts the words of the train posts, if asked also pairs of words, and fixes the words and the tags "
             "that the network will know.",
             sharded_by="ingest",
         ),
@@ -111,7 +124,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "train",
             needs=("fit_vocabulary", "vectorize"),
-            reads=(*NETWORK, "epochs", "batch_size"),
+            reads=(*NETWORK, "epochs", "batch_size", "patience"),
             does="Builds the Keras network, converts it with model_to_estimator, and trains the Estimator.",
             by_cluster=True,
             further_inputs=("resume",),

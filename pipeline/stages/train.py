@@ -11,23 +11,27 @@ from pipeline.files import read_lines
 from pipeline.model import distributed, training
 from pipeline.settings import Settings
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CHECKPOINT, LABELS, RESUME
+from pipeline.stages.plan import CHECKPOINT, LABELS, RESUME, VALIDATED
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The summary: steps, loss and speed of the training, and the digest of its checkpoint."""
+    """The summary: steps, loss and speed of the training, its learning curve, and the digest of its checkpoint."""
 
     rows: int
     steps: int
     final_loss: float
     examples_per_second: float
     resumed_from_step: int
+    curve: list[dict[str, float]]  # see pipeline.model.validation.Validation; of one process only, not of a cluster
+    best_epoch: int | None
     checkpoint: str
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Trained:
-    """Train, and write the Estimator's model_dir to `out`: the checkpoint, and its losses for TensorBoard.
+    """Train, and write the Estimator's model_dir to `out`: the checkpoint, and its learning curve for TensorBoard.
+
+    The answers to the validation posts, if there are any, are written to `out/validated.parquet`.
 
     Without a cluster, training resumes from the checkpoint in the input RESUME, if there is one, and the same inputs
     and settings give the same bytes. Raises TrainingFailed if the loss is not a finite number, and if the global step
@@ -42,7 +46,16 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     else:
         if RESUME in inputs:
             shutil.copytree(inputs[RESUME], model_dir)
-        result = training.train(inputs["vectorize"], model_dir, settings, tags, context.track, context.save_checkpoint)
+        result = training.train(
+            inputs["vectorize"],
+            model_dir,
+            settings,
+            tags,
+            context.track,
+            context.save_checkpoint,
+            context.on_epoch,
+            out / VALIDATED,
+        )
     training.drop_graphs(model_dir)
     return Trained(
         rows=posts.rows(inputs["vectorize"], "train"),

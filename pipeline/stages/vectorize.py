@@ -1,4 +1,4 @@
-"""Convert the posts of both splits to sparse vectors over the vocabulary, stored as Parquet."""
+"""Convert the posts of all splits to sparse vectors over the vocabulary, stored as Parquet."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,7 +17,7 @@ from pipeline.settings import Settings
 from pipeline.stages.context import Context
 from pipeline.stages.plan import LABELS
 
-UNKNOWN_TAG = "tag only in the test split"
+UNKNOWN_TAG = "tag that no train post has"
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,14 @@ class Vectorized:
 
     rows: int
     train_posts: int
+    validation_posts: int
     test_posts: int
     rejected: int
     cells_per_post: float
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Vectorized:
-    """Write the vectors `train` and `test` to `out`, and as `rejected` the test posts whose tag no train post has."""
+    """Write the vectors of each side to `out`, and as `rejected` the posts whose tag no train post has."""
     source = inputs["ingest"]
     vocabulary = Vocabulary.load(inputs["fit_vocabulary"])
     labels = pa.array(read_lines(inputs["fit_vocabulary"] / LABELS), pa.string())
@@ -76,8 +77,9 @@ class _Output(ExitStack):
             self.cells += len(batch.column("indices").flatten())
 
     def summary(self) -> Vectorized:
-        train, test, rejected = (writer.rows for writer in self.writers.values())
-        return Vectorized(train + test, train, test, rejected, round(self.cells / max(train + test, 1), 1))
+        train, validation, test, rejected = (writer.rows for writer in self.writers.values())
+        rows = train + validation + test
+        return Vectorized(rows, train, validation, test, rejected, round(self.cells / max(rows, 1), 1))
 
 
 def _known(

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any, Self
 
@@ -55,6 +56,12 @@ class Store:
             raise BadInput(
                 f"store {url!r} cannot be used: {str(error).rstrip('.')}; set TAGGER_STORE to another"
             ) from None
+
+    def within(self, path: str) -> "Store":
+        """The store in a folder of this one."""
+        inner = copy(self)
+        inner.url, inner.root = f"{self.url.rstrip('/')}/{path}", self.path(path)
+        return inner
 
     def path(self, path: str) -> str:
         """The full path, as the filesystem takes it."""

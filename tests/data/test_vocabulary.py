@@ -86,7 +86,7 @@ def test_the_rarest_pairs_are_dropped_where_there_are_too_many(
     posts = [" ".join(f"w{n}" for n in draw.zipf(1.4, 20) % 60) for _ in range(300)]
     every = expected(posts)
     singles, pairs = count([pa.array(posts)], ngrams=2)
-    assert 0 < pairs.undercount
+    assert pairs.undercount > 0
     assert singles.undercount == 0
     found = dict(zip(pairs.words.to_pylist(), pairs.counts.tolist(), strict=True))
     frequent = {gram for gram, (number, _) in every.items() if " " in gram and number > pairs.undercount}

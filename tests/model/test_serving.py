@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from pipeline.data.vectors import vectorize
+from pipeline.data.vectors import MODES, vectorize
 from pipeline.data.vocabulary import count_words
 from pipeline.files import write_lines
 from pipeline.model import network, serving
@@ -32,12 +33,13 @@ TAGS = ["c++", "naïve tag\r", "java"]
 alphabet = st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("İΣσςßẞǅ \r\x0b\x00\xa0aAéÉ.,\t\n🙂Ⰰ"))
 
 
-@pytest.fixture(scope="module", params=["binary", "count", "freq", "tfidf"])
+@pytest.fixture(scope="module", params=product(MODES, (1, 2)), ids=lambda each: f"{each[0]}-{each[1]}")
 def served(request, tmp_path_factory):
-    """An untrained network's export with the words of TEXTS."""
-    folder = tmp_path_factory.mktemp("served")
-    chosen = Settings.of({"vocabulary_size": 60, "hidden_units": 8, "vector_mode": request.param})
-    vocabulary = count_words([pa.array(TEXTS)], size=chosen.vocabulary_size)
+    """An untrained network's export with the words of TEXTS, or with their words and pairs."""
+    folder, (mode, ngrams) = tmp_path_factory.mktemp("served"), request.param
+    chosen = Settings.of({"vocabulary_size": 60 * ngrams, "hidden_units": 8, "vector_mode": mode})
+    vocabulary = count_words([pa.array(TEXTS)], size=chosen.vocabulary_size, ngrams=ngrams)
+    assert vocabulary.pairs.any() == (ngrams == 2)
     vocabulary.save(folder)
     write_lines(folder / "labels.txt", TAGS)
     network.to_estimator(chosen, len(TAGS), folder / "model").train(lambda: _one_batch(chosen.vocabulary_size), steps=1)

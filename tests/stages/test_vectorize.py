@@ -43,7 +43,7 @@ def test_posts_with_an_unknown_tag_are_rejected(vectorized):
     summary, folder = vectorized([*TINY, ("java gem", "ruby"), ("java", "java"), ("more", "python")])
     assert [row["row"] for row in rows_of(folder, "test")] == [10, 11]
     assert (summary.rows, summary.rejected) == (10, 1)
-    assert rows_of(folder, "rejected") == [{"row": 9, "reason": "tag only in the test split", "text": "java gem"}]
+    assert rows_of(folder, "rejected") == [{"row": 9, "reason": "tag that no train post has", "text": "java gem"}]
 
 
 def test_a_post_without_a_known_word_has_an_empty_vector(vectorized):

@@ -1,0 +1,131 @@
+"""The commands that concern tunings: `tune` and `tunings`."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.app import (
+    JsonOption,
+    StoreOption,
+    all_settings_of,
+    command,
+    err,
+    number,
+    out,
+    print_json,
+    print_table,
+    store_of,
+    track,
+)
+from pipeline.errors import BadInput
+from pipeline.store.objects import Store
+from pipeline.tuning.documents import TUNINGS, Result, Trial
+from pipeline.tuning.winner import result_of, results
+
+
+def tune(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="TUNING", help="Name of the tuning; that of an interrupted one continues it."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Where the posts are: a path or URL; the same as --set source=...")
+    ] = None,
+    store: StoreOption = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Set a setting; may be repeated. `tagger settings` lists them."
+        ),
+    ] = None,
+) -> None:
+    """Search settings that tag more posts correctly, without looking at the test posts."""
+    from pipeline.tuning.tuning import TuningRun, asked_of
+
+    settings, deployment, options = all_settings_of(store, source, pairs or [])
+    now = datetime.now(UTC)
+    there = Store(deployment.store)
+    tuning = TuningRun(there, name or f"{now:%Y%m%dT%H%M%SZ}")
+    with tuning.held():
+        err.print(f"tuning {tuning.name}", soft_wrap=True)
+        asked = tuning.begin(asked_of(tuning.name, settings, options, deployment, now), track())
+        for trial in range(len(asked.references) + options.trials):
+            if tuning.spent(asked):
+                err.print(f"  budget_minutes={options.budget_minutes:g} are over: no further trial is begun")
+                break
+            err.print(f"  {_line(tuning.do_trial(asked, trial, track()))}", soft_wrap=True)
+        result = tuning.finish(asked)
+    _print_result(result)
+    out.print(f"train it   {command()} run --set tuned={result.tuning}", soft_wrap=True)
+
+
+def _line(trial: Trial) -> str:
+    """A trial on one line: its number, accuracy and time, and what was tried."""
+    accuracy = number(trial.accuracy) or trial.state
+    return f"{trial.number:>3}  {accuracy:<8} {trial.seconds:6.1f} s  {_what(trial)}"
+
+
+def _what(trial: Trial) -> str:
+    """What was tried: where it comes from, or the settings."""
+    return trial.origin if trial.origin != "search" else _settings(trial)
+
+
+def _settings(trial: Trial) -> str:
+    return " ".join(f"{name}={value}" for name, value in trial.settings.items())
+
+
+def _print_result(result: Result) -> None:
+    best = result.best
+    out.print(f"winner     trial {best.number}: {_settings(best)}", soft_wrap=True)
+    out.print(
+        f"accuracy   {best.accuracy:.4f} on {result.validation_posts:,} validation posts, in epoch {best.best_epoch}",
+        soft_wrap=True,
+    )
+    for origin, other in result.against.items():
+        if other.trial == best.number:
+            out.print(f"against    the {origin}: these are the winner", soft_wrap=True)
+            continue
+        chance = "more than chance" if other.more_than_chance else "may be chance"
+        out.print(
+            f"against    the {origin}, {other.accuracy:.4f}: {other.difference:+.4f} (p = {other.p_value:g}, {chance})",
+            soft_wrap=True,
+        )
+
+
+def tunings(
+    name: Annotated[str | None, typer.Argument(metavar="TUNING", help="Name of a tuning, to see its trials.")] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the tunings, newest first, or show one with its trials."""
+    there = store_of(store).require()
+    if name is None:
+        found = sorted(results(there), key=lambda result: result.finished, reverse=True)
+        if as_json:
+            print_json([result.to_dict() for result in found])
+            return
+        listed = [
+            (
+                each.tuning,
+                f"{each.finished:%Y-%m-%d %H:%M}",
+                str(len(each.trials)),
+                number(each.best.accuracy),
+                _settings(each.best),
+            )
+            for each in found
+        ]
+        print_table(("tuning", "finished", "trials", "accuracy", "winner"), listed)
+        return
+    result = result_of(there, name)
+    if result is None:
+        raise BadInput(f"{there.display_path(TUNINGS)} has no finished tuning {name!r}: `tagger tunings` lists them")
+    if as_json:
+        print_json(result.to_dict())
+        return
+    _print_result(result)
+    rows = [
+        (str(each.number), number(each.accuracy), each.state, str(len(each.curve)), f"{each.seconds:.1f}", _what(each))
+        for each in sorted(result.trials, key=lambda trial: (-(trial.accuracy or 0.0), trial.number))
+    ]
+    print_table(("trial", "accuracy", "", "epochs", "seconds", "settings"), rows)

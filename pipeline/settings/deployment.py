@@ -1,0 +1,77 @@
+"""The settings of an installation."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from pipeline.settings.base import Base
+from pipeline.source_policy import is_url
+
+MAX_SOURCE_BYTES = 64 * 2**30
+"""Enough for all questions ever asked on Stack Overflow, about 24 million of 2 KB each."""
+
+
+def root() -> Path:
+    """The folder of the default store: AIRFLOW_HOME, else the folder that contains this package."""
+    return Path(os.environ.get("AIRFLOW_HOME") or Path(__file__).parents[2]).absolute()
+
+
+def _of_deployment(description: str, **rest: Any) -> Any:
+    return Field(description=description, json_schema_extra={"section": "Deployment"}, **rest)
+
+
+class Deployment(Base):
+    """The settings of an installation, which Airflow's trigger form does not change."""
+
+    NULLABLE = frozenset({"schedule", "store_connection"})
+
+    keep_versions: int = _of_deployment(
+        "Versions that garbage collection keeps besides the live one, 0 or more.", default=5, ge=0
+    )
+    keep_days: float = _of_deployment(
+        "Days for which garbage collection keeps everything, 0 to 36,500.", default=30.0, ge=0, le=36_500
+    )
+    shards: int = _of_deployment(
+        "Shards, 1 to 1,024, of the posts; fit_vocabulary and vectorize process each in an Airflow task of its own. "
+        "The result is the same for any number.",
+        default=1,
+        ge=1,
+        le=1024,
+    )
+    store: str = _of_deployment(
+        "Where artifacts and models are stored: a folder or any fsspec URL.",
+        default_factory=lambda: str(root() / "store"),
+    )
+    max_source_bytes: int = _of_deployment(
+        "Largest size of a source, unpacked, in bytes, 1 or more; a larger one is refused before it fills the disk.",
+        default=MAX_SOURCE_BYTES,
+        ge=1,
+    )
+    store_connection: str | None = _of_deployment(
+        "The Airflow connection, of type aws, with the keys to an s3:// store for Airflow's runs. If none, they come "
+        "from the environment's AWS_* variables, as they do on the command line.",
+        default=None,
+    )
+    schedule: str | None = _of_deployment(
+        "When the DAG runs by itself: a cron expression or a preset such as @weekly; if none, only when triggered.",
+        default="@weekly",
+    )
+    allowed_sources: str = _of_deployment(
+        "Sources that Airflow's trigger form accepts, separated by commas: folders (relative ones are in AIRFLOW_HOME) "
+        "and URLs, each with everything below it. It always accepts TAGGER_SOURCE, and the command line accepts any "
+        "source.",
+        default="sample://, https://storage.googleapis.com/tensorflow-workshop-examples/stack-overflow-data.csv, data",
+    )
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The folders, as absolute paths, and URLs of allowed_sources."""
+        return places(self.allowed_sources)
+
+
+def places(allowed_sources: str) -> tuple[str, ...]:
+    """Split the setting allowed_sources into folders, as absolute paths, and URLs."""
+    entries = filter(None, map(str.strip, allowed_sources.split(",")))
+    return tuple(entry if is_url(entry) else str(root() / Path(entry).expanduser()) for entry in entries)

@@ -1,0 +1,189 @@
+"""The settings of a run."""
+
+from typing import Any, Literal
+
+from pydantic import field_validator
+
+from pipeline.errors import escape_control
+from pipeline.settings.base import Base, field
+
+FIRST = "Run Parameters"
+"""The one section of Airflow's trigger form that is not collapsed at first."""
+
+DATA = "Data"
+COPIES = "Share of posts, 0 to 1, that are copies of an earlier one"
+LEAKED = "Share of test posts, 0 to 1, that are copies of a train post"
+TAG_DRIFT = "Jensen-Shannon divergence, 0 to 1, between the run's tags and those that the live model was trained on"
+WORD_DRIFT = "Jensen-Shannon divergence, 0 to 1, between the run's words and those that the live model was trained on"
+UNKNOWN_WORDS = "Rise, 0 to 1, in the share of words that the live model does not know"
+LENGTH_CHANGE = (
+    "Factor, 1 or more, between the median length of the run's posts and of those that the live model was trained on"
+)
+
+
+def _warn(default: float, what: str, ge: float = 0, le: float | None = 1) -> Any:
+    return field(default, DATA, f"{what}; above this the run continues with a warning.", ge=ge, le=le)
+
+
+def _fail(default: float, what: str, ge: float = 0, le: float | None = 1) -> Any:
+    return field(default, DATA, f"{what}; above this the run is refused.", ge=ge, le=le)
+
+
+class Settings(Base):
+    """The settings of one run; the defaults are those of the article that the network comes from."""
+
+    NULLABLE = frozenset({"min_accuracy", "force_reason", "tuned"})
+
+    source: str = field(
+        "sample://posts?rows=4000&seed=0",
+        FIRST,
+        "Where the posts are: the path, http(s):// address or fsspec URL of a CSV, CSV.gz or Parquet file, or "
+        "sample://posts?rows=N&seed=N for synthetic posts. Airflow's trigger form accepts only allowed_sources.",
+        min_length=1,
+    )
+    text_column: str = field("post", FIRST, "Column that holds the post's text.", min_length=1)
+    tag_column: str = field("tags", FIRST, "Column that holds the post's one tag.", min_length=1)
+    max_rejected_fraction: float = field(
+        0.01,
+        FIRST,
+        "Share of rows, 0 to 1, that may be unusable and rejected; above this the run is refused.",
+        ge=0,
+        le=1,
+    )
+    reuse: bool = field(
+        True,
+        FIRST,
+        "Use the cached result of an earlier run for each stage whose data, settings and code have not changed.",
+    )
+    split: Literal["sequential", "hash"] = field(
+        "sequential",
+        FIRST,
+        "Which posts are for training and which for testing. sequential: the first ones are for training. hash: each "
+        "post's content decides, so that no post changes sides as the data grows.",
+    )
+    train_fraction: float = field(
+        0.8, FIRST, "Share of posts, between 0 and 1, to train on; the rest are for testing.", gt=0, lt=1
+    )
+    validation_fraction: float = field(
+        0.0,
+        FIRST,
+        "Share of the train posts, 0 to 0.5, that are not learned from: after each epoch training measures loss and "
+        "accuracy on them. Each post's content decides. 0: none.",
+        ge=0,
+        le=0.5,
+    )
+    drop_test_posts: bool = field(
+        False,
+        FIRST,
+        "Leave out the test posts, as a tuning does, so that no choice can depend on them; the run then ends after "
+        "train.",
+    )
+    drop_duplicates: bool = field(
+        False, DATA, "Keep only the first of several posts with the same text, and reject the others."
+    )
+    warn_duplicates: float = _warn(0.01, COPIES)
+    fail_duplicates: float = _fail(0.5, COPIES)
+    warn_leaked: float = _warn(0.01, LEAKED)
+    fail_leaked: float = _fail(0.1, LEAKED)
+    warn_tag_drift: float = _warn(0.02, TAG_DRIFT)
+    fail_tag_drift: float = _fail(0.2, TAG_DRIFT)
+    warn_word_drift: float = _warn(0.01, WORD_DRIFT)
+    fail_word_drift: float = _fail(0.15, WORD_DRIFT)
+    warn_unknown_words: float = _warn(0.05, UNKNOWN_WORDS)
+    fail_unknown_words: float = _fail(0.2, UNKNOWN_WORDS)
+    warn_length_change: float = _warn(1.25, LENGTH_CHANGE, ge=1, le=None)
+    fail_length_change: float = _fail(2.0, LENGTH_CHANGE, ge=1, le=None)
+    vocabulary_size: int = field(
+        1000,
+        "Words",
+        "Length of a post's vector, as Keras num_words, 2 to 1,000,000. Index 0 is not used, so 1000 means 999 words.",
+        ge=2,
+        le=1_000_000,
+    )
+    ngrams: int = field(
+        1,
+        "Words",
+        "1 for a vocabulary of words, 2 for one of words and pairs of neighbouring words; the most frequent are used.",
+        ge=1,
+        le=2,
+    )
+    min_documents: int = field(
+        1, "Words", "Train posts, 1 or more, in which a word must occur at least to be in the vocabulary.", ge=1
+    )
+    vector_mode: Literal["binary", "count", "freq", "tfidf", "log_tfidf"] = field(
+        "binary",
+        "Words",
+        "What a vector says of each word. As in Keras texts_to_matrix: whether it occurs (binary), how often (count), "
+        "its share of the post (freq), or its tf-idf weight (tfidf). As scikit-learn's TfidfVectorizer with "
+        "sublinear_tf: its tf-idf weight, with each post's vector scaled to length 1 (log_tfidf).",
+    )
+    tuned: str | None = field(
+        None,
+        "Words",
+        "The tuning whose winner this run trains: its name, or latest. The winner's settings replace the run's own. If "
+        "none, the run's own are used.",
+    )
+    hidden_units: int = field(512, "Network", "Units of the hidden layer, 1 to 65,536.", ge=1, le=65_536)
+    dropout: float = field(
+        0.0, "Network", "Share of hidden units, 0 to below 1, that each training step drops.", ge=0, lt=1
+    )
+    epochs: int = field(2, "Training", "How often training goes through all training posts, 1 to 1,000.", ge=1, le=1000)
+    patience: int = field(
+        0,
+        "Training",
+        "Early stopping: training ends after so many epochs without a higher accuracy on the validation posts, and the "
+        "best epoch's weights are kept. 0: never.",
+        ge=0,
+    )
+    batch_size: int = field(128, "Training", "Posts in one training step, 1 to 65,536.", ge=1, le=65_536)
+    optimizer: Literal["adam", "lazy_adam"] = field(
+        "adam",
+        "Training",
+        "Adam as in Keras, or lazy Adam, which updates in each step only the weights of words in the batch: several "
+        "times faster with a large vocabulary.",
+    )
+    learning_rate: float = field(
+        0.001, "Training", "Learning rate of the optimizer, above 0.", gt=0, allow_inf_nan=False
+    )
+    checkpoint_steps: int = field(
+        500,
+        "Training",
+        "Training steps, 1 or more, between two checkpoints in the store; a retry of train continues from the last.",
+        ge=1,
+    )
+    seed: int = field(0, "Training", "Seed of the initial weights and of the shuffling, 0 to 2^31 - 1.", ge=0, lt=2**31)
+    min_accuracy: float | None = field(
+        0.80,
+        "Gate",
+        "Accuracy on the test posts, 0 to 1, below which nothing is published. It must be set: if it is empty (or "
+        "none), nothing is published at all.",
+        ge=0,
+        le=1,
+    )
+    min_tag_recall: float = field(
+        0.0,
+        "Gate",
+        "Recall of the worst tag, 0 to 1, below which nothing is published; 0 switches this off.",
+        ge=0,
+        le=1,
+    )
+    max_regression: float = field(
+        0.01,
+        "Gate",
+        "Largest loss of accuracy, 0 to 1, against the live model on the same test posts; with a larger one nothing is "
+        "published.",
+        ge=0,
+        le=1,
+    )
+    force_reason: str | None = field(
+        None,
+        "Gate",
+        "A reason to publish even if the live model is better, newer, not comparable or trained on other data; it is "
+        "stored permanently. min_accuracy and min_tag_recall must still be reached. Empty (or none): not forced.",
+    )
+
+    @field_validator("force_reason")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        """Make the reason one visible line, because it is logged and stored."""
+        return value and escape_control(value.strip())

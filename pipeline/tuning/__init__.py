@@ -1,0 +1,1 @@
+"""Tuning: tries settings in trials, on any number of machines, and finds those that tag validation posts best."""

@@ -1,0 +1,82 @@
+"""The stored documents of a tuning: what was asked, and what came of it."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from pipeline.settings import Deployment, Settings, Tuning
+from pipeline.store.documents import Document
+
+TUNINGS = "tunings"
+"""The store's folder of tunings. Each has its documents, its journal, and a store of its own for the trials."""
+
+
+class Asked(Document):
+    """What a tuning was begun with; `references` are settings that are tried besides those that the search suggests."""
+
+    WHAT = "tuning"
+
+    tuning: str
+    created: datetime
+    settings: Settings
+    options: Tuning
+    deployment: Deployment
+    restricted: bool = False
+    references: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    posts: str | None = None  # digest of the posts, once they are ingested
+
+
+class Trial(BaseModel):
+    """One set of settings that was tried, with its accuracy on the validation posts by epoch.
+
+    `state` is `scored`, `stopped` (it was hopeless and not trained to its end), or `failed`. `origin` says where the
+    settings come from: `search`, or the name of a reference.
+    """
+
+    number: int
+    origin: str
+    state: str
+    settings: dict[str, Any]
+    accuracy: float | None = None
+    best_epoch: int | None = None
+    curve: list[dict[str, float]] = Field(default_factory=list)
+    seconds: float
+    why: str = ""
+
+
+class Comparison(BaseModel):
+    """The winner against another trial, on the same validation posts, with the p-value of McNemar's exact test."""
+
+    trial: int
+    accuracy: float
+    difference: float
+    gained: int
+    lost: int
+    p_value: float
+    more_than_chance: bool
+
+
+class Result(Document):
+    """The outcome of a tuning: every trial, the winner, and the winner against each reference, by its name."""
+
+    WHAT = "tuning's result"
+
+    tuning: str
+    finished: datetime
+    source: str
+    posts: str
+    validation_posts: int
+    trials: list[Trial]
+    winner: int
+    against: dict[str, Comparison]
+
+    @property
+    def best(self) -> Trial:
+        """The trial that won."""
+        return next(trial for trial in self.trials if trial.number == self.winner)
+
+    @property
+    def winning_settings(self) -> dict[str, Any]:
+        """The settings of a run that trains the winner on all train posts: its own, and its best epoch's number."""
+        return self.best.settings | {"epochs": self.best.best_epoch}

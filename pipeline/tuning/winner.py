@@ -1,0 +1,44 @@
+"""Finds the results of tunings, and gives a run the settings that won."""
+
+from collections.abc import Iterator
+
+from pipeline.errors import BadInput
+from pipeline.settings import Settings
+from pipeline.store.objects import Store
+from pipeline.tuning.documents import TUNINGS, Result
+
+LATEST = "latest"
+
+
+def result_of(store: Store, name: str) -> Result | None:
+    """The result of a tuning; None if it is not finished or does not exist."""
+    path = f"{TUNINGS}/{name}/result.json"
+    document = store.read(path)
+    return Result.parse(document, store.display_path(path)) if document else None
+
+
+def results(store: Store) -> Iterator[Result]:
+    """The results of all finished tunings."""
+    for name in store.folders(TUNINGS):
+        if result := result_of(store, name):
+            yield result
+
+
+def latest(store: Store, without: str = "") -> Result | None:
+    """The result of the tuning that finished last, leaving out the one of this name; None if there is none."""
+    finished = [result for result in results(store) if result.tuning != without]
+    return max(finished, key=lambda result: result.finished, default=None)
+
+
+def with_tuned(store: Store, settings: Settings) -> Settings:
+    """The run's settings with those of the winner that the setting `tuned` names; `tuned` is then the tuning's name.
+
+    Raises BadInput if there is no such tuning, or if it is not finished.
+    """
+    if settings.tuned is None:
+        return settings
+    result = latest(store) if settings.tuned == LATEST else result_of(store, settings.tuned)
+    if result is None:
+        which = "no tuning is finished" if settings.tuned == LATEST else f"tuning {settings.tuned!r} is not finished"
+        raise BadInput(f"tuned={settings.tuned}: {which} in {store.url}; start one with `tagger tune`, or unset tuned")
+    return Settings.of(settings.model_dump() | result.winning_settings | {"tuned": result.tuning})
