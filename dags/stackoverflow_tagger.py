@@ -9,6 +9,7 @@ from pipeline.execution.runner import run_shard, run_stage
 from pipeline.settings import from_form, read, trigger_form
 from pipeline.stages.plan import STAGES, Stage
 from pipeline.store.runs import Run, identifier_of, name_of
+from pipeline.tuning.winner import with_tuned
 from tagger_airflow.failures import RETRIED, one_sentence
 from tagger_airflow.store import store_of
 
@@ -48,7 +49,7 @@ def do_stage(
         if not stage.needs:
             chosen, restricted = from_form(settings, params)
             created = logical_date or dag_run.run_after
-            run.begin(chosen, created, identifier, deployment=deployment, restricted=restricted)
+            run.begin(with_tuned(run.store, chosen), created, identifier, deployment=deployment, restricted=restricted)
         summary = run_stage(stage.name, run) if index is None else run_shard(stage.name, run, index)
     if "publish" in stage.after:
         outlet_events[published].extra = {name: summary[name] for name in ("version", "accuracy")}

@@ -25,7 +25,7 @@ def _of_deployment(description: str, **rest: Any) -> Any:
 class Deployment(Base):
     """The settings of an installation, which Airflow's trigger form does not change."""
 
-    NULLABLE = frozenset({"schedule", "store_connection"})
+    NULLABLE = frozenset({"schedule", "store_connection", "tuning_schedule"})
 
     keep_versions: int = _of_deployment(
         "Versions that garbage collection keeps besides the live one, 0 or more.", default=5, ge=0
@@ -57,6 +57,9 @@ class Deployment(Base):
     schedule: str | None = _of_deployment(
         "When the DAG runs by itself: a cron expression or a preset such as @weekly; if none, only when triggered.",
         default="@weekly",
+    )
+    tuning_schedule: str | None = _of_deployment(
+        "When a tuning runs by itself, such as @monthly; if none, only when triggered.", default=None
     )
     allowed_sources: str = _of_deployment(
         "Sources that Airflow's trigger form accepts, separated by commas: folders (relative ones are in AIRFLOW_HOME) "

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.settings.deployment import Deployment
-from pipeline.settings.run import Settings
+from pipeline.settings.run import FIRST, Settings
+from pipeline.settings.tuning import Tuning
 from pipeline.source_policy import SAMPLE
 
 
@@ -13,6 +14,15 @@ def trigger_form(settings: Settings, deployment: Deployment) -> dict[str, dict[s
     properties = Settings.model_json_schema()["properties"]
     properties["source"]["description"] = _accepted(deployment.allowed)
     return {name: {"default": getattr(settings, name), **_flat(properties[name])} for name in Settings.model_fields}
+
+
+def tuning_form(options: Tuning) -> dict[str, dict[str, Any]]:
+    """The fields of a tuning's form that a run's has not."""
+    properties = Tuning.model_json_schema()["properties"]
+    return {
+        name: {"default": getattr(options, name), **_flat(properties[name]), "section": FIRST}
+        for name in Tuning.model_fields
+    }
 
 
 def from_form(settings: Settings, params: Mapping[str, Any]) -> tuple[Settings, bool]:

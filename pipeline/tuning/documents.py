@@ -77,6 +77,22 @@ class Result(Document):
         return next(trial for trial in self.trials if trial.number == self.winner)
 
     @property
+    def sentence(self) -> str:
+        """The outcome in a sentence."""
+        best = self.best
+        others = [
+            f"{self.against[origin].difference:+.4f} against the {origin} (p = {self.against[origin].p_value:g}, "
+            f"{'more than chance' if self.against[origin].more_than_chance else 'may be chance'})"
+            for origin in self.against
+            if self.against[origin].trial != best.number
+        ]
+        settings = " ".join(f"{name}={value}" for name, value in self.winning_settings.items())
+        return (
+            f"trial {best.number} tags {best.accuracy:.4f} of {self.validation_posts:,} validation posts correctly with "
+            f"{settings}{'; ' if others else ''}{', '.join(others)}"
+        )
+
+    @property
     def winning_settings(self) -> dict[str, Any]:
         """The settings of a run that trains the winner on all train posts: its own, and its best epoch's number."""
         return self.best.settings | {"epochs": self.best.best_epoch}
