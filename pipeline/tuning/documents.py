@@ -88,7 +88,7 @@ class Result(Document):
         ]
         settings = " ".join(f"{name}={value}" for name, value in self.winning_settings.items())
         return (
-            f"trial {best.number} tags {best.accuracy:.4f} of {self.validation_posts:,} validation posts correctly with "
+            f"trial {best.number} has accuracy {best.accuracy:.4f} on {self.validation_posts:,} validation posts, with "
             f"{settings}{'; ' if others else ''}{', '.join(others)}"
         )
 

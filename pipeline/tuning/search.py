@@ -1,5 +1,6 @@
 """Suggests the settings of trials, by Optuna: it learns from the trials that are done, on whatever machine."""
 
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -44,13 +45,11 @@ class Search:
     def __init__(self, store: Store, folder: str, asked: Asked) -> None:
         self.asked = asked
         storage = optuna.storages.JournalStorage(Journal(store, f"{folder}/journal"))
-        self.study = optuna.create_study(
-            study_name=asked.tuning,
-            storage=storage,
-            direction="maximize",
-            load_if_exists=True,
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=3),
-        )
+        with suppress(optuna.exceptions.DuplicatedStudyError):
+            if not storage.get_all_studies():
+                optuna.create_study(study_name=asked.tuning, storage=storage, direction="maximize")
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=3)
+        self.study = optuna.load_study(study_name=asked.tuning, storage=storage, pruner=pruner)
         self.trial: optuna.Trial | None = None
 
     def ask(self, number: int) -> dict[str, Any]:
