@@ -45,16 +45,16 @@ class Tuning(Base):
 
     search_space: dict[str, Any] = field(
         {
-            "vocabulary_size": [20_000, 40_000, 60_000],
+            "vocabulary_size": [20_000, 60_000, 120_000],
             "ngrams": [1, 2],
             "vector_mode": ["tfidf", "log_tfidf"],
             "hidden_units": [128, 256],
-            "dropout": {"low": 0.3, "high": 0.7},
-            "learning_rate": {"low": 0.0005, "high": 0.003, "log": True},
+            "dropout": {"low": 0.4, "high": 0.8},
+            "learning_rate": {"low": 0.001, "high": 0.004, "log": True},
         },
         "Tuning",
         "What to search, as JSON: for each setting a list of values, or a range such as "
-        '{"low": 0.0005, "high": 0.003, "log": true}. Possible are ' + ", ".join(SEARCHABLE) + ".",
+        '{"low": 0.001, "high": 0.004, "log": true}. Possible are ' + ", ".join(SEARCHABLE) + ".",
     )
     trials: int = field(
         20, "Tuning", "Sets of settings, 1 to 1,000, that a tuning tries besides the present ones.", ge=1, le=1000
