@@ -49,7 +49,9 @@ def do_stage(
         if not stage.needs:
             chosen, restricted = from_form(settings, params)
             created = logical_date or dag_run.run_after
-            run.begin(with_tuned(run.store, chosen), created, identifier, deployment=deployment, restricted=restricted)
+            known = run.record()
+            chosen = with_tuned(run.store, chosen, known.settings if known else None)
+            run.begin(chosen, created, identifier, deployment=deployment, restricted=restricted)
         summary = run_stage(stage.name, run) if index is None else run_shard(stage.name, run, index)
     if "publish" in stage.after:
         outlet_events[published].extra = {name: summary[name] for name in ("version", "accuracy")}

@@ -12,11 +12,11 @@ from tagger_airflow.failures import RETRIED, one_sentence
 from tagger_airflow.store import store_of
 
 DOC = """\
-Searches the settings with which the tagger tags most posts correctly. It validates on a part of the train posts and
-never looks at the test posts.
+Searches the settings with which the tagger tags most posts correctly. It measures them on a part of the train posts;
+the test posts are dropped when the source is read, so that no choice can depend on them.
 
 - **To start a tuning**, press Trigger. `search_space` says what is searched, and `trials` how often. Trials run in
-  mapped tasks, as many at once as there are workers; each learns from those that are done.
+  mapped tasks, as many at once as there are free slots; each learns from those that are done.
 - **Afterwards**, the log of `choose` names the winner, and `tagger tunings` shows all trials. A run takes the winner's
   settings with `tuned=latest`, in its form or as TAGGER_TUNED.
 - **A killed trial** is done again by Airflow's retry; what was scored is kept.

@@ -93,7 +93,8 @@ def _run(settings: Settings, deployment: Deployment, name: str | None, *, begins
     there = Store(deployment.store)
     this = Run(there, run_name(there, name) if name else f"tagger__{now:%Y%m%dT%H%M%SZ}_{uuid.uuid4().hex[:4]}")
     if begins:
-        this.begin(with_tuned(there, settings), now, deployment=deployment)
+        known = this.record()
+        this.begin(with_tuned(there, settings, known.settings if known else None), now, deployment=deployment)
     elif name is None:
         raise BadInput("--from needs --run NAME, the run to continue: `tagger runs` lists them")
     elif changed:

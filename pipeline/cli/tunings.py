@@ -1,5 +1,6 @@
 """The commands that concern tunings: `tune` and `tunings`."""
 
+import shlex
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -19,6 +20,8 @@ from pipeline.cli.app import (
     track,
 )
 from pipeline.errors import BadInput
+from pipeline.settings import Settings
+from pipeline.settings.tuning import SEARCHABLE
 from pipeline.store.objects import Store
 from pipeline.tuning.documents import TUNINGS, Result, Trial
 from pipeline.tuning.winner import result_of, results
@@ -40,44 +43,51 @@ def tune(
         ),
     ] = None,
 ) -> None:
-    """Search settings that tag more posts correctly, without looking at the test posts."""
+    """Search settings that tag more posts correctly, by trials on a part of the train posts."""
     from pipeline.tuning.tuning import TuningRun, asked_of
 
     settings, deployment, options = all_settings_of(store, source, pairs or [])
     now = datetime.now(UTC)
     there = Store(deployment.store)
     tuning = TuningRun(there, name or f"{now:%Y%m%dT%H%M%SZ}")
-    with tuning.held():
+    with tuning.held() as hold:
         err.print(f"tuning {tuning.name}", soft_wrap=True)
         asked = tuning.begin(asked_of(tuning.name, settings, options, deployment, now), track())
         for trial in range(len(asked.references) + options.trials):
             if tuning.spent(asked):
                 err.print(f"  budget_minutes={options.budget_minutes:g} are over: no further trial is begun")
                 break
-            err.print(f"  {_line(tuning.do_trial(asked, trial, track()))}", soft_wrap=True)
+            hold()
+            done = tuning.do_trial(asked, trial, track())
+            err.print(f"  {_line(done, list(options.search_space))}", soft_wrap=True)
         result = tuning.finish(asked)
     _print_result(result)
-    out.print(f"train it   {command()} run --set tuned={result.tuning}", soft_wrap=True)
+    given = {"--source": source, "--store": store}
+    options_given = "".join(f" {option} {shlex.quote(value)}" for option, value in given.items() if value)
+    sets = "".join(f" --set {shlex.quote(pair)}" for pair in pairs or [] if _is_of_run(pair))
+    out.print(f"train it   {command()} run{options_given}{sets} --set tuned={result.tuning}", soft_wrap=True)
 
 
-def _line(trial: Trial) -> str:
+def _is_of_run(pair: str) -> bool:
+    """Whether `name=value` is a setting of a run that a winner does not replace."""
+    name = pair.partition("=")[0].strip()
+    return name in Settings.model_fields and name not in (*SEARCHABLE, "optimizer", "epochs", "tuned")
+
+
+def _line(trial: Trial, searched: list[str]) -> str:
     """A trial on one line: its number, accuracy and time, and what was tried."""
     accuracy = number(trial.accuracy) or trial.state
-    return f"{trial.number:>3}  {accuracy:<8} {trial.seconds:6.1f} s  {_what(trial)}"
+    return f"{trial.number:>3}  {accuracy:<8} {trial.seconds:6.1f} s  {_what(trial, searched)}"
 
 
-def _what(trial: Trial) -> str:
+def _what(trial: Trial, searched: list[str]) -> str:
     """What was tried: where it comes from, or the settings."""
-    return trial.origin if trial.origin != "search" else _settings(trial)
-
-
-def _settings(trial: Trial) -> str:
-    return " ".join(f"{name}={value}" for name, value in trial.settings.items())
+    return trial.origin if trial.origin != "search" else trial.text(searched)
 
 
 def _print_result(result: Result) -> None:
     best = result.best
-    out.print(f"winner     trial {best.number}: {_settings(best)}", soft_wrap=True)
+    out.print(f"winner     trial {best.number}: {best.text(result.searched)}", soft_wrap=True)
     out.print(
         f"accuracy   {best.accuracy:.4f} on {result.validation_posts:,} validation posts, in epoch {best.best_epoch}",
         soft_wrap=True,
@@ -111,7 +121,7 @@ def tunings(
                 f"{each.finished:%Y-%m-%d %H:%M}",
                 str(len(each.trials)),
                 number(each.best.accuracy),
-                _settings(each.best),
+                each.best.text(each.searched),
             )
             for each in found
         ]
@@ -125,7 +135,14 @@ def tunings(
         return
     _print_result(result)
     rows = [
-        (str(each.number), number(each.accuracy), each.state, str(len(each.curve)), f"{each.seconds:.1f}", _what(each))
+        (
+            str(each.number),
+            number(each.accuracy),
+            each.state,
+            str(len(each.curve)),
+            f"{each.seconds:.1f}",
+            _what(each, result.searched),
+        )
         for each in sorted(result.trials, key=lambda trial: (-(trial.accuracy or 0.0), trial.number))
     ]
     print_table(("trial", "accuracy", "", "epochs", "seconds", "settings"), rows)

@@ -55,6 +55,12 @@ class Settings(Base):
         FIRST,
         "Use the cached result of an earlier run for each stage whose data, settings and code have not changed.",
     )
+    tuned: str | None = field(
+        None,
+        FIRST,
+        "The tuning whose winner this run trains: its name, or latest. The winner's settings replace the run's own. If "
+        "none, the run's own are used.",
+    )
     split: Literal["sequential", "hash"] = field(
         "sequential",
         FIRST,
@@ -75,8 +81,8 @@ class Settings(Base):
     drop_test_posts: bool = field(
         False,
         FIRST,
-        "Leave out the test posts, as a tuning does, so that no choice can depend on them; the run then ends after "
-        "train.",
+        "Leave out the test posts, as a tuning does, so that no choice can depend on them; such a run can go on until "
+        "train, because there is nothing to evaluate on.",
     )
     drop_duplicates: bool = field(
         False, DATA, "Keep only the first of several posts with the same text, and reject the others."
@@ -108,7 +114,7 @@ class Settings(Base):
         le=2,
     )
     min_documents: int = field(
-        1, "Words", "Train posts, 1 or more, in which a word must occur at least to be in the vocabulary.", ge=1
+        1, "Words", "Train posts, 1 or more, in which a word or pair must occur to be in the vocabulary.", ge=1
     )
     vector_mode: Literal["binary", "count", "freq", "tfidf", "log_tfidf"] = field(
         "binary",
@@ -116,12 +122,6 @@ class Settings(Base):
         "What a vector says of each word. As in Keras texts_to_matrix: whether it occurs (binary), how often (count), "
         "its share of the post (freq), or its tf-idf weight (tfidf). As scikit-learn's TfidfVectorizer with "
         "sublinear_tf: its tf-idf weight, with each post's vector scaled to length 1 (log_tfidf).",
-    )
-    tuned: str | None = field(
-        None,
-        "Words",
-        "The tuning whose winner this run trains: its name, or latest. The winner's settings replace the run's own. If "
-        "none, the run's own are used.",
     )
     hidden_units: int = field(512, "Network", "Units of the hidden layer, 1 to 65,536.", ge=1, le=65_536)
     dropout: float = field(
@@ -132,15 +132,15 @@ class Settings(Base):
         0,
         "Training",
         "Early stopping: training ends after so many epochs without a higher accuracy on the validation posts, and the "
-        "best epoch's weights are kept. 0: never.",
+        "best epoch's weights are kept. It needs validation posts, see validation_fraction. 0: never.",
         ge=0,
     )
     batch_size: int = field(128, "Training", "Posts in one training step, 1 to 65,536.", ge=1, le=65_536)
     optimizer: Literal["adam", "lazy_adam"] = field(
         "adam",
         "Training",
-        "Adam as in Keras, or lazy Adam, which updates in each step only the weights of words in the batch: several "
-        "times faster with a large vocabulary.",
+        "Adam as in Keras, or lazy Adam, which updates in each step only the weights of words in the batch: faster "
+        "with a large vocabulary.",
     )
     learning_rate: float = field(
         0.001, "Training", "Learning rate of the optimizer, above 0.", gt=0, allow_inf_nan=False

@@ -19,11 +19,6 @@ class Range(BaseModel):
     high: float
     log: bool = False
 
-    @property
-    def whole(self) -> bool:
-        """Whether only whole numbers are meant."""
-        return self.low.is_integer() and self.high.is_integer() and self.high - self.low > 1
-
 
 SEARCHABLE = (
     "vocabulary_size",
@@ -57,12 +52,16 @@ class Tuning(Base):
         '{"low": 0.001, "high": 0.004, "log": true}. Possible are ' + ", ".join(SEARCHABLE) + ".",
     )
     trials: int = field(
-        20, "Tuning", "Sets of settings, 1 to 1,000, that a tuning tries besides the present ones.", ge=1, le=1000
+        20,
+        "Tuning",
+        "Sets of settings, 1 to 1,000, that a tuning tries besides the present ones and the last winner.",
+        ge=1,
+        le=1000,
     )
     max_epochs: int = field(
         10,
         "Tuning",
-        "Epochs, 1 to 1,000, after which a trial ends at the latest; mostly it ends earlier.",
+        "Epochs, 1 to 1,000, after which a trial ends at the latest; most end earlier.",
         ge=1,
         le=1000,
     )

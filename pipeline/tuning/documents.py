@@ -1,5 +1,6 @@
 """The stored documents of a tuning: what was asked, and what came of it."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +27,10 @@ class Asked(Document):
     references: dict[str, dict[str, Any]] = Field(default_factory=dict)
     posts: str | None = None  # digest of the posts, once they are ingested
 
+    def to_dict(self) -> dict[str, Any]:
+        """The document as a dict of JSON values, without the address of the store."""
+        return self.model_dump(mode="json", exclude={"deployment": {"store"}})
+
 
 class Trial(BaseModel):
     """One set of settings that was tried, with its accuracy on the validation posts by epoch.
@@ -43,6 +48,10 @@ class Trial(BaseModel):
     curve: list[dict[str, float]] = Field(default_factory=list)
     seconds: float
     why: str = ""
+
+    def text(self, names: Iterable[str]) -> str:
+        """These settings of the trial, as on a command line."""
+        return " ".join(f"{name}={self.settings[name]}" for name in names)
 
 
 class Comparison(BaseModel):
@@ -67,6 +76,7 @@ class Result(Document):
     source: str
     posts: str
     validation_posts: int
+    searched: list[str]
     trials: list[Trial]
     winner: int
     against: dict[str, Comparison]
@@ -86,7 +96,7 @@ class Result(Document):
             for origin in self.against
             if self.against[origin].trial != best.number
         ]
-        settings = " ".join(f"{name}={value}" for name, value in self.winning_settings.items())
+        settings = f"{best.text(self.searched)} epochs={best.best_epoch}"
         return (
             f"trial {best.number} has accuracy {best.accuracy:.4f} on {self.validation_posts:,} validation posts, with "
             f"{settings}{'; ' if others else ''}{', '.join(others)}"

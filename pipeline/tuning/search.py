@@ -6,6 +6,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from pipeline.settings import Settings
 from pipeline.settings.tuning import Range
 from pipeline.store.objects import Store
 from pipeline.tuning.documents import Asked, Trial
@@ -53,18 +54,19 @@ class Search:
         self.trial: optuna.Trial | None = None
 
     def ask(self, number: int) -> dict[str, Any]:
-        """Suggest the settings of the trial with this number. An earlier, interrupted try of it counts as failed."""
-        for trial in self._running(number):
-            self.study.tell(trial.number, state=TrialState.FAIL)
+        """Suggest the settings of the trial with this number: the same as before if it was interrupted."""
         # Seeded for each trial, so that a search that was interrupted goes on as it would have.
         self.study.sampler = optuna.samplers.TPESampler(
             seed=self.asked.settings.seed + number, n_startup_trials=RANDOM, multivariate=True
         )
-        if number == len(self.asked.references):
-            known = {name: value for name, value in START.items() if self._has(name, value)}
-            self.study.enqueue_trial(known, skip_if_exists=True)
-        self.trial = self.study.ask()
-        self.trial.set_user_attr("number", number)
+        interrupted = self._running(number)
+        if interrupted:
+            self.trial = optuna.Trial(self.study, interrupted[0]._trial_id)
+        else:
+            if number == len(self.asked.references):
+                self.study.enqueue_trial({name: value for name, value in START.items() if self._has(name, value)})
+            self.trial = self.study.ask()
+            self.trial.set_user_attr("number", number)
         fixed = {"optimizer": "lazy_adam", "epochs": self.asked.options.max_epochs, "patience": PATIENCE}
         return fixed | {name: self._suggest(name, values) for name, values in self._space().items()}
 
@@ -97,6 +99,6 @@ class Search:
         assert self.trial is not None  # noqa: S101 - for the type checker: it was asked for
         if not isinstance(values, Range):
             return self.trial.suggest_categorical(name, values)
-        if values.whole:
+        if Settings.model_fields[name].annotation is int:
             return self.trial.suggest_int(name, int(values.low), int(values.high), log=values.log)
-        return round(self.trial.suggest_float(name, values.low, values.high, log=values.log), 6)
+        return float(f"{self.trial.suggest_float(name, values.low, values.high, log=values.log):.6g}")

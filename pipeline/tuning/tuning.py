@@ -8,7 +8,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from pipeline.execution.runner import run_stage
 from pipeline.progress import Track, log_lines
 from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.settings.tuning import SEARCHABLE
+from pipeline.source_policy import checked, refuse_secrets
 from pipeline.stages.plan import VALIDATED
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run, name_of
@@ -37,6 +38,9 @@ STAGES = ("ingest", "fit_vocabulary", "vectorize", "train")
 
 PRESENT, PREVIOUS = "present settings", "previous winner"
 """The references: the settings that runs have now, and those that the last tuning found."""
+
+TUNED = (*SEARCHABLE, "optimizer")
+"""The settings that a winner has, besides its epochs."""
 
 VALIDATION = 0.2
 """The share of the train posts to validate on, where the settings name none."""
@@ -59,7 +63,9 @@ class TuningRun:
         path = f"{self.path}/tuning.json"
         document = self.store.read(path)
         if document is None:
-            raise BadInput(f"{self.store.url} holds no tuning {self.name!r}: `tagger tunings` lists them")
+            raise BadInput(
+                f"{self.store.url} holds no tuning {self.name!r}: `tagger tunings` lists those that are finished"
+            )
         return Asked.parse(document, self.store.display_path(path))
 
     def begin(self, asked: Asked, track: Track = log_lines) -> Asked:
@@ -67,8 +73,11 @@ class TuningRun:
 
         Raises BadInput if it was begun with other settings or on other posts, and what ingest raises.
         """
+        refuse_secrets(asked.settings.source)
+        if asked.restricted:
+            checked(asked.settings.source, asked.deployment.allowed)
         path, previous = f"{self.path}/tuning.json", latest(self.store, without=self.name)
-        references = {PRESENT: {name: getattr(asked.settings, name) for name in (*SEARCHABLE, "epochs")}}
+        references = {PRESENT: {name: getattr(asked.settings, name) for name in (*TUNED, "epochs")}}
         if previous:
             references[PREVIOUS] = previous.winning_settings
         asked = asked.model_copy(update={"references": references})
@@ -95,22 +104,27 @@ class TuningRun:
         return run
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Iterator[Callable[[], None]]:
         """Keep other processes from doing this tuning; BadInput if another one is doing it.
 
-        One that was killed holds it no longer than STALE seconds, and on this machine not at all.
+        Gives a function to call before each trial. A process that was killed holds the tuning no longer than STALE
+        seconds after that, and on its own machine not at all.
         """
-        path, mine = f"{self.path}/held.json", {"host": socket.gethostname(), "process": os.getpid(), "at": time.time()}
-        if not self.store.create(path, mine):
+        path = f"{self.path}/held.json"
+
+        def mine() -> dict[str, Any]:
+            return {"host": socket.gethostname(), "process": os.getpid(), "at": time.time()}
+
+        if not self.store.create(path, mine()):
             other = self.store.read(path)
             if other and _is_alive(other):
                 raise BadInput(
                     f"tuning {self.name} is being done by process {other['process']} on {other['host']}: wait for it, "
                     "or begin one under another name"
                 )
-            self.store.write(path, mine)
+            self.store.write(path, mine())
         try:
-            yield
+            yield lambda: self.store.write(path, mine())
         finally:
             self.store.remove(path)
 
@@ -146,8 +160,9 @@ class TuningRun:
                 search.report(epoch, figures["accuracy"])
 
         state, why, start, found = "scored", "", time.monotonic(), dict[str, Any]()
+        settings = Settings.of(asked.settings.model_dump() | values)
         try:
-            run = self._run(asked, f"trial{number}", Settings.of(asked.settings.model_dump() | values))
+            run = self._run(asked, f"trial{number}", settings)
             for stage in STAGES:
                 found = run_stage(stage, run, track, on_epoch)
             curve = found["curve"]
@@ -159,7 +174,7 @@ class TuningRun:
             number=number,
             origin=origin,
             state=state,
-            settings={name: value for name, value in values.items() if name in (*SEARCHABLE, "optimizer")},
+            settings={name: getattr(settings, name) for name in TUNED},
             best_epoch=(found["best_epoch"] or len(curve)) if state == "scored" else None,
             accuracy=curve[(found["best_epoch"] or len(curve)) - 1]["accuracy"] if state == "scored" else None,
             curve=curve,
@@ -186,6 +201,7 @@ class TuningRun:
             source=asked.settings.source,
             posts=asked.posts or "",
             validation_posts=len(right),
+            searched=list(asked.options.search_space),
             trials=trials,
             winner=winner.number,
             against={trial.origin: _compare(winner, trial, right, self._right(asked, trial)) for trial in references},

@@ -30,14 +30,16 @@ def latest(store: Store, without: str = "") -> Result | None:
     return max(finished, key=lambda result: result.finished, default=None)
 
 
-def with_tuned(store: Store, settings: Settings) -> Settings:
+def with_tuned(store: Store, settings: Settings, known: Settings | None = None) -> Settings:
     """The run's settings with those of the winner that the setting `tuned` names; `tuned` is then the tuning's name.
 
+    If the run was begun before, with the `known` settings, its latest tuning stays the one that was the latest then.
     Raises BadInput if there is no such tuning, or if it is not finished.
     """
     if settings.tuned is None:
         return settings
-    result = latest(store) if settings.tuned == LATEST else result_of(store, settings.tuned)
+    named = known.tuned if known and known.tuned and settings.tuned == LATEST else settings.tuned
+    result = latest(store) if named == LATEST else result_of(store, named)
     if result is None:
         which = "no tuning is finished" if settings.tuned == LATEST else f"tuning {settings.tuned!r} is not finished"
         raise BadInput(f"tuned={settings.tuned}: {which} in {store.url}; start one with `tagger tune`, or unset tuned")
