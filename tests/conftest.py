@@ -67,6 +67,10 @@ SLOW = [
     "fuzz/test_bytes.py",
     "dags/test_secrets.py",
     "fuzz/test_hostile.py",
+    "tuning/test_tuning.py",
+    "model/test_serving.py",
+    "model/test_validation.py",
+    "model/test_lazy_adam.py",
     "test_flat.py",
     "execution/test_runner.py",
     "model/test_reproducible.py",
@@ -145,6 +149,7 @@ def write_posts(folder: Path, rows: Iterable[tuple[str, str]], train_fraction: f
     with posts.Writer(folder, "posts") as writer:
         writer.write(batch)
     posts.divide(folder, posts.first_test_post(len(texts), train_fraction))
+    posts.cut_validation(folder, 0)
     return folder
 
 

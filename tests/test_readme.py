@@ -1,6 +1,7 @@
 """What README and the pages of docs/ say of the code, and that a link from one file to another leads somewhere."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from pipeline.settings import Deployment, Settings
+from pipeline.settings import Deployment, Settings, Tuning
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = ROOT / "docs" / "reference" / "settings.md"
@@ -19,8 +20,8 @@ PAGES = [page for glob in ("*.md", "docs/**/*.md", "*/README.md") for page in so
 
 def settings() -> Iterator[tuple[str, str, str]]:
     """Each setting's name, its default as the page writes it, and its description."""
-    here = {"store": "./store"}
-    for kind in (Settings, Deployment):
+    here = {"store": "./store", "search_space": json.dumps(Tuning.model_fields["search_space"].default)}
+    for kind in (Settings, Deployment, Tuning):
         for name, field in kind.model_fields.items():
             yield name, here.get(name, str(field.default)), str(field.description)
 

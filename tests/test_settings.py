@@ -26,7 +26,10 @@ def test_none_can_be_written_as_text(text):
         ({"epochs": 0}, "epochs=0: input should be greater than or equal to 1"),
         ({"epochs": "many"}, "epochs='many': input should be a valid integer"),
         ({"train_fraction": 1}, "train_fraction=1: input should be less than 1"),
-        ({"vector_mode": "bag"}, "vector_mode='bag': input should be 'binary', 'count', 'freq' or 'tfidf'"),
+        (
+            {"vector_mode": "bag"},
+            "vector_mode='bag': input should be 'binary', 'count', 'freq', 'tfidf' or 'log_tfidf'",
+        ),
         ({"learning_rate": "nan"}, "learning_rate='nan'"),
         ({"source": ""}, "source=''"),
     ],

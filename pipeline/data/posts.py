@@ -283,4 +283,4 @@ def shard_files(names: Iterable[str], index: int, shards: int) -> list[str]:
             f"shard {index} of {shards} does not exist, because the posts are stored as {stored}: TAGGER_SHARDS was "
             "changed after the run began; start a new run"
         )
-    return [found[side][index] for side in SIDES]
+    return [found[side][index] for side in SIDES if found[side]]

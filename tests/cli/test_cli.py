@@ -13,7 +13,7 @@ from rich.console import Console
 from pipeline import cli
 from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
-from pipeline.settings import Deployment, Settings, read
+from pipeline.settings import Deployment, Settings, Tuning, read
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
@@ -364,7 +364,8 @@ def test_the_installed_command_answers():
         [Path(sys.executable).with_name("tagger"), "--help"], capture_output=True, text=True, check=True
     )
     listed = re.findall(r"^│ (\w+) ", done.stdout.partition("Commands")[2], re.MULTILINE)
-    assert listed == ["run", "show", "runs", "settings", "predict", "models", "promote", "rollback", "verify", "gc"]
+    first, second = ["run", "show", "runs", "settings", "tune", "tunings"], ["predict", "models", "promote", "rollback"]
+    assert listed == [*first, *second, "verify", "gc"]
 
 
 def test_without_a_command_the_help_is_printed_and_nothing_else(tagger):
@@ -414,7 +415,7 @@ def test_settings_are_listed_with_their_values_and_where_these_come_from(tagger,
     monkeypatch.setenv("TAGGER_EPOCHS", "7")
     status, out, _ = tagger("settings", "--json")
     listed = {setting.pop("name"): setting for setting in json.loads(out)}
-    assert (status, list(listed)) == (0, [*Settings.model_fields, *Deployment.model_fields])
+    assert (status, list(listed)) == (0, [*Settings.model_fields, *Deployment.model_fields, *Tuning.model_fields])
     assert listed["epochs"] == {
         "section": "Training",
         "accepts": "whole number, 1 to 1,000",

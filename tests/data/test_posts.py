@@ -10,6 +10,7 @@ def rows_by_side(folder):
     return {
         side: [row for batch in posts.batches(folder, posts.of_side(side)) for row in batch.column("row").to_pylist()]
         for side in posts.SIDES
+        if (folder / posts.of_side(side)).exists()
     }
 
 
@@ -29,6 +30,31 @@ def test_posts_are_split_at_the_first_test_post(tmp_path, monkeypatch, rows_per_
     posts.divide(write_unsplit(tmp_path, TINY), first_test)
     assert rows_by_side(tmp_path) == {"train": [*range(1, first_test + 1)], "test": [*range(first_test + 1, 9)]}
     assert posts.shards(tmp_path, "posts") == []
+
+
+def test_validation_posts_are_train_posts_chosen_by_their_text_alone(tmp_path):
+    def cut(folder, texts):
+        posts.divide(write_unsplit(folder, [(text, "a") for text in texts]), len(texts) - 100)
+        before = rows_by_side(folder)
+        posts.cut_validation(folder, 0.2)
+        after = rows_by_side(folder)
+        assert sorted(after["train"] + after["validation"]) == before["train"]
+        assert after["test"] == before["test"]
+        assert sorted(path.name for path in folder.iterdir()) == ["posts"]
+        return {texts[row - 1] for row in after["validation"]}
+
+    texts = [f"post {number % 600}" for number in range(1100)]  # with copies
+    chosen = cut(tmp_path / "a", texts)
+    assert 80 < len(chosen) < 160
+    assert cut(tmp_path / "b", [*reversed(texts[:1000]), *texts[1000:]]) == chosen
+    kept = {text for text in texts[:1000] if text not in chosen}
+    assert not chosen & kept
+
+
+def test_the_test_posts_can_be_dropped(tmp_path):
+    posts.divide(write_unsplit(tmp_path, TINY), 5)
+    posts.drop(tmp_path, "test")
+    assert rows_by_side(tmp_path) == {"train": [1, 2, 3, 4, 5], "test": []}
 
 
 def test_the_sequential_split_is_the_articles():
@@ -100,7 +126,7 @@ def test_long_posts_end_a_row_group_early(tmp_path, monkeypatch):
 def test_resharding_keeps_the_order_and_makes_shards_of_equal_size(tmp_path, count):
     folder = write_posts(tmp_path, TINY, train_fraction=1)
     posts.reshard(folder, "posts/train", count)
-    assert rows_by_side(folder) == {"train": [*range(1, 9)], "test": []}
+    assert rows_by_side(folder) == {"train": [*range(1, 9)], "validation": [], "test": []}
     sizes = [pq.read_metadata(path).num_rows for path in posts.shards(folder, "posts/train")]
     assert len(sizes) == count
     assert max(sizes) - min(sizes) <= 1
@@ -108,8 +134,9 @@ def test_resharding_keeps_the_order_and_makes_shards_of_equal_size(tmp_path, cou
 
 
 def test_a_shard_is_one_file_of_each_side():
-    names = [f"posts/{side}/part-{n:05d}.parquet" for side in ("test", "train") for n in (1, 0)]
+    names = [f"posts/{side}/part-{n:05d}.parquet" for side in ("test", "validation", "train") for n in (1, 0)]
     assert posts.shard_files([*names, "rejected/part-00000.parquet"], 1, 2) == [
         "posts/train/part-00001.parquet",
+        "posts/validation/part-00001.parquet",
         "posts/test/part-00001.parquet",
     ]
