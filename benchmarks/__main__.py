@@ -12,6 +12,7 @@ from benchmarks.table import Row, head, lines
 from benchmarks.text import load, text_rows
 from benchmarks.training import training_rows
 from benchmarks.whole import parse_rows, whole, whole_rows
+from benchmarks.wide import pair_rows, tuned_rows
 
 RESULTS = Path(__file__).with_name("results.json")
 
@@ -40,6 +41,8 @@ def _benchmarks(source: str, posts: list[str]) -> Iterator[list[Row]]:
     yield scheduled_rows(source, scripts.notebook_cpu)
     yield text_rows(posts)
     yield training_rows(source)
+    yield pair_rows(posts)
+    yield tuned_rows(source)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ SLOW = [
     "dags/test_secrets.py",
     "fuzz/test_hostile.py",
     "tuning/test_tuning.py",
+    "dags/test_tune.py",
     "model/test_serving.py",
     "model/test_validation.py",
     "model/test_lazy_adam.py",

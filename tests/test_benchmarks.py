@@ -9,7 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from benchmarks import __main__ as bench
-from benchmarks import flat, text, whole
+from benchmarks import flat, text, whole, wide
 from benchmarks.process import spent
 from benchmarks.table import Row, head, lines
 from pipeline.data.vectors import vectorize_all
@@ -90,7 +90,18 @@ def test_others_than_those_of_keras_are_not_timed(loaded, monkeypatch, name, oth
 def test_training_beside_the_articles_way_and_keras_fit(loaded):
     from benchmarks.training import training_rows
 
-    assert_sound(training_rows(loaded[0], rounds=1), peers=10)
+    assert_sound(training_rows(loaded[0], rounds=1), peers=14)
+
+
+def test_pairs_are_compared_with_scikit_learn_and_words_with_polars(loaded):
+    assert_sound(wide.pair_rows(loaded[1], rounds=1), peers=3)
+
+
+def test_a_tuned_model_is_compared_with_linear_svc(loaded, monkeypatch):
+    few = {"MIN_ACCURACY": "0", "TRIALS": "1", "MAX_EPOCHS": "2", "SEARCH_SPACE": '{"vocabulary_size": [300]}'}
+    for name, value in few.items():
+        monkeypatch.setenv(f"TAGGER_{name}", value)
+    assert_sound(wide.tuned_rows(loaded[0], seeds=(0,)), peers=2)
 
 
 def test_memory_and_time_of_stages(tmp_path):

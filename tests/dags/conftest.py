@@ -28,6 +28,7 @@ from tests.conftest import Once
 ROOT = Path(__file__).parents[2]
 DAG_ID = "stackoverflow_tagger"
 GC_ID = "stackoverflow_tagger_gc"
+TUNE_ID = "stackoverflow_tagger_tune"
 SMALL = "sample://posts?rows=2000&seed=1"
 
 PATIENCE = 4

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.settings import Deployment, Settings, trigger_form
 from pipeline.stages.plan import STAGES
-from tests.dags.conftest import DAG_ID, GC_ID, ROOT, Forks, clean_environment
+from tests.dags.conftest import DAG_ID, GC_ID, ROOT, TUNE_ID, Forks, clean_environment
 
 READ = """
 import json, os, sys
@@ -85,7 +85,7 @@ def dag(read: Callable[..., dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_there_is_one_dag_and_it_has_no_errors(dag):
-    assert (dag["errors"], dag["dags"]) == ([], [DAG_ID, GC_ID])
+    assert (dag["errors"], dag["dags"]) == ([], [DAG_ID, GC_ID, TUNE_ID])
 
 
 def test_the_tasks_are_the_stages_in_a_chain(dag):
