@@ -153,6 +153,7 @@ def _run(job: _Job, plan: _Plan | None, hooks: list[Any], listeners: Sequence[An
         epochs=settings.epochs,
         seed=settings.seed,
         share=job.place.share,
+        balanced=settings.class_weights == "balanced",
     )
     test = input_fn.testing(job.vectors, columns=columns, tags=job.tags)
     train_spec = tf.estimator.TrainSpec(

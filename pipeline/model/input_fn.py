@@ -37,10 +37,12 @@ def training(
     seed: int,
     done: int = 0,
     share: Share = (0, 1),
+    balanced: bool = False,
 ) -> Callable[[], tf.data.Dataset]:
     """Make an input_fn of the share's train vectors, shuffled again for each epoch; the seed determines the batches.
 
-    The first `done` batches are skipped, because an earlier attempt was trained on them.
+    The first `done` batches are skipped, because an earlier attempt was trained on them. If `balanced`, each post's
+    one-hot label, and so its loss, is multiplied by the weight of its class.
     """
 
     def windows() -> Iterator[Window]:
@@ -49,7 +51,19 @@ def training(
                 _shuffled(folder, columns, np.random.default_rng([seed, epoch]), share), batch_size
             )
 
-    return lambda: _dataset(windows, columns, tags, batch_size).skip(done).prefetch(2)
+    weights = class_weights(folder, tags) if balanced else None
+    return lambda: _dataset(windows, columns, tags, batch_size, weights).skip(done).prefetch(2)
+
+
+def class_weights(folder: Path, tags: int) -> np.ndarray:
+    """The weight of each class for which all have the same sum over the train vectors, float32 [tags]; mean 1 by post.
+
+    It is n / (tags * n of the class), as scikit-learn's class_weight="balanced".
+    """
+    counts = np.zeros(tags, np.int64)
+    for batch in posts.batches(folder, "train", ["label"]):
+        counts += np.bincount(batch.column("label").to_numpy(), minlength=tags)
+    return (counts.sum() / (tags * np.maximum(counts, 1))).astype(np.float32)
 
 
 def testing(folder: Path, *, columns: int, tags: int) -> Callable[[], tf.data.Dataset]:
@@ -144,8 +158,13 @@ def _ahead(windows: Iterator[Window], size: int) -> Iterator[tuple[np.ndarray, .
             yield arrays
 
 
-def _dataset(windows: Callable[[], Iterator[Window]], columns: int, tags: int, size: int) -> tf.data.Dataset:
-    """Make a dataset of batches: (network.features, one-hot float32 [size, tags]); an epoch's last may be smaller."""
+def _dataset(
+    windows: Callable[[], Iterator[Window]], columns: int, tags: int, size: int, weights: np.ndarray | None = None
+) -> tf.data.Dataset:
+    """Make a dataset of batches: (network.features, one-hot float32 [size, tags]); an epoch's last may be smaller.
+
+    With `weights`, float32 [tags], the one is the weight of its class.
+    """
 
     def batches(cells: tf.Tensor, values: tf.Tensor, starts: tf.Tensor, labels: tf.Tensor) -> tf.data.Dataset:
         def batch(first: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
@@ -153,7 +172,10 @@ def _dataset(windows: Callable[[], Iterator[Window]], columns: int, tags: int, s
             count = tf.size(chosen, out_type=tf.int64)
             begin, end = starts[first], starts[first + count]
             sparse = tf.SparseTensor(cells[begin:end], values[begin:end], tf.stack([count, columns]))
-            return network.features(sparse), tf.one_hot(chosen, tags, dtype=tf.float32)
+            labelled = tf.one_hot(chosen, tags, dtype=tf.float32)
+            if weights is not None:
+                labelled *= tf.gather(weights, chosen)[:, tf.newaxis]
+            return network.features(sparse), labelled
 
         return tf.data.Dataset.range(0, tf.size(labels, out_type=tf.int64), size).map(batch)
 

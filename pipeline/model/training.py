@@ -158,6 +158,7 @@ def train(
         epochs=settings.epochs,
         seed=settings.seed,
         done=done,
+        balanced=settings.class_weights == "balanced",
     )
     start = time.monotonic()
     with track("train", "steps", steps) as advance:

@@ -151,6 +151,12 @@ class Settings(Base):
         "Training steps, 1 or more, between two checkpoints in the store; a retry of train continues from the last.",
         ge=1,
     )
+    class_weights: Literal["none", "balanced"] = field(
+        "none",
+        "Training",
+        "balanced: in training a post of a rare tag counts for more, so that all tags together count the same, which "
+        "helps the recall of rare tags. none: all posts count the same.",
+    )
     seed: int = field(0, "Training", "Seed of the initial weights and of the shuffling, 0 to 2^31 - 1.", ge=0, lt=2**31)
     min_accuracy: float | None = field(
         0.80,

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from pipeline.checks import gate
+from pipeline.checks.calibration import calibration
 from pipeline.checks.confusion_matrix import draw
 from pipeline.data import held_out, posts
 from pipeline.errors import BadInput, GateNotPassed, TaggerError
@@ -43,6 +44,7 @@ class Evaluated:
     accuracy: float
     loss: float
     macro_f1: float
+    calibration_error: float  # expected, see pipeline.checks.calibration
     tags: int
     verdict: str
     reasons: list[str]
@@ -60,17 +62,19 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     if not posts.rows(inputs["vectorize"], "test"):
         raise BadInput("there is no test post to evaluate on: start a run with drop_test_posts=false")
     measured = _measure(inputs, out, settings, len(labels), context.track)
-    true, predicted = _answers(out)
+    true, predicted, probability = _answers(out)
     _check_accuracy(measured["accuracy"], float((true == predicted).mean()))
     report = _per_tag(true, predicted, labels)
     candidate = _candidate(true == predicted, report)
     champion = _champion(inputs, labels, true, synthetic=context.source.synthetic)
     decision = gate.decide(candidate, champion, settings)
+    calibrated = calibration(probability, true == predicted)
     summary = Evaluated(
         rows=len(true),
         accuracy=round(measured["accuracy"], 6),
         loss=round(measured["loss"], 6),
         macro_f1=round(float(np.mean([figures["f1-score"] for figures in report.values()])), 6),
+        calibration_error=calibrated["expected_error"],
         tags=len(labels),
         verdict=decision.verdict,
         reasons=decision.reasons,
@@ -82,6 +86,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     evaluation = {
         "accuracy_of_the_commonest_tag": round(float(np.bincount(true).max() / len(true)), 6),
         "per_tag": report,
+        "calibration": calibrated,
         "examples": held_out.examples(inputs["ingest"], out, labels),
     }
     _write_json(out / EVALUATION, asdict(summary) | evaluation)
@@ -241,10 +246,12 @@ def _predictions(
         yield pa.RecordBatch.from_arrays(columns, schema=posts.PREDICTIONS)
 
 
-def _answers(out: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the true and the predicted labels back, int32 [test posts] each."""
-    table = pa.Table.from_batches(
-        posts.batches(out, "predictions", ["label", "predicted"]),
-        pa.schema([posts.PREDICTIONS.field("label"), posts.PREDICTIONS.field("predicted")]),
-    )
-    return table.column("label").to_numpy(), table.column("predicted").to_numpy()
+def _answers(out: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read back the true labels, the predicted ones (int32 [test posts] each), and the latter's probabilities."""
+    columns = list[tuple[np.ndarray, np.ndarray, np.ndarray]]()
+    for batch in posts.batches(out, "predictions", ["label", "predicted", "probabilities"]):
+        true, predicted = (batch.column(name).to_numpy() for name in ("label", "predicted"))
+        probabilities = batch.column("probabilities").flatten().to_numpy().reshape(len(true), -1)
+        columns.append((true, predicted, probabilities[np.arange(len(true)), predicted]))
+    true, predicted, probability = (np.concatenate(each) for each in zip(*columns, strict=True))
+    return true, predicted, probability

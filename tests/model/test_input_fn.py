@@ -2,6 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
+from sklearn.utils.class_weight import compute_class_weight
 
 from pipeline.data import posts
 from pipeline.model import input_fn, network
@@ -91,3 +92,23 @@ def test_test_posts_come_once_in_order(folder):
     numbers, sizes = read(input_fn.testing(folder, columns=6, tags=3)())
     assert numbers == list(range(ROWS))
     assert set(sizes[:-1]) == {input_fn.PREDICTION_BATCH}
+
+
+@pytest.fixture
+def skewed(tmp_path):
+    """Vectors of which 6 have label 0, 3 label 1, and 1 label 2."""
+    rows = [
+        {"indices": [1], "values": [1.0], "label": label, "row": n} for n, label in enumerate([0] * 6 + [1] * 3 + [2])
+    ]
+    with posts.Writer(tmp_path, "train") as writer:
+        writer.write(pa.RecordBatch.from_pylist(rows, schema=posts.VECTORS))
+    return tmp_path
+
+
+def test_balanced_labels_have_the_same_sum_for_each_class(skewed):
+    weights = compute_class_weight("balanced", classes=np.arange(3), y=[0] * 6 + [1] * 3 + [2])
+    np.testing.assert_allclose(input_fn.class_weights(skewed, 3), weights, rtol=1e-6)
+    feed = input_fn.training(skewed, columns=2, tags=3, batch_size=4, epochs=1, seed=0, balanced=True)
+    labels = np.concatenate([labels for _, labels in feed().as_numpy_iterator()])
+    np.testing.assert_allclose(labels.sum(axis=0), [10 / 3] * 3, rtol=1e-6)
+    assert ((labels > 0).sum(axis=1) == 1).all()
