@@ -23,7 +23,8 @@ from pipeline.errors import BadInput
 from pipeline.settings import Settings
 from pipeline.settings.tuning import SEARCHABLE
 from pipeline.store.objects import Store
-from pipeline.tuning.documents import TUNINGS, Result, Trial
+from pipeline.store.runs import TUNINGS
+from pipeline.tuning.documents import Result, Trial
 from pipeline.tuning.winner import result_of, results
 
 

@@ -16,7 +16,7 @@ from pipeline.settings import Deployment
 from pipeline.stages.plan import STAGES
 from pipeline.store.manifest import ATTEMPT, Manifest, attempt_time
 from pipeline.store.objects import Store
-from pipeline.store.runs import RUNS, UNFINISHED, Run, name_of
+from pipeline.store.runs import RUNS, TUNINGS, UNFINISHED, Run, name_of
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def removals(store: Store, deployment: Deployment, now: datetime | None = None) 
 
     It keeps the live version, the `keep_versions` versions live before it, and everything younger than `keep_days`;
     every run that a kept version comes from; and of any run the attempts that a kept run's manifest or a kept card
-    names. Cards and the log are never removed: they are small, and are the history.
+    names. Of the tunings the latest is kept. Cards and the log are never removed: they are small, and are the history.
 
     Raises CorruptArtifact if a card or manifest that is needed to decide cannot be read.
     """
@@ -75,6 +75,11 @@ def _remove(registry: Registry, removal: Removal, cards: Iterable[Card]) -> None
     if path.startswith(f"{MODELS}/"):
         registry.serving.withdraw(int(path.rpartition("/")[-1]))
         return
+    if path.startswith(f"{TUNINGS}/"):
+        for document in ("result.json", "tuning.json"):
+            store.remove(f"{path}/{document}")
+        store.remove(path)
+        return
     registry.note_collected(path, removal.why, cards)
     is_run = path.count("/") == 1
     for document in [f"{path}/{stage}/manifest.json" for stage in STAGES] if is_run else [f"{path}.json"]:
@@ -85,7 +90,12 @@ def _remove(registry: Registry, removal: Removal, cards: Iterable[Card]) -> None
 def _plan(registry: Registry, deployment: Deployment, now: datetime | None) -> list[Removal]:
     before = (now or datetime.now(UTC)) - timedelta(days=deployment.keep_days)
     kept = _cards_to_keep(registry, deployment, before)
-    return [*_versions_to_remove(registry, kept), *_runs_to_remove(registry.store, kept, before)]
+    store = registry.store
+    return [
+        *_versions_to_remove(registry, kept),
+        *_runs_to_remove(store, kept, before),
+        *_tunings_to_remove(store, before),
+    ]
 
 
 def _cards_to_keep(registry: Registry, deployment: Deployment, before: datetime) -> list[Card]:
@@ -213,6 +223,21 @@ def _runs_to_remove(store: Store, kept: Iterable[Card], before: datetime) -> Ite
             yield from _attempts_to_remove(found, named, before)
         else:
             yield found.removal("", "an old run that no kept version comes from")
+
+
+def _tunings_to_remove(store: Store, before: datetime) -> Iterator[Removal]:
+    """The tunings that ended, or were begun and never ended, before that time; the one that ended last is kept."""
+    ended, other = dict[str, datetime](), dict[str, datetime]()
+    for name in store.folders(TUNINGS):
+        if result := store.read(f"{TUNINGS}/{name}/result.json"):
+            ended[name] = datetime.fromisoformat(result["finished"])
+        elif asked := store.read(f"{TUNINGS}/{name}/tuning.json"):
+            other[name] = datetime.fromisoformat(asked["created"])
+    last = max(ended, key=ended.__getitem__, default=None)
+    for name, time in (ended | other).items():
+        if time < before and name != last:
+            path = f"{TUNINGS}/{name}"
+            yield Removal(path, "an old tuning that is not the latest", sum(store.tree(path).values()))
 
 
 def _attempts_to_remove(found: _FoundRun, named: set[str], before: datetime) -> Iterator[Removal]:

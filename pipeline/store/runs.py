@@ -26,6 +26,9 @@ from pipeline.store.objects import Store
 PACKAGES = ("tensorflow", "apache-airflow", "pyarrow", "numpy", "pandas", "scikit-learn")
 
 RUNS = "runs"
+TUNINGS = "tunings"
+"""Folder of the tunings. Each has its documents, its journal, and a store of its own for the trials."""
+
 CHECKPOINT = "checkpoint"
 """Folder of a stage's last checkpoint, from which a retry resumes."""
 

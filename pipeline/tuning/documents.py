@@ -9,9 +9,6 @@ from pydantic import BaseModel, Field
 from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.store.documents import Document
 
-TUNINGS = "tunings"
-"""The store's folder of tunings. Each has its documents, its journal, and a store of its own for the trials."""
-
 
 class Asked(Document):
     """What a tuning was begun with; `references` are settings that are tried besides those that the search suggests."""

@@ -28,8 +28,8 @@ from pipeline.settings.tuning import SEARCHABLE
 from pipeline.source_policy import checked, refuse_secrets
 from pipeline.stages.plan import VALIDATED
 from pipeline.store.objects import Store
-from pipeline.store.runs import Run, name_of
-from pipeline.tuning.documents import TUNINGS, Asked, Comparison, Result, Trial
+from pipeline.store.runs import TUNINGS, Run, name_of
+from pipeline.tuning.documents import Asked, Comparison, Result, Trial
 from pipeline.tuning.search import Hopeless, Search
 from pipeline.tuning.winner import latest
 

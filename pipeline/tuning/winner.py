@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pipeline.errors import BadInput
 from pipeline.settings import Settings
 from pipeline.store.objects import Store
-from pipeline.tuning.documents import TUNINGS, Result
+from pipeline.store.runs import TUNINGS
+from pipeline.tuning.documents import Result
 
 LATEST = "latest"
 

@@ -176,3 +176,16 @@ def test_unfinished_work_in_a_kept_run_is_removed(store, published, tmp_path):
     assert f"{run.path}/train/checkpoint" in collected(store)
     assert store.names(f"{run.path}/train") == []
     assert verify(store).faults == []
+
+
+def test_old_tunings_are_removed_but_the_latest(store):
+    for name, finished in {"old": NOW - timedelta(days=90), "latest": NOW - timedelta(days=60)}.items():
+        store.write(f"tunings/{name}/tuning.json", {"created": (finished - timedelta(days=1)).isoformat()})
+        store.write(f"tunings/{name}/trials/runs/trial1/run.json", {"run": "trial1"})
+        store.write(f"tunings/{name}/result.json", {"finished": finished.isoformat()})
+    store.write("tunings/interrupted/tuning.json", {"created": (NOW - timedelta(days=50)).isoformat()})
+    store.write("tunings/running/tuning.json", {"created": (NOW - timedelta(hours=1)).isoformat()})
+    gone = [removal for removal in collect(store, Deployment(), NOW) if removal.path.startswith("tunings/")]
+    assert [removal.path for removal in gone] == ["tunings/old", "tunings/interrupted"]
+    assert gone[0].bytes > 0
+    assert sorted(store.folders("tunings")) == ["latest", "running"]
