@@ -106,7 +106,7 @@ def test_each_step_is_that_of_the_dense_network(tmp_path, mode):
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_the_estimator_is_as_accurate_as_keras_fit_on_the_same_vectors(vectors, tmp_path, dropout):
     settings = Settings.of({"dropout": dropout, "epochs": 4})
-    (train, labels), (test, truth) = (_dense(vectors, side) for side in posts.SIDES)
+    (train, labels), (test, truth) = (_dense(vectors, side) for side in posts.SIDES_OF_SPLIT)
 
     model = article(settings, 20)
     model.fit(train, tf.one_hot(labels, 20), settings.batch_size, settings.epochs, verbose=0)
