@@ -235,13 +235,14 @@ class _Sum:
     def __init__(self, most: int | None = None) -> None:
         none = np.empty(0, np.int64)
         self.most = most
+        self.room = _MERGE if most is None else most // 2
         self.total = Counts(pa.array([], pa.large_string()), none, none, 0)
         self.waiting: list[Counts] = []
 
     def add(self, counts: Counts) -> None:
         """Add the counts of further posts."""
         self.waiting.append(counts)
-        if sum(len(each.words) for each in self.waiting) > max(len(self.total.words), _MERGE):
+        if sum(len(each.words) for each in self.waiting) > max(len(self.total.words), self.room):
             self._merge()
             if self.most is not None and len(self.total.words) > self.most:
                 self.total = self.total.without_rarest(self.most // 2)
