@@ -31,9 +31,9 @@ def calibration(probability: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
     bins = []
     for at in range(BINS):
         chosen = place == at
-        means = (
-            (round(float(each[chosen].mean()), 6) for each in (probability, correct)) if chosen.any() else (None,) * 2
+        mean, accuracy = (
+            round(float(each[chosen].mean()), 6) if chosen.any() else None for each in (probability, correct)
         )
-        bins.append(Bin(round(float(edges[at]), 2), round(float(edges[at + 1]), 2), int(chosen.sum()), *means))
-    gaps = sum(each.posts * abs(each.probability - each.accuracy) for each in bins if each.accuracy is not None)
+        bins.append(Bin(round(float(edges[at]), 2), round(float(edges[at + 1]), 2), int(chosen.sum()), mean, accuracy))
+    gaps = sum(each.posts * abs((each.probability or 0.0) - (each.accuracy or 0.0)) for each in bins)
     return {"expected_error": round(gaps / max(len(correct), 1), 6), "reliability": [asdict(each) for each in bins]}

@@ -63,7 +63,8 @@ def class_weights(folder: Path, tags: int) -> np.ndarray:
     counts = np.zeros(tags, np.int64)
     for batch in posts.batches(folder, "train", ["label"]):
         counts += np.bincount(batch.column("label").to_numpy(), minlength=tags)
-    return (counts.sum() / (tags * np.maximum(counts, 1))).astype(np.float32)
+    weights: np.ndarray = counts.sum() / (tags * np.maximum(counts, 1))
+    return weights.astype(np.float32)
 
 
 def testing(folder: Path, *, columns: int, tags: int) -> Callable[[], tf.data.Dataset]:
