@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class Champion:
     """A live version and its card; the card is None if it is lost."""
 
-    store: Store
+    registry: Registry
     version: int
     card: Card | None
 
@@ -27,7 +27,7 @@ class Champion:
         """The version that is live now, or was when this run's own version was published; None if there is none."""
         registry = Registry(store)
         version = registry.live_before(record.version)
-        return None if version is None else cls(store, version, registry.card(version))
+        return None if version is None else cls(registry, version, registry.card(version))
 
     def fetch(self, folder: Path) -> None:
         """Write its card to card.json and its SavedModel to model/ in the folder.
@@ -38,6 +38,6 @@ class Champion:
         card = self.card.to_dict() if self.card else {"version": self.version}
         (folder / "card.json").write_text(json.dumps(card))
         try:
-            Registry(self.store).fetch(self.version, folder / "model")
+            self.registry.fetch(self.version, folder / "model")
         except (BadInput, CorruptArtifact) as error:
             log.warning("the live model cannot be fetched: %s", error)

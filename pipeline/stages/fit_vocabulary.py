@@ -109,7 +109,7 @@ def gather(shards: Sequence[Path], out: Path, settings: Settings, context: Conte
         tags=len(tags["train"]),
         rejected=rejected,
         unknown_words=round(vocabulary.unknown, 6),
-        warnings=_warnings(vocabulary, counts[-1].undercount, settings),
+        warnings=_warnings(vocabulary, counts[-1].undercount, _unvalidated(tags, settings), settings),
     )
 
 
@@ -149,8 +149,18 @@ def _check_splits(train: Counter[str], validation: Counter[str], test: Counter[s
     return rejected
 
 
-def _warnings(vocabulary: Vocabulary, undercount: int, settings: Settings) -> list[str]:
+def _unvalidated(tags: Mapping[posts.Side, Counter[str]], settings: Settings) -> list[str]:
+    """The tags that no validation post has, if there should be validation posts."""
+    return sorted(tags["train"].keys() - tags["validation"].keys()) if settings.validation_fraction else []
+
+
+def _warnings(vocabulary: Vocabulary, undercount: int, unvalidated: list[str], settings: Settings) -> list[str]:
     warnings = []
+    if unvalidated:
+        some = ", ".join(f"{tag!r:.60}" for tag in unvalidated[:5])
+        warnings.append(
+            f"{len(unvalidated)} of the tags occur in no validation post, so nothing is measured for them: {some}"
+        )
     if len(vocabulary.words) < settings.vocabulary_size - 1:
         kind = "words" if settings.ngrams == 1 else "words and pairs of words"
         rare = f" in at least min_documents={settings.min_documents} posts" if settings.min_documents > 1 else ""

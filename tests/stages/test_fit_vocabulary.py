@@ -1,5 +1,7 @@
+import pyarrow as pa
 import pytest
 
+from pipeline.data import posts
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import BadInput
 from pipeline.files import read_lines
@@ -61,3 +63,48 @@ def test_splits_that_nothing_can_be_learned_from_are_refused(tmp_path, rows, val
     with pytest.raises(BadInput) as caught:
         fit(ingested, tmp_path / "out", **values)
     assert sentence in str(caught.value)
+
+
+def pieces(tmp_path, sides, **values):
+    """Fit posts whose tags and sides are given; TINY's are not divided in this way."""
+    for side, rows in sides.items():
+        with posts.Writer(tmp_path / "ingest", posts.of_side(side)) as writer:
+            numbered = [{"post": text, "tag": tag, "row": row} for row, (text, tag) in enumerate(rows, 1)]
+            writer.write(pa.RecordBatch.from_pylist(numbered, schema=posts.POSTS))
+    return fit(tmp_path / "ingest", tmp_path / "out", **values)
+
+
+def test_a_tag_that_no_validation_post_has_is_a_warning(tmp_path):
+    sides = {"train": TINY[:6], "validation": TINY[6:7], "test": TINY[7:]}
+    summary = pieces(tmp_path, sides, vocabulary_size=4, validation_fraction=0.2)
+    assert summary.warnings == [
+        "1 of the tags occur in no validation post, so nothing is measured for them: 'java'",
+    ]
+
+
+def test_without_validation_posts_or_without_test_posts(tmp_path):
+    sides = {"train": TINY[:6], "validation": [], "test": TINY[6:]}
+    with pytest.raises(BadInput, match="the validation split has no post to validate on"):
+        pieces(tmp_path / "a", sides, validation_fraction=0.2)
+    sides = {"train": TINY[:6], "validation": TINY[6:], "test": []}
+    with pytest.raises(BadInput, match="the test split has no post to evaluate on"):
+        pieces(tmp_path / "b", sides, validation_fraction=0.2)
+    assert pieces(tmp_path / "c", sides, validation_fraction=0.2, drop_test_posts=True).rows == 6
+
+
+def test_rare_words_and_pairs_are_left_out(tiny_posts, tmp_path):
+    summary = fit(tiny_posts, tmp_path / "out", vocabulary_size=100, ngrams=2, min_documents=2)
+    assert read_lines(tmp_path / "out" / "vocabulary.txt") == ["java", "python", "a"]
+    assert summary.warnings == [
+        "the train posts have 3 different words and pairs of words in at least min_documents=2 posts, fewer than the "
+        "99 that vocabulary_size=100 asks for"
+    ]
+
+
+def test_pairs_are_in_the_vocabulary_but_not_among_the_words_that_measure_drift(tiny_posts, tmp_path):
+    summary = fit(tiny_posts, tmp_path / "out", vocabulary_size=100, ngrams=2)
+    kept = read_lines(tmp_path / "out" / "vocabulary.txt")
+    assert {"java class", "java lock", "python dict"} <= set(kept)
+    assert (summary.words, summary.pairs) == (len(kept), sum(" " in word for word in kept))
+    frequent = read_lines(tmp_path / "out" / "frequent" / "vocabulary.txt")
+    assert frequent == [word for word in kept if " " not in word]
