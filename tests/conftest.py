@@ -57,7 +57,6 @@ PACKAGES = {
 SLOW = [
     "faults/test_killed.py",
     "cluster/test_cluster.py",
-    "cluster/test_tune.py",
     "dags/test_scheduler.py",
     "faults/test_killed_by_hand.py",
     "dags/test_tasks_test.py",

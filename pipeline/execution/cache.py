@@ -6,7 +6,6 @@ An entry is a copy of the earlier manifest, at `cache/<stage>/<key>.json`.
 import hashlib
 import json
 from collections.abc import Callable, Collection
-from importlib.metadata import version
 from itertools import product
 from typing import Any
 
@@ -16,7 +15,7 @@ from pipeline.execution.work import Work
 from pipeline.stages.plan import STAGES, CacheExtra
 from pipeline.store.manifest import Manifest
 from pipeline.store.objects import Store
-from pipeline.store.runs import Run, code_digest
+from pipeline.store.runs import Run, code_digest, package_version
 
 FOLDER = "cache"
 FORMER = "reuse"
@@ -36,7 +35,7 @@ def keys(work: Work) -> list[str]:
         "inputs": {name: manifest.digest for name, manifest in work.inputs.items()},
         "settings": {name: _setting(work, name) for name in work.stage.reads},
         "code": code_digest(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
     }
     alternatives = [EXTRAS[extra](work) for extra in work.stage.cache_extra]
     return [_sha256(described | {"extra": extra}) for extra in product(*alternatives)]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from graphlib import TopologicalSorter
-from importlib.metadata import version as package_version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +324,12 @@ def every_run(store: Store) -> Iterator[Run]:
     for name in store.folders(RUNS):
         if name_of(name) == name:
             yield Run(store, name)
+
+
+@cache
+def package_version(name: str) -> str:
+    """The installed version of a package; finding it takes milliseconds."""
+    return version(name)
 
 
 @cache

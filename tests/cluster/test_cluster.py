@@ -1,4 +1,7 @@
-"""One run on two workers, one of which is killed, beside the same run on one machine without Airflow."""
+"""One run on two workers, one of which is killed, beside the same run on one machine without Airflow.
+
+Then a tuning on the other worker and a third one, of which one is killed, too.
+"""
 
 import re
 import subprocess
@@ -18,11 +21,13 @@ from pipeline.registry.serving_dir import SAVED_MODEL
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run, name_of
+from pipeline.tuning.documents import Result
+from pipeline.tuning.winner import result_of
 from tests.cluster.cluster import Cluster
 from tests.cluster.compose import SERVICES
-from tests.cluster.conftest import MODELS, PARTS, WORKERS
+from tests.cluster.conftest import ALONE, HOMES, MODELS, PARTS, WORKERS
 from tests.conftest import REAL_POSTS, files_of
-from tests.dags.conftest import DAG_ID
+from tests.dags.conftest import DAG_ID, TUNE_ID
 
 SHARDS = int(SERVICES["worker"]["environment"]["TAGGER_SHARDS"])
 SOURCE = "s3://tagger/posts.csv" if REAL_POSTS.exists() else "sample://posts?rows=16000"
@@ -32,6 +37,17 @@ LOST = "vectorize.shard"
 """A task of this name is at work on the worker that is killed."""
 
 TOLD = ("task_id", "map_index", "try_number", "state")
+
+NEW_WORKER = "worker-3"
+"""Started after one of the others was killed."""
+
+TRIALS = 6
+TUNING = {
+    "source": "sample://posts?rows=16000",
+    "search_space": {"hidden_units": [64, 128], "dropout": {"low": 0.2, "high": 0.7}},
+    "trials": TRIALS,
+    "max_epochs": 6,
+}
 
 DENIED = re.compile("read-only file system|not a writable directory", re.IGNORECASE)
 
@@ -115,9 +131,9 @@ def tries_of(cluster: Cluster, run: str, task: dict[str, Any]) -> list[dict[str,
     return cluster.get(f"{run}/taskInstances/{task['task_id']}{mapped}/tries")["task_instances"]
 
 
-def kill(cluster: Cluster, run: str) -> dict[str, Any] | None:
-    """Kill the worker that has a task of those to be lost; the task, or None where none was at work just now."""
-    at_work = [task for task in instances(cluster, run) if task["task_id"] == LOST and task["state"] == "running"]
+def kill(cluster: Cluster, run: str, lost: str = LOST) -> dict[str, Any] | None:
+    """Kill the worker that has a task of this name; the task, or None where none was at work just now."""
+    at_work = [task for task in instances(cluster, run) if task["task_id"] == lost and task["state"] == "running"]
     for task in at_work:
 
         def unfinished(task: dict[str, Any] = task) -> bool:
@@ -204,3 +220,55 @@ def test_what_may_be_written_is_what_compose_says(tmp_path, path, may):
     home = alone.furnish("worker", "worker")
     tried = subprocess.run(alone.contained("worker", "worker", ["touch", path]), capture_output=True, check=False)
     assert (tried.returncode == 0) == (home / path).exists() == may
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A finished tuning: its result, the worker that was killed and the one that was not, the lost trial, every try."""
+
+    result: Result
+    killed: str
+    survivor: str
+    lost: dict[str, Any]
+    tries: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def tuned(cluster: Cluster, outcome: Outcome) -> Tuned:
+    workers = (set(WORKERS) - {outcome.killed}) | {NEW_WORKER}
+    cluster.start("worker", NEW_WORKER, [*ALONE, "--celery-hostname", NEW_WORKER], **HOMES)
+    cluster.api.patch(f"/dags/{TUNE_ID}", json={"is_paused": False}).raise_for_status()
+    asked = {"logical_date": None, "conf": TUNING}
+    began = cluster.api.post(f"/dags/{TUNE_ID}/dagRuns", json=asked).raise_for_status().json()
+    run = f"/dags/{TUNE_ID}/dagRuns/{quote(began['dag_run_id'])}"
+
+    def kill_when_both_take_part() -> dict[str, Any] | None:
+        trials = [task for task in instances(cluster, run) if task["task_id"] == "trial" and task["start_date"]]
+        return kill(cluster, run, "trial") if {worker(task) for task in trials} == workers else None
+
+    lost = cluster.wait("a worker is killed in a trial", kill_when_both_take_part, 240)
+    assert cluster.wait("the tuning ends", lambda: ended(cluster, run), 420) == "success", cluster.logs()
+    trials = [task for task in instances(cluster, run) if task["task_id"] == "trial"]
+    tries = [each for task in trials for each in tries_of(cluster, run, task)]
+    for each in sorted(tries, key=lambda each: each["start_date"]):
+        start, end = (each[key][11:19] for key in ("start_date", "end_date"))
+        print(start, end, worker(each), *map(each.get, TOLD))  # noqa: T201
+    result = result_of(outcome.run.store, name_of(began["dag_run_id"]))
+    assert result is not None
+    print(result.sentence)  # noqa: T201
+    [survivor] = workers - {worker(lost)}
+    return Tuned(result, worker(lost), survivor, lost, tries)
+
+
+def test_the_lost_trial_is_done_again_on_the_other_worker(tuned):
+    tries = sorted(
+        (each["try_number"], worker(each), each["state"])
+        for each in tuned.tries
+        if each["map_index"] == tuned.lost["map_index"]
+    )
+    assert tries == [(1, tuned.killed, "failed"), (2, tuned.survivor, "success")]
+
+
+def test_no_trial_is_missing_and_none_is_there_twice(tuned):
+    assert [trial.number for trial in tuned.result.trials] == list(range(1 + TRIALS))
+    assert tuned.result.best.accuracy == max(trial.accuracy or 0 for trial in tuned.result.trials)
