@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from pipeline.data import posts
-from pipeline.errors import BadInput, TrainingFailed
+from pipeline.errors import BadInput, TrainingFailed, Unavailable
 from pipeline.settings import Deployment, Settings, Tuning, read_all
 from pipeline.settings.tuning import SEARCHABLE
 from pipeline.store.objects import Store
@@ -272,3 +273,27 @@ def test_every_process_reads_the_same_journal(any_store):
     one.append_logs([{"a": 3}])
     assert list(one.read_logs(0)) == list(other.read_logs(0)) == [{"a": 1}, {"a": 2}, {"b": 1}, {"a": 3}]
     assert list(other.read_logs(2)) == [{"b": 1}, {"a": 3}]
+
+
+def test_a_full_disk_in_the_middle_loses_no_trial(tmp_path):
+    """The trial that does not fit is one sentence; with room again it is done, and those before are as they were."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.system(f"mount -t tmpfs -o size=64m tmpfs {folder} 2>/dev/null"):  # noqa: S605 - the folder is ours
+        pytest.skip("needs root, to mount a small tmpfs")
+    try:
+        tuning, asked = begun(Store(f"{folder}/store"), trials=2)
+        first = tuning.do_trial(asked, 0)
+        filler = folder / "filler"
+        with suppress(OSError), filler.open("wb") as file:
+            while True:
+                file.write(b"x" * 4096)
+        with pytest.raises(Unavailable, match=r"No space left on device\); trying again can help"):
+            tuning.do_trial(asked, 1)
+        filler.unlink()
+        assert tuning.trials() == [first]
+        result = done(tuning, asked)
+        assert [trial.number for trial in result.trials] == [0, 1, 2]
+        assert result.trials[0] == first
+    finally:
+        os.system(f"umount {folder}")  # noqa: S605 - the same
