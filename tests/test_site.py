@@ -62,7 +62,7 @@ def test_no_page_names_a_file_of_another_host(site):
     }
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="needs the browser chromium on the path: `apt-get install chromium`")
+@pytest.mark.needs("chromium")
 @pytest.mark.parametrize("name", ["index.html", "explanation/architecture.html"])
 def test_a_diagram_is_drawn_without_another_host(site, name):
     playwright = pytest.importorskip("playwright.sync_api")
