@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -161,8 +162,8 @@ def test_a_tuning_that_is_killed_goes_on_and_loses_no_trial(tmp_path):
     command = [TAGGER, "tune", "k", "--store", tmp_path / "store", *pairs]
     store, path = Store(str(tmp_path / "store")), "tunings/k/done"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not Path(store.path("tunings/k/trials/runs/trial2/train")).exists() and process.poll() is None:
-            pass
+        while not Path(store.path("tunings/k/trials/runs/trial2/run.json")).exists() and process.poll() is None:
+            time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     kept = {name: Path(store.path(f"{path}/{name}")).read_bytes() for name in store.names(path)}
     assert set(kept) == {"0000.json", "0001.json"}
