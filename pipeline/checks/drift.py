@@ -40,9 +40,9 @@ class Corpus:
     def of(cls, ingested: dict[str, Any], words: Path) -> Self:
         """Build it from the summary of a run's ingest and the folder of a saved Vocabulary."""
         vocabulary = Vocabulary.load(words)
-        of_words = ~vocabulary.pairs
-        words_alone = vocabulary.words.filter(pa.array(of_words)).to_pylist()
-        counts = dict(zip(words_alone, vocabulary.counts[of_words].tolist(), strict=True))
+        single = vocabulary.single_words
+        words_alone = vocabulary.words.filter(pa.array(single)).to_pylist()
+        counts = dict(zip(words_alone, vocabulary.counts[single].tolist(), strict=True))
         return cls(ingested["posts_by_tag"], ingested["median_characters"], counts, vocabulary.occurrences)
 
 

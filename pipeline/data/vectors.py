@@ -12,7 +12,7 @@ from scipy import sparse
 from pipeline.data import words as text
 from pipeline.data.threads import THREADS, in_order
 from pipeline.data.vocabulary import Vocabulary, by_column, neighbours
-from pipeline.data.words import Ints
+from pipeline.data.words import Ints, WordRule
 
 MODES = ("binary", "count", "freq", "tfidf", "log_tfidf")
 
@@ -58,13 +58,13 @@ class _Vectorizer:
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} is none of {', '.join(MODES)}")
         self.mode, self.weights = mode, idf(vocabulary, size, mode)
-        self.columns = _Columns.of(vocabulary.head(size))
+        self.columns, self.word_rule = _Columns.of(vocabulary.head(size)), vocabulary.word_rule
 
     def vectors(self, posts: pa.Array) -> pa.RecordBatch:
         """The vectors of a batch of posts."""
         # Arrow hashes the vocabulary again for each slice, so a large vocabulary wants large slices.
         slices = text.slices(posts, max(text.SLICE, 64 * len(self.columns.known)))
-        rows = [self.columns.count(piece) for piece in slices]
+        rows = [self.columns.count(piece, self.word_rule) for piece in slices]
         lengths = np.concatenate([[0], *(np.diff(cells.indptr) for cells in rows)])
         offsets = pa.array(np.cumsum(lengths), pa.int32())
         indices = np.concatenate([np.empty(0, np.int32), *(cells.indices for cells in rows)])
@@ -109,9 +109,9 @@ class _Columns:
         keys = first * len(known) + second
         return cls(width, known, column, pa.array(keys), (1 + np.flatnonzero(are_pairs)).astype(np.int32))
 
-    def count(self, posts: pa.Array) -> sparse.csr_matrix:
+    def count(self, posts: pa.Array, word_rule: WordRule) -> sparse.csr_matrix:
         """Count each entry of the vocabulary in each post: csr [posts, width], indices ascending, none of them 0."""
-        found, ends = text.split(posts)
+        found, ends = text.split(posts, word_rule)
         words = pc.fill_null(pc.index_in(found, value_set=self.known), 0).to_numpy()
         index = self.column[words]
         if len(self.keys):

@@ -1,7 +1,8 @@
 """Count words, and pairs of neighbouring words, and choose a model's vocabulary from them.
 
 A pair is written as its two words with a space between, which no word contains. The words of a pair follow each other
-in the post once the filter characters are removed, as in scikit-learn's TfidfVectorizer.
+in the post once the filter characters are removed, as in scikit-learn's TfidfVectorizer; by the word rule `signs` these
+are words themselves.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ from scipy import sparse
 
 from pipeline.data import words as text
 from pipeline.data.threads import THREADS, in_order
-from pipeline.data.words import Ints, Longs
+from pipeline.data.words import Ints, Longs, WordRule
 
 VOCABULARY_FILE = "vocabulary.txt"
 COUNTS_FILE = "counts.parquet"
@@ -39,7 +40,8 @@ class Vocabulary:
     counts: Longs  # [len(words)]: occurrences
     document_counts: Longs  # [len(words)]: posts with the word
     documents: int  # posts counted
-    occurrences: int  # of all words counted (pairs are not), including those too rare for the vocabulary
+    occurrences: int  # of all words counted (neither pairs nor signs), including those too rare for the vocabulary
+    word_rule: WordRule = "keras"  # how the posts were split into words; see pipeline.data.words
 
     @property
     def pairs(self) -> NDArray[np.bool_]:
@@ -48,9 +50,14 @@ class Vocabulary:
         return found
 
     @property
+    def single_words(self) -> NDArray[np.bool_]:
+        """Whether each entry is a word, neither a pair nor a sign: bool [len(words)]."""
+        return ~(self.pairs | _is_sign(self.words))
+
+    @property
     def unknown(self) -> float:
         """The share of all word occurrences that are not in the vocabulary."""
-        return 1 - int(self.counts[~self.pairs].sum()) / max(self.occurrences, 1)
+        return 1 - int(self.counts[self.single_words].sum()) / max(self.occurrences, 1)
 
     def head(self, size: int) -> "Vocabulary":
         """The vocabulary of the `size - 1` most frequent of these words."""
@@ -67,19 +74,21 @@ class Vocabulary:
         lines = "".join(f"{word}\n" for word in self.words.to_pylist())
         (folder / VOCABULARY_FILE).write_bytes(lines.encode())
         table = pa.table({"word": self.words, "count": self.counts, "document_count": self.document_counts})
-        totals = {"documents": str(self.documents), "occurrences": str(self.occurrences)}
+        totals = {"documents": str(self.documents), "occurrences": str(self.occurrences), "word_rule": self.word_rule}
         pq.write_table(table.replace_schema_metadata(totals), folder / COUNTS_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> "Vocabulary":
         """Read what `save` wrote."""
         table = pq.read_table(folder / COUNTS_FILE)
+        about = table.schema.metadata
         return cls(
             words=table["word"].combine_chunks(),
             counts=table["count"].to_numpy(),
             document_counts=table["document_count"].to_numpy(),
-            documents=int(table.schema.metadata[b"documents"]),
-            occurrences=int(table.schema.metadata[b"occurrences"]),
+            documents=int(about[b"documents"]),
+            occurrences=int(about[b"occurrences"]),
+            word_rule=about.get(b"word_rule", b"keras").decode(),  # older vocabularies do not say
         )
 
 
@@ -125,11 +134,19 @@ class Counts:
         )
 
 
-def most_frequent(counts: Sequence[Counts], size: int, min_documents: int = 1) -> Vocabulary:
+def _is_sign(words: pa.Array) -> NDArray[np.bool_]:
+    """Whether each word is one of the signs that only the word rule `signs` knows: bool [len(words)]."""
+    found: NDArray[np.bool_] = pc.is_in(words, pa.array(list(text.SIGNS), words.type)).to_numpy(zero_copy_only=False)
+    return found
+
+
+def most_frequent(
+    counts: Sequence[Counts], size: int, min_documents: int = 1, word_rule: WordRule = "keras"
+) -> Vocabulary:
     """Choose the `size - 1` most frequent words and pairs, of those that at least min_documents posts have.
 
-    `counts` are those of the words and, if pairs are wanted, those of the pairs. `size` is Keras's num_words. Of ties
-    the first seen is chosen, and a word before a pair.
+    `counts` are those of the words, split by the word rule, and, if pairs are wanted, those of the pairs. `size` is
+    Keras's num_words. Of ties the first seen is chosen, and a word before a pair.
     """
     occurrences, documents = (
         np.concatenate([getattr(each, name) for each in counts]) for name in ("counts", "document_counts")
@@ -142,31 +159,42 @@ def most_frequent(counts: Sequence[Counts], size: int, min_documents: int = 1) -
         counts=occurrences[most],
         document_counts=documents[most],
         documents=counts[0].documents,
-        occurrences=int(counts[0].counts.sum()),
+        occurrences=int(counts[0].counts[~_is_sign(counts[0].words)].sum()),
+        word_rule=word_rule,
     )
 
 
-def count_words(batches: Iterable[pa.Array], *, size: int, ngrams: int = 1, threads: int = THREADS) -> Vocabulary:
+def count_words(
+    batches: Iterable[pa.Array],
+    *,
+    size: int,
+    ngrams: int = 1,
+    word_rule: WordRule = "keras",
+    threads: int = THREADS,
+) -> Vocabulary:
     """Count the words of all batches, with ngrams=2 also the pairs, and return the most frequent; see most_frequent."""
-    return most_frequent(count(batches, ngrams=ngrams, threads=threads), size)
+    counts = count(batches, ngrams=ngrams, word_rule=word_rule, threads=threads)
+    return most_frequent(counts, size, word_rule=word_rule)
 
 
-def count(batches: Iterable[pa.Array], *, ngrams: int = 1, threads: int = THREADS) -> list[Counts]:
+def count(
+    batches: Iterable[pa.Array], *, ngrams: int = 1, word_rule: WordRule = "keras", threads: int = THREADS
+) -> list[Counts]:
     """Count the words of all batches and, with ngrams=2, the pairs: a Counts of each.
 
     Memory grows with the number of distinct words, not of posts, and of pairs only to MOST_PAIRS.
     """
     sums = [_Sum(), _Sum(MOST_PAIRS)][:ngrams]
     slices = (piece for batch in batches for piece in text.slices(batch, text.SLICE))
-    for counts in in_order(lambda posts: _count(posts, ngrams), slices, threads):
+    for counts in in_order(lambda posts: _count(posts, ngrams, word_rule), slices, threads):
         for total, each in zip(sums, counts, strict=True):
             total.add(each)
     return [total.result() for total in sums]
 
 
-def _count(posts: pa.Array, ngrams: int) -> list[Counts]:
+def _count(posts: pa.Array, ngrams: int, word_rule: WordRule) -> list[Counts]:
     """Count the words, and pairs, of one slice of posts."""
-    found, ends = text.split(posts)
+    found, ends = text.split(posts, word_rule)
     encoded = found.dictionary_encode()
     columns, distinct = encoded.indices.to_numpy(), encoded.dictionary
     counts = [_tally(columns, ends, distinct)]

@@ -1,8 +1,9 @@
-r"""Split text into words on Arrow arrays, the same words as Keras's Tokenizer.
+r"""Split text into words on Arrow arrays, the same words as Keras's Tokenizer, or also the signs between them.
 
-The rule, which is defined here only: a text is lower-cased, each of Keras's filter characters (`FILTERS`) becomes a
-space, and the text is split at spaces (U+0020 only, so ``\r`` or a no-break space stays inside a word). Lower-casing is
-Python 3.11's `str.lower` of each code point by itself. Keras does the same except for the capital sigma, which
+The rule `keras`, which is defined here only: a text is lower-cased, each of Keras's filter characters (`FILTERS`)
+becomes a space, and the text is split at spaces (U+0020 only, so ``\r`` or a no-break space stays inside a word). By
+the rule `signs` each filter character except tab and line feed is a word by itself, so ``c#`` is c and #. Lower-casing
+is Python 3.11's `str.lower` of each code point by itself. Keras does the same except for the capital sigma, which
 `str.lower` turns into U+03C2 at the end of a word and into U+03C3 elsewhere; here it is always U+03C3, because a table
 of code points (`code_points`, for the serving graph) does not know where a word ends. Arrow's `utf8_lower` and
 TensorFlow's `tf.strings.lower` follow other versions of Unicode and differ from Python's on some fifty code points.
@@ -11,6 +12,7 @@ TensorFlow's `tf.strings.lower` follow other versions of Unicode and differ from
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,21 +20,26 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 FILTERS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
+SIGNS = FILTERS.strip()
+"""The words that only the rule `signs` knows, of one character each."""
+
+WordRule = Literal["keras", "signs"]
 EXPANDS = {"\u0130": "i\u0307"}  # the one code point that is two in lower case
 
 SLICE = 1 << 20
 """Bytes of text processed at once: the arrays made of them stay in a core's cache."""
 
 _CASED = 0x20000  # no code point from here on has a lower case
-_ASCII = pa.array(
-    np.frombuffer(
-        bytes.maketrans(
-            FILTERS.encode() + bytes(range(ord("A"), ord("Z") + 1)),
-            b" " * len(FILTERS) + bytes(range(ord("a"), ord("z") + 1)),
-        ),
-        np.uint8,
-    )
-)
+
+
+def _ascii(removed: str) -> pa.Array:
+    """A table of 256 bytes that lower-cases ASCII and replaces the removed characters by spaces."""
+    upper, lower = (bytes(range(ord(first), ord(first) + 26)) for first in "Aa")
+    return pa.array(np.frombuffer(bytes.maketrans(removed.encode() + upper, b" " * len(removed) + lower), np.uint8))
+
+
+_ASCII: dict[WordRule, pa.Array] = {"keras": _ascii(FILTERS), "signs": _ascii(FILTERS.removeprefix(SIGNS))}
+_IS_SIGN = pa.array(np.isin(np.arange(256), np.frombuffer(SIGNS.encode(), np.uint8)).view(np.uint8))
 _STRING = 1 << 31  # bytes that no longer fit an Arrow string array
 
 Ints = NDArray[np.int32]
@@ -40,14 +47,14 @@ Longs = NDArray[np.int64]
 
 
 @cache
-def code_points() -> Ints:
-    """Map each code point below 0x20000 to its lower case, and each filter character to a space: int32 [0x20000].
+def code_points(rule: WordRule = "keras") -> Ints:
+    """Map each code point below 0x20000 to its lower case, or to a space if the rule removes it: int32 [0x20000].
 
     Code points without a lower case map to themselves, as do the keys of `EXPANDS`, which callers must replace first.
     """
     lower = [character.lower() for character in map(chr, range(_CASED))]
     table = np.array([ord(to) if len(to) == 1 else code for code, to in enumerate(lower)], np.int32)
-    table[[ord(character) for character in FILTERS]] = ord(" ")
+    table[[ord(character) for character in FILTERS if rule == "keras" or character not in SIGNS]] = ord(" ")
     table.flags.writeable = False
     return table
 
@@ -60,12 +67,12 @@ def _resized() -> dict[str, str]:
     return {chr(code): chr(table[code]) for code in np.flatnonzero(width != width[table])} | EXPANDS
 
 
-def words(posts: pa.Array) -> tuple[pa.Array, Longs]:
+def words(posts: pa.Array, rule: WordRule = "keras") -> tuple[pa.Array, Longs]:
     """Split a batch of posts into words; return all words in order, and the row (from 0) that each came from.
 
     The words are a string array, or large_string from 2 GiB on. Posts may be sliced or chunked.
     """
-    pieces = [split(piece) for piece in slices(posts, SLICE)]
+    pieces = [split(piece, rule) for piece in slices(posts, SLICE)]
     found = [each for each, _ in pieces]
     if sum(each.nbytes for each in found) >= _STRING:
         found = [each.cast(pa.large_string()) for each in found]
@@ -99,37 +106,52 @@ def _offsets(posts: pa.Array) -> Longs:
     return np.subtract(offsets, offsets[0])
 
 
-def split(posts: pa.Array) -> tuple[pa.Array, Ints]:
+def split(posts: pa.Array, rule: WordRule = "keras") -> tuple[pa.Array, Ints]:
     """Split a slice of posts; return words, and ends, int32 [len(posts) + 1]: post i has words[ends[i]:ends[i + 1]]."""
-    posts, text = _lowered(posts)
-    space = np.ones(len(text) + 2, bool)  # one before and one after, so that the first and the last word have an edge
-    np.equal(text, ord(" "), out=space[1:-1])
-    edges = np.flatnonzero(space[1:] != space[:-1]).astype(np.int32)
-    starts = np.ascontiguousarray(edges[0::2])
+    posts, text = _lowered(posts, rule)
+    full = np.zeros(len(text) + 2, bool)  # a space before and one after, so that the first and last word have an edge
+    np.not_equal(text, ord(" "), out=full[1:-1])
+    starts, stops = _edges(full) if rule == "keras" else _edges_with_signs(full, text)
     offsets = np.zeros(len(starts) + 1, np.int32)
-    np.cumsum(edges[1::2] - starts, out=offsets[1:])
-    kept = np.packbits(~space[1:-1], bitorder="little")  # as Arrow keeps its booleans
+    np.cumsum(stops - starts, out=offsets[1:])
+    kept = np.packbits(full[1:-1], bitorder="little")  # as Arrow keeps its booleans
     letters = pa.array(text).filter(_of_buffer(pa.bool_(), len(text), kept)).to_numpy()
     ends = np.searchsorted(starts, (_offsets(posts) + np.arange(len(posts) + 1)).astype(np.int32)).astype(np.int32)
     return pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(letters)), ends
 
 
-def _lowered(posts: pa.Array) -> tuple[pa.Array, NDArray[np.uint8]]:
-    """Join the posts with spaces, lower-cased and without filter characters; return the posts and the joined bytes.
+def _edges(full: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """Where words start and stop in a text: int32 [words] each; `full` says of each byte that it is no space."""
+    edges = np.flatnonzero(full[1:] != full[:-1]).astype(np.int32)
+    return np.ascontiguousarray(edges[0::2]), edges[1::2]
+
+
+def _edges_with_signs(full: NDArray[np.bool_], text: NDArray[np.uint8]) -> tuple[Ints, Ints]:
+    """As _edges, with each sign a word by itself."""
+    sign = np.zeros(len(full), bool)
+    sign[1:-1] = pc.take(_IS_SIGN, pa.array(text), boundscheck=False).to_numpy().view(bool)
+    edge = sign[1:] | sign[:-1]
+    edge |= full[1:] != full[:-1]
+    starts, stops = (np.flatnonzero(edge & full[side]) for side in (np.s_[1:], np.s_[:-1]))
+    return starts.astype(np.int32), stops.astype(np.int32)
+
+
+def _lowered(posts: pa.Array, rule: WordRule) -> tuple[pa.Array, NDArray[np.uint8]]:
+    """Join the posts with spaces, lower-cased and without what the rule removes; return posts and joined bytes.
 
     The lower case of a code point does not depend on its neighbours, so all beyond ASCII are lower-cased in one string,
     which then replaces their bytes. The few whose length in UTF-8 would change are replaced in the posts first, which
     are therefore returned as well.
     """
     # As bytes.translate, without Python's lock, so that threads do not wait for each other.
-    text = pc.take(_ASCII, _joined(posts), boundscheck=False).to_numpy()
+    text = pc.take(_ASCII[rule], _joined(posts), boundscheck=False).to_numpy()
     foreign = text >= 0x80
     characters = text[foreign].tobytes().decode()
     resized = _resized().keys() & set(characters) if characters else set()
     if resized:
         for character in resized:
             posts = pc.replace_substring(posts, character, _resized()[character])
-        return _lowered(posts)
+        return _lowered(posts, rule)
     lowered = characters.replace("\u03a3", "\u03c3").lower()
     if lowered != characters:
         text = text.copy()

@@ -1,6 +1,7 @@
 """Export and open the SavedModel, whose graph turns raw posts into tags by the text rule of `pipeline.data.words`."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from pipeline.data.vectors import idf
 from pipeline.data.vocabulary import COUNTS_FILE, Vocabulary
-from pipeline.data.words import EXPANDS, code_points
+from pipeline.data.words import EXPANDS, SIGNS, WordRule, code_points
 from pipeline.model import network
 from pipeline.model.network import OUTPUT
 from pipeline.settings import Settings
@@ -154,7 +155,7 @@ def _vectors(post: tf.Tensor, entries: tf.Tensor, vocabulary: Vocabulary, settin
     """
     numbers = tf.range(1, tf.size(entries, out_type=tf.int64) + 1, dtype=tf.int64)
     table = tf1.lookup.StaticHashTable(tf1.lookup.KeyValueTensorInitializer(entries, numbers), 0)
-    words = tf.strings.split(_normalized(post), sep=" ")
+    words = tf.strings.split(_normalized(post, vocabulary.word_rule), sep=" ")
     found, rows = words.flat_values, words.value_rowids()
     if vocabulary.pairs.any():
         full = tf.not_equal(found, "")  # between two spaces
@@ -173,11 +174,13 @@ def _vectors(post: tf.Tensor, entries: tf.Tensor, vocabulary: Vocabulary, settin
     return tf.ensure_shape(vectors, [None, size])
 
 
-def _normalized(post: tf.Tensor) -> tf.Tensor:
-    """Lower-case the posts and replace filters by spaces, with our table, as TensorFlow's Unicode version varies."""
+def _normalized(post: tf.Tensor, word_rule: WordRule) -> tf.Tensor:
+    """Lower-case the posts and put spaces between words, with our table, as TensorFlow's Unicode version varies."""
+    if word_rule == "signs":
+        post = tf.strings.regex_replace(post, f"([{re.escape(SIGNS)}])", r" \1 ")
     for one, two in EXPANDS.items():
         post = tf.strings.regex_replace(post, one, two)
-    table = code_points()
+    table = code_points(word_rule)
     points = tf.strings.unicode_decode(post, "UTF-8", errors="replace")
     mapped = tf.where(
         points.flat_values < len(table),

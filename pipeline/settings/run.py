@@ -106,6 +106,12 @@ class Settings(Base):
         ge=2,
         le=1_000_000,
     )
+    word_rule: Literal["keras", "signs"] = field(
+        "keras",
+        "Words",
+        "What a word is. keras: as in Keras's Tokenizer, which drops signs such as # and +. signs: the same words, and "
+        "each sign is a word, too; with ngrams=2, c# and c++ are then told from c.",
+    )
     ngrams: int = field(
         1,
         "Words",

@@ -22,6 +22,7 @@ class Range(BaseModel):
 
 SEARCHABLE = (
     "vocabulary_size",
+    "word_rule",
     "ngrams",
     "min_documents",
     "vector_mode",
@@ -40,7 +41,8 @@ class Tuning(Base):
 
     search_space: dict[str, Any] = field(
         {
-            "vocabulary_size": [20_000, 60_000, 120_000],
+            "vocabulary_size": [20_000, 60_000, 120_000, 240_000],
+            "word_rule": ["keras", "signs"],
             "ngrams": [1, 2],
             "vector_mode": ["tfidf", "log_tfidf"],
             "hidden_units": [128, 256],

@@ -72,7 +72,8 @@ def run_shard(inputs: Mapping[str, Path], out: Path, settings: Settings, context
     source, tags = inputs["ingest"], {side: Counter[str]() for side in posts.SIDES}
     total = sum(posts.rows(source, posts.of_side(side)) for side in posts.SIDES)
     with context.track("fit_vocabulary", "posts", total) as advance:
-        counts = count(_texts(source, tags["train"], advance), ngrams=settings.ngrams)
+        texts = _texts(source, tags["train"], advance)
+        counts = count(texts, ngrams=settings.ngrams, word_rule=settings.word_rule)
         for side in posts.SIDES[1:]:
             for batch in posts.batches(source, posts.of_side(side), ["tag"]):
                 tags[side].update(posts.tally(batch.column("tag")))
@@ -94,9 +95,11 @@ def gather(shards: Sequence[Path], out: Path, settings: Settings, context: Conte
         merged((Counts.load(folder / name) for folder in shards), most)
         for name, most in zip(COUNTS[: settings.ngrams], (None, MOST_PAIRS), strict=False)
     ]
-    vocabulary = most_frequent(counts, settings.vocabulary_size, settings.min_documents)
+    vocabulary = most_frequent(counts, settings.vocabulary_size, settings.min_documents, settings.word_rule)
     vocabulary.save(out)
-    frequent = most_frequent(counts[:1], max(settings.vocabulary_size, FREQUENT_WORDS + 1))
+    frequent = most_frequent(
+        counts[:1], max(settings.vocabulary_size, FREQUENT_WORDS + 1), word_rule=settings.word_rule
+    )
     (out / FREQUENT).mkdir()
     frequent.save(out / FREQUENT)
     write_lines(out / LABELS, sorted(tags["train"]))

@@ -106,6 +106,7 @@ STAGES: dict[str, Stage] = {
                 "drop_test_posts",
                 "max_rejected_fraction",
                 "vocabulary_size",
+                "word_rule",
                 "ngrams",
                 "min_documents",
             ),

@@ -13,11 +13,12 @@ from pipeline.tuning.documents import Asked, Trial
 from pipeline.tuning.journal import Journal
 
 START = {
-    "vocabulary_size": 120_000,
+    "vocabulary_size": 240_000,
+    "word_rule": "signs",
     "ngrams": 2,
     "vector_mode": "log_tfidf",
     "hidden_units": 128,
-    "dropout": 0.6,
+    "dropout": 0.75,
     "learning_rate": 0.0025,
 }
 """What the search tries first, as far as the search space has it: settings that do well on many texts."""

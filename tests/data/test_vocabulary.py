@@ -71,6 +71,14 @@ def test_unknown_words_are_counted_without_pairs() -> None:
     assert vocabulary.unknown == pytest.approx(1 / 5)
 
 
+def test_signs_are_entries_but_neither_words_nor_unknown_words() -> None:
+    vocabulary = count_words([pa.array(["c# c#", "c#, d"])], size=5, ngrams=2, word_rule="signs")
+    assert vocabulary.words.to_pylist() == ["c", "#", "c #", ","]
+    assert vocabulary.single_words.tolist() == [True, False, False, False]
+    assert vocabulary.occurrences == 4
+    assert vocabulary.unknown == pytest.approx(1 / 4)  # d
+
+
 def test_what_few_posts_have_is_left_out() -> None:
     counts = count([pa.array(["x x x x", "a b", "a b", "a"])], ngrams=2)
     assert most_frequent(counts, 100, min_documents=2).words.to_pylist() == ["a", "b", "a b"]

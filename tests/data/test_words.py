@@ -4,12 +4,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -19,9 +20,10 @@ from pipeline.data import vocabulary as vocabularies
 from pipeline.data import words
 from pipeline.data.vectors import idf, vectorize, vectorize_all
 from pipeline.data.vocabulary import Vocabulary, count_words
-from pipeline.data.words import EXPANDS, FILTERS, code_points
+from pipeline.data.words import EXPANDS, FILTERS, SIGNS, WordRule, code_points
 from tests.conftest import REAL_POSTS
 
+FILTERED: dict[WordRule, str] = {"keras": FILTERS, "signs": "\t\n"}
 KERAS_MODES = ("binary", "count", "freq", "tfidf")
 ODD = ["q\rr", "a\u00a0b", "x\x85", "\u2028", "c\u2029", "\x0b", "\x1c\x1e", "'", "é", "\U00010428", "\x00", "q"]
 
@@ -60,9 +62,9 @@ def strings(*posts: str) -> pa.Array:
     return pa.array(posts, pa.string())
 
 
-def split(posts: pa.Array) -> list[list[str]]:
+def split(posts: pa.Array, rule: WordRule = "keras") -> list[list[str]]:
     """Words of each post."""
-    found, rows = words.words(posts)
+    found, rows = words.words(posts, rule)
     by_row: list[list[str]] = [[] for _ in range(len(posts))]
     for word, row in zip(found.to_pylist(), rows.tolist(), strict=True):
         by_row[row].append(word)
@@ -88,19 +90,25 @@ def dense(batch: pa.RecordBatch, size: int) -> NDArray[np.float32]:
     return matrix
 
 
-def assert_as_keras(keras: Any, posts: pa.Array, size: int, batch: int) -> None:
+def for_keras(post: str, rule: WordRule) -> str:
+    """The text for which Keras, where it filters FILTERED[rule], finds the rule's words."""
+    spaced = {sign: f" {sign} " for sign in SIGNS} if rule == "signs" else {}
     # The one exception to Keras: a capital sigma is the same small sigma everywhere.
-    texts = [post.replace("Σ", "σ") for post in posts.to_pylist()]
-    tokenizer = keras.Tokenizer(num_words=size)
+    return post.translate(str.maketrans({"Σ": "σ"} | spaced))
+
+
+def assert_as_keras(keras: Any, posts: pa.Array, size: int, batch: int, rule: WordRule = "keras") -> None:
+    texts = [for_keras(post, rule) for post in posts.to_pylist()]
+    tokenizer = keras.Tokenizer(num_words=size, filters=FILTERED[rule])
     tokenizer.fit_on_texts(texts)
     batches = [posts[start : start + batch] for start in range(0, len(posts), batch)]
 
-    every = count_words(batches, size=len(tokenizer.word_index) + 1)
+    every = count_words(batches, size=len(tokenizer.word_index) + 1, word_rule=rule)
     assert every.documents == tokenizer.document_count
     assert every.words.to_pylist() == list(tokenizer.word_index)
     assert [(word, count) for word, count, _ in counted(every)] == Counter(tokenizer.word_counts).most_common()
     assert {word: documents for word, _, documents in counted(every)} == tokenizer.word_docs
-    most = count_words(batches, size=size)
+    most = count_words(batches, size=size, word_rule=rule)
     assert counted(most) == counted(every)[: size - 1]
 
     for mode in KERAS_MODES:
@@ -111,12 +119,22 @@ def assert_as_keras(keras: Any, posts: pa.Array, size: int, batch: int) -> None:
 
 
 @relaxed
-@given(posts=(unicode_posts | tricky_posts).filter(len), size=st.integers(1, 12), batch=st.integers(1, 9))
-@example(posts=["ΑΣ ΑΣΑ Σ", "İİ KKÅ", "Aẞß\rİ\u00a0b"], size=9, batch=2)
-@example(posts=["", "!!", " \t\n", "a"], size=3, batch=4)
-def test_words_counts_and_vectors_are_those_of_keras(keras: Any, posts: list[str], size: int, batch: int) -> None:
-    assert split(strings(*posts)) == [keras.text_to_word_sequence(post.replace("Σ", "σ")) for post in posts]
-    assert_as_keras(keras, strings(*posts), size, batch)
+@given(
+    posts=(unicode_posts | tricky_posts).filter(len),
+    size=st.integers(1, 12),
+    batch=st.integers(1, 9),
+    rule=st.sampled_from(get_args(WordRule)),
+)
+@example(posts=["ΑΣ ΑΣΑ Σ", "İİ KKÅ", "Aẞß\rİ\u00a0b"], size=9, batch=2, rule="keras")
+@example(posts=["", "!!", " \t\n", "a"], size=3, batch=4, rule="keras")
+@example(posts=["C#, c++; İ_[b]", "#", "a#b # c", "!!\t\n-"], size=9, batch=2, rule="signs")
+def test_words_counts_and_vectors_are_those_of_keras(
+    keras: Any, posts: list[str], size: int, batch: int, rule: WordRule
+) -> None:
+    assert split(strings(*posts), rule) == [
+        keras.text_to_word_sequence(for_keras(post, rule), filters=FILTERED[rule]) for post in posts
+    ]
+    assert_as_keras(keras, strings(*posts), size, batch, rule)
 
 
 @relaxed
@@ -125,8 +143,9 @@ def test_words_do_not_depend_on_how_posts_are_sliced(small_slices: None, keras: 
     assert split(strings(*posts)) == [keras.text_to_word_sequence(post.replace("Σ", "σ")) for post in posts]
 
 
-def test_2_000_real_posts_are_as_in_keras(keras: Any, real_posts: pa.Array) -> None:
-    assert_as_keras(keras, real_posts[:2000], size=5000, batch=700)
+@pytest.mark.parametrize("rule", get_args(WordRule))
+def test_2_000_real_posts_are_as_in_keras(keras: Any, real_posts: pa.Array, rule: WordRule) -> None:
+    assert_as_keras(keras, real_posts[:2000], size=5000, batch=700, rule=rule)
 
 
 def test_16_000_real_posts_are_as_in_keras(keras: Any, real_posts: pa.Array) -> None:
@@ -319,6 +338,17 @@ def test_a_vocabulary_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert table.schema.metadata[b"documents"] == b"13"
 
 
+def test_a_vocabulary_knows_how_its_words_were_found_also_one_saved_before_there_were_two_ways(tmp_path: Path) -> None:
+    for rule in get_args(WordRule):
+        count_words([strings("c# c")], size=20, word_rule=rule).save(tmp_path)
+        assert Vocabulary.load(tmp_path).word_rule == rule
+    file = tmp_path / "counts.parquet"
+    table = pq.read_table(file)
+    totals = {name: value for name, value in table.schema.metadata.items() if name != b"word_rule"}
+    pq.write_table(table.replace_schema_metadata(totals), file)
+    assert Vocabulary.load(tmp_path).word_rule == "keras"
+
+
 def test_an_empty_vocabulary_comes_back_too(tmp_path: Path) -> None:
     count_words([strings("!")], size=20).save(tmp_path)
     loaded = Vocabulary.load(tmp_path)
@@ -354,6 +384,9 @@ def test_code_points_agree_with_the_words() -> None:
     assert differing == []
     assert [code for code in range(0xD800, 0xE000) if table[code] != code] == []
     assert "".join(chr(code) for code in range(0x80) if table[code] == 0x20) == "".join(sorted(FILTERS + " "))
+    with_signs = code_points("signs").tolist()
+    assert [chr(code) for code in range(0x20000) if with_signs[code] != table[code]] == sorted(SIGNS)
+    assert [with_signs[ord(sign)] for sign in SIGNS] == [ord(sign) for sign in SIGNS]
 
 
 def test_code_points_are_lower_cased_as_keras_does(keras: Any) -> None:

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from itertools import product
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 from pipeline.data.vectors import MODES, vectorize
 from pipeline.data.vocabulary import count_words
+from pipeline.data.words import WordRule
 from pipeline.files import write_lines
 from pipeline.model import network, serving
 from pipeline.settings import Settings
@@ -33,13 +35,24 @@ TAGS = ["c++", "naïve tag\r", "java"]
 alphabet = st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("İΣσςßẞǅ \r\x0b\x00\xa0aAéÉ.,\t\n🙂Ⰰ"))
 
 
-@pytest.fixture(scope="module", params=product(MODES, (1, 2)), ids=lambda each: f"{each[0]}-{each[1]}")
+KINDS = [
+    *product(MODES, (1, 2), ["keras"]),
+    ("count", 2, "signs"),
+    ("log_tfidf", 1, "signs"),
+    ("log_tfidf", 2, "signs"),
+]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: "-".join(map(str, kind)))
 def served(request, tmp_path_factory):
     """An untrained network's export with the words of TEXTS, or with their words and pairs."""
-    folder, (mode, ngrams) = tmp_path_factory.mktemp("served"), request.param
-    chosen = Settings.of({"vocabulary_size": 60 * ngrams, "hidden_units": 8, "vector_mode": mode})
-    vocabulary = count_words([pa.array(TEXTS)], size=chosen.vocabulary_size, ngrams=ngrams)
+    folder, (mode, ngrams, rule) = tmp_path_factory.mktemp("served"), request.param
+    chosen = Settings.of(
+        {"vocabulary_size": 60 * ngrams, "hidden_units": 8, "vector_mode": mode, "word_rule": rule, "ngrams": ngrams}
+    )
+    vocabulary = count_words([pa.array(TEXTS)], size=chosen.vocabulary_size, ngrams=ngrams, word_rule=rule)
     assert vocabulary.pairs.any() == (ngrams == 2)
+    assert ("#" in vocabulary.words.to_pylist()) == (rule == "signs")
     vocabulary.save(folder)
     write_lines(folder / "labels.txt", TAGS)
     network.to_estimator(chosen, len(TAGS), folder / "model").train(lambda: _one_batch(chosen.vocabulary_size), steps=1)
@@ -87,13 +100,14 @@ def test_the_graph_makes_the_same_vectors_for_any_text(served, texts):
     np.testing.assert_allclose(opened.tag_and_vectors(texts)[1], dense(texts, vocabulary, chosen), rtol=1e-6, atol=0)
 
 
-def test_every_code_point_is_lower_cased_as_in_training():
+@pytest.mark.parametrize("rule", get_args(WordRule))
+def test_every_code_point_is_lower_cased_as_in_training(rule):
     import tensorflow as tf
 
     cased = [chr(c) for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF and chr(c).lower() != chr(c)]
     assert len(cased) > 1300
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        normalized = session.run(serving._normalized(tf.constant([f"a{one}b" for one in cased])))
+        normalized = session.run(serving._normalized(tf.constant([f"a{one}b" for one in cased]), rule))
     assert [text.decode() for text in normalized] == [f"a{one.lower()}b" for one in cased]
 
 

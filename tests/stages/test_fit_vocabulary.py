@@ -1,6 +1,7 @@
 import pyarrow as pa
 import pytest
 
+from pipeline.checks import drift
 from pipeline.data import posts
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import BadInput
@@ -108,3 +109,16 @@ def test_pairs_are_in_the_vocabulary_but_not_among_the_words_that_measure_drift(
     assert (summary.words, summary.pairs) == (len(kept), sum(" " in word for word in kept))
     frequent = read_lines(tmp_path / "out" / "frequent" / "vocabulary.txt")
     assert frequent == [word for word in kept if " " not in word]
+
+
+def test_signs_are_in_the_vocabulary_but_change_nothing_that_drift_is_measured_by(tmp_path):
+    measured = []
+    rows = [("C# or C++?", "c"), ("c, (java) java!", "java"), ("c#", "c"), ("java;", "java")]
+    ingested = write_posts(tmp_path / "ingest", rows, 0.5)
+    for rule in ("keras", "signs"):
+        fit(ingested, tmp_path / rule, vocabulary_size=100, word_rule=rule)
+        assert ("#" in read_lines(tmp_path / rule / "vocabulary.txt")) == (rule == "signs")
+        summary = {"posts_by_tag": {"c": 2}, "median_characters": 4}
+        measured += [drift.Corpus.of(summary, tmp_path / rule / folder) for folder in (".", "frequent")]
+    assert measured[0].words == {"c": 3, "java": 2, "or": 1}
+    assert measured == [measured[0]] * 4
