@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,21 +15,12 @@ EXAMPLES = 5
 
 EXAMPLE_CHARACTERS = 200
 
-TEXTS_AT_ONCE = 500
-
 
 def batches(ingested: Path, labels: list[str]) -> Iterator[pa.RecordBatch]:
     """Yield the held-out posts as batches of POSTS, from the folder that ingest left."""
     known = pa.array(labels, pa.string())
     for batch in posts.batches(ingested, posts.of_side("test")):
         yield batch.filter(pc.is_in(batch.column("tag"), value_set=known))
-
-
-def texts(ingested: Path, labels: list[str]) -> Iterator[np.ndarray]:
-    """Yield the texts of the held-out posts as UTF-8: object arrays of bytes, TEXTS_AT_ONCE or fewer each."""
-    for batch in batches(ingested, labels):
-        encoded = batch.column("post").cast(pa.binary()).to_numpy(zero_copy_only=False)
-        yield from (encoded[start : start + TEXTS_AT_ONCE] for start in range(0, len(encoded), TEXTS_AT_ONCE))
 
 
 def digest(ingested: Path, labels: list[str]) -> str:

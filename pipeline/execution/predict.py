@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.data import posts
-from pipeline.data.vectors import vectorize_all
 from pipeline.errors import BadInput
 from pipeline.files import read_lines
-from pipeline.model import input_fn, serving
+from pipeline.model import serving, tagging
 from pipeline.progress import Track, log_lines
 from pipeline.sources import reader
 from pipeline.sources.source import Source
@@ -55,6 +54,7 @@ def tag_file(
     """
     if not target.absolute().parent.is_dir():
         raise BadInput(f"--output {target}: the folder {target.absolute().parent} does not exist; create it first")
+    labels = read_lines(model / "assets" / LABELS)
     unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     tagged = rejected = 0
     try:
@@ -65,8 +65,8 @@ def tag_file(
         ):
             counts = Counter[str]()
             blocks = reader.read(source, text_column=text_column, tag_column=None, max_bytes=max_bytes)
-            for batch in _tagged(served, model, _posts(blocks, counts)):
-                writer.write_batch(batch)
+            for batch, tags, probability in tagging.tagged(served, model, labels, _posts(blocks, counts)):
+                writer.write_batch(_answered(batch, tags, probability))
                 tagged += batch.num_rows
                 advance(batch.num_rows)
             rejected = counts["rejected"]
@@ -86,24 +86,6 @@ def _posts(blocks: Iterable[reader.Block], counts: Counter[str]) -> Iterator[pa.
     for block in blocks:
         counts["rejected"] += block.rejected.num_rows
         yield from (block.posts.slice(start, size) for start in range(0, block.posts.num_rows, size))
-
-
-def _tagged(served: serving.Served, model: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Tag batches of posts.
-
-    If the model carries its vocabulary, the vectors are made here, in a sixth of the time that its graph needs; the
-    parity check at its export made sure that both are the same.
-    """
-    rule = serving.text_rule(model)
-    if rule is None:
-        for batch in batches:
-            answer = served.tag(batch.column("post").cast(pa.binary()).to_numpy(zero_copy_only=False))
-            yield _answered(batch, pa.array(answer["tag"], pa.binary()).cast(pa.string()), answer["probability"])
-        return
-    labels = pa.array(read_lines(model / "assets" / LABELS), pa.string())
-    for batch, sparse in vectorize_all(batches, rule.vocabulary, size=rule.size, mode=rule.mode):
-        probabilities = served.from_cells(input_fn.vectors(sparse, rule.size))
-        yield _answered(batch, labels.take(pa.array(probabilities.argmax(axis=1))), probabilities.max(axis=1))
 
 
 def _answered(batch: pa.RecordBatch, tags: pa.Array, probability: np.ndarray) -> pa.RecordBatch:

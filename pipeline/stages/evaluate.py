@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from pipeline.checks.confusion_matrix import draw
 from pipeline.data import held_out, posts
 from pipeline.errors import BadInput, GateNotPassed, TaggerError
 from pipeline.files import read_lines
-from pipeline.model import input_fn, network, serving, training
-from pipeline.progress import Track
+from pipeline.model import evaluation, input_fn, network, serving, tagging, training
+from pipeline.progress import Advance, Track
 from pipeline.settings import Settings
 from pipeline.stages.context import Context
 from pipeline.stages.plan import CHAMPION, CHECKPOINT, DECISION, EVALUATION, LABELS
@@ -61,8 +61,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     labels = read_lines(inputs["fit_vocabulary"] / LABELS)
     if not posts.rows(inputs["vectorize"], "test"):
         raise BadInput("there is no test post to evaluate on: start a run with drop_test_posts=false")
-    measured = _measure(inputs, out, settings, len(labels), context.track)
-    true, predicted, probability = _answers(out)
+    measured, answers = _measure(inputs, out, settings, len(labels), context.track)
+    true, predicted, probability = answers.true.to_numpy(), answers.predicted, answers.probability
     _check_accuracy(measured["accuracy"], float((true == predicted).mean()))
     report = _per_tag(true, predicted, labels)
     candidate = _candidate(true == predicted, report)
@@ -83,13 +83,13 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     )
     draw(confusion_matrix(true, predicted, labels=range(len(labels))), labels, out / "confusion_matrix.png")
     _write_json(out / DECISION, _decision_document(inputs, settings, labels, candidate, decision))
-    evaluation = {
+    details = {
         "accuracy_of_the_commonest_tag": round(float(np.bincount(true).max() / len(true)), 6),
         "per_tag": report,
         "calibration": calibrated,
         "examples": held_out.examples(inputs["ingest"], out, labels),
     }
-    _write_json(out / EVALUATION, asdict(summary) | evaluation)
+    _write_json(out / EVALUATION, asdict(summary) | details)
     for warning in decision.warnings:
         log.warning("warning: %s", warning)
     if decision.reasons:
@@ -98,7 +98,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
 
 
 def _check_accuracy(evaluated: float, predicted: float) -> None:
-    """Raise TaggerError if the accuracy by Estimator.evaluate is not that of Estimator.predict's answers."""
+    """Raise TaggerError if the Estimator's own accuracy is not that of the answers that were written."""
     if abs(evaluated - predicted) > 1e-6:
         raise TaggerError(
             f"the Estimator's own accuracy is {evaluated:.6f}, but that of its predictions is {predicted:.6f}: the two "
@@ -163,7 +163,7 @@ def _card(inputs: Mapping[str, Path]) -> dict[str, Any]:
 def _champion(
     inputs: Mapping[str, Path], labels: list[str], true: np.ndarray, *, synthetic: bool
 ) -> gate.Scores | gate.Incomparable | gate.Absent:
-    """Tag the same test posts with the live model, through the raw-text signature that its users call.
+    """Tag the same test posts with the live model, from their texts, as `tagger predict` does.
 
     A candidate trained on synthetic posts is incomparable with a model of real posts, so it does not replace it unless
     the run is forced; where only the champion is synthetic, there is nothing to compare with.
@@ -184,18 +184,18 @@ def _champion(
         if known != labels:
             return gate.Incomparable(name, _other_tags(known, labels))
         with serving.opened(model) as served:
-            texts = held_out.texts(inputs["ingest"], labels)
-            answers = np.concatenate([_labels(served.tag(batch)["tag"], labels) for batch in texts])
+            batches = held_out.batches(inputs["ingest"], labels)
+            tags = pa.chunked_array(tags for _, tags, _ in tagging.tagged(served, model, known, batches))
     except (OSError, ValueError, LookupError, serving.ERRORS) as error:
         return gate.Incomparable(name, f"it cannot be loaded or used: {str(error).splitlines()[0]}")
-    correct = answers == true
+    correct = _labels(tags, labels) == true
     recall = {tag: float(correct[true == at].mean()) for at, tag in enumerate(labels) if (true == at).any()}
     return gate.Scores(name, correct, recall)
 
 
-def _labels(tags: np.ndarray, labels: list[str]) -> np.ndarray:
-    """Map tags, object array of bytes, to their labels: int32 [len(tags)], -1 for an unknown tag."""
-    found = pc.index_in(pa.array(tags, pa.binary()).cast(pa.string()), value_set=pa.array(labels, pa.string()))
+def _labels(tags: pa.ChunkedArray, labels: list[str]) -> np.ndarray:
+    """Map tags to their labels: int32 [len(tags)], -1 for an unknown tag."""
+    found = pc.index_in(tags, value_set=pa.array(labels, pa.string()))
     label: np.ndarray = pc.fill_null(found, -1).to_numpy()
     return label
 
@@ -211,47 +211,45 @@ def _other_tags(known: list[str], labels: list[str]) -> str:
     return f"it knows other tags: {'; '.join(differences)}"
 
 
-def _measure(inputs: Mapping[str, Path], out: Path, settings: Settings, tags: int, track: Track) -> dict[str, float]:
-    """Return the Estimator's own accuracy and loss, and write its answer to each test post to `predictions`."""
+class _Answers:
+    """Writes the Estimator's answers to the test posts to `predictions`, as they come, and keeps the predicted labels.
+
+    `true` and `predicted` are the labels, int32 [test posts], and `probability` is that of the predicted one.
+    """
+
+    def __init__(self, vectors: Path, writer: posts.Writer, advance: Advance) -> None:
+        table = pa.Table.from_batches(list(posts.batches(vectors, "test", ["row", "label"])))
+        self.rows, self.true = (table[name].combine_chunks() for name in ("row", "label"))
+        self.predicted, self.probability = np.empty(len(table), np.int32), np.empty(len(table), np.float32)
+        self.writer, self.advance, self.done = writer, advance, 0
+
+    def add(self, probabilities: np.ndarray) -> None:
+        """Take the answers to the next posts, float32 [n, tags]."""
+        count, tags = probabilities.shape
+        now = slice(self.done, self.done + count)
+        self.predicted[now], self.probability[now] = probabilities.argmax(axis=1), probabilities.max(axis=1)
+        starts = pa.array(np.arange(count + 1) * tags, pa.int32())
+        columns = [
+            self.rows[now],
+            self.true[now],
+            pa.array(self.predicted[now]),
+            pa.ListArray.from_arrays(starts, pa.array(probabilities.ravel())),
+        ]
+        self.writer.write(pa.RecordBatch.from_arrays(columns, schema=posts.PREDICTIONS))
+        self.done += count
+        self.advance(count)
+
+
+def _measure(
+    inputs: Mapping[str, Path], out: Path, settings: Settings, tags: int, track: Track
+) -> tuple[dict[str, float], _Answers]:
+    """Return the Estimator's own accuracy and loss, and its answers, which are written to `predictions`."""
     vectors = inputs["vectorize"]
-    feed = input_fn.testing(vectors, columns=settings.vocabulary_size, tags=tags)
     with (
         network.trained(inputs["train"] / CHECKPOINT, settings, tags) as estimator,
-        track("evaluate", "posts", 2 * posts.rows(vectors, "test")) as advance,
+        track("evaluate", "posts", posts.rows(vectors, "test")) as advance,
+        posts.Writer(out, "predictions") as writer,
     ):
-        metrics = estimator.evaluate(feed)
-        advance(posts.rows(vectors, "test"))
-        answers = estimator.predict(feed, yield_single_examples=False)
-        with posts.Writer(out, "predictions") as writer:
-            for batch in _predictions(posts.batches(vectors, "test", ["row", "label"]), answers):
-                writer.write(batch)
-                advance(batch.num_rows)
-    return {name: float(metrics[name]) for name in ("accuracy", "loss")}
-
-
-def _predictions(
-    tested: Iterator[pa.RecordBatch], answers: Iterator[dict[str, np.ndarray]]
-) -> Iterator[pa.RecordBatch]:
-    """Yield PREDICTIONS: the Estimator's answers, cut into the same batches as the posts that they belong to."""
-    waiting = np.empty((0, 0), np.float32)
-    for batch in tested:
-        while len(waiting) < batch.num_rows:
-            more = next(answers)[network.OUTPUT]
-            waiting = np.concatenate([waiting, more]) if len(waiting) else more
-        probabilities, waiting = waiting[: batch.num_rows], waiting[batch.num_rows :]
-        cells = pa.array(probabilities.ravel(), pa.float32())
-        starts = pa.array(np.arange(batch.num_rows + 1) * probabilities.shape[1], pa.int32())
-        predicted = pa.array(probabilities.argmax(axis=1), pa.int32())
-        columns = [batch.column("row"), batch.column("label"), predicted, pa.ListArray.from_arrays(starts, cells)]
-        yield pa.RecordBatch.from_arrays(columns, schema=posts.PREDICTIONS)
-
-
-def _answers(out: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read back the true labels, the predicted ones (int32 [test posts] each), and the latter's probabilities."""
-    columns = list[tuple[np.ndarray, np.ndarray, np.ndarray]]()
-    for batch in posts.batches(out, "predictions", ["label", "predicted", "probabilities"]):
-        true, predicted = (batch.column(name).to_numpy() for name in ("label", "predicted"))
-        probabilities = batch.column("probabilities").flatten().to_numpy().reshape(len(true), -1)
-        columns.append((true, predicted, probabilities[np.arange(len(true)), predicted]))
-    true, predicted, probability = (np.concatenate(each) for each in zip(*columns, strict=True))
-    return true, predicted, probability
+        answers = _Answers(vectors, writer, advance)
+        feed = input_fn.testing(vectors, columns=settings.vocabulary_size, tags=tags)
+        return evaluation.evaluate(estimator, feed, answers.add), answers

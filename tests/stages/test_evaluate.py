@@ -9,20 +9,21 @@ from sklearn.metrics import accuracy_score, f1_score
 from pipeline.data import held_out, posts
 from pipeline.errors import GateNotPassed, TaggerError
 from pipeline.files import read_lines
+from pipeline.model import evaluation
 from pipeline.registry.registry import Registry
 from pipeline.stages import evaluate
 from tests.conftest import context_of
 
 
 @pytest.fixture
-def evaluation(finished_run, tmp_path):
+def evaluated_before(finished_run, tmp_path):
     finished_run.fetch(finished_run.manifest("evaluate"), tmp_path / "evaluate")
     return tmp_path / "evaluate"
 
 
-def test_the_report_agrees_with_the_predictions(evaluation):
-    report = json.loads((evaluation / "evaluation.json").read_text())
-    rows = [row for batch in posts.batches(evaluation, "predictions") for row in batch.to_pylist()]
+def test_the_report_agrees_with_the_predictions(evaluated_before):
+    report = json.loads((evaluated_before / "evaluation.json").read_text())
+    rows = [row for batch in posts.batches(evaluated_before, "predictions") for row in batch.to_pylist()]
     true, predicted = ([row[name] for row in rows] for name in ("label", "predicted"))
     assert len(rows) == report["rows"] == 400
     assert report["accuracy"] == pytest.approx(accuracy_score(true, predicted), abs=1e-6)
@@ -32,8 +33,10 @@ def test_the_report_agrees_with_the_predictions(evaluation):
     assert 0.05 <= report["accuracy_of_the_commonest_tag"] < report["accuracy"]
 
 
-def test_the_decision_names_its_model_posts_and_thresholds(evaluation, finished_run):
-    report, decision = (json.loads((evaluation / name).read_text()) for name in ("evaluation.json", "decision.json"))
+def test_the_decision_names_its_model_posts_and_thresholds(evaluated_before, finished_run):
+    report, decision = (
+        json.loads((evaluated_before / name).read_text()) for name in ("evaluation.json", "decision.json")
+    )
     assert decision.pop("candidate") == {
         "name": "the candidate",
         "accuracy": report["accuracy"],
@@ -53,10 +56,10 @@ def test_the_decision_names_its_model_posts_and_thresholds(evaluation, finished_
     }
 
 
-def test_the_report_shows_five_examples(evaluation, finished_run, tmp_path):
-    examples = json.loads((evaluation / "evaluation.json").read_text())["examples"]
+def test_the_report_shows_five_examples(evaluated_before, finished_run, tmp_path):
+    examples = json.loads((evaluated_before / "evaluation.json").read_text())["examples"]
     assert [example["row"] for example in examples] == [1601, 1602, 1603, 1604, 1605]
-    answers = next(posts.batches(evaluation, "predictions")).slice(0, 5).to_pylist()
+    answers = next(posts.batches(evaluated_before, "predictions")).slice(0, 5).to_pylist()
     inputs = inputs_of(finished_run, tmp_path / "inputs")
     labels = read_lines(inputs["fit_vocabulary"] / "labels.txt")
     texts = next(posts.batches(inputs["ingest"], "posts/test"))["post"].to_pylist()
@@ -66,14 +69,14 @@ def test_the_report_shows_five_examples(evaluation, finished_run, tmp_path):
     ]
 
 
-def test_the_confusion_matrix_agrees_with_the_predictions(evaluation, tmp_path):
-    tags = sorted(json.loads((evaluation / "evaluation.json").read_text())["per_tag"])
-    rows = [row for batch in posts.batches(evaluation, "predictions") for row in batch.to_pylist()]
+def test_the_confusion_matrix_agrees_with_the_predictions(evaluated_before, tmp_path):
+    tags = sorted(json.loads((evaluated_before / "evaluation.json").read_text())["per_tag"])
+    rows = [row for batch in posts.batches(evaluated_before, "predictions") for row in batch.to_pylist()]
     counts = np.zeros((len(tags), len(tags)), int)
     for row in rows:
         counts[row["label"], row["predicted"]] += 1
     evaluate.draw(counts, tags, tmp_path / "drawn.png")
-    assert (evaluation / "confusion_matrix.png").read_bytes() == (tmp_path / "drawn.png").read_bytes()
+    assert (evaluated_before / "confusion_matrix.png").read_bytes() == (tmp_path / "drawn.png").read_bytes()
 
 
 def evaluated(inputs, out, settings):
@@ -162,8 +165,8 @@ def test_a_model_of_synthetic_posts_is_not_compared_with_a_real_one(with_champio
     ]
 
 
-def test_the_decision_has_the_digest_of_the_held_out_posts(evaluation, finished_run, tmp_path):
-    decision = json.loads((evaluation / "decision.json").read_text())
+def test_the_decision_has_the_digest_of_the_held_out_posts(evaluated_before, finished_run, tmp_path):
+    decision = json.loads((evaluated_before / "decision.json").read_text())
     inputs = inputs_of(finished_run, tmp_path / "again")
     labels = read_lines(inputs["fit_vocabulary"] / "labels.txt")
     assert held_out.digest(inputs["ingest"], labels) == decision["test_posts_sha256"]
@@ -181,8 +184,8 @@ def test_a_tag_may_have_any_name():
 
 def test_an_accuracy_that_differs_from_the_predictions_is_refused(finished_run, tmp_path, monkeypatch):
     inputs = inputs_of(finished_run, tmp_path)
-    measure = evaluate._measure
-    monkeypatch.setattr(evaluate, "_measure", lambda *arguments: measure(*arguments) | {"accuracy": 0.99})
+    measure = evaluation.evaluate
+    monkeypatch.setattr(evaluation, "evaluate", lambda *arguments: measure(*arguments) | {"accuracy": 0.99})
     (tmp_path / "out").mkdir()
     with pytest.raises(TaggerError, match=r"own accuracy is 0\.990000, but that of its predictions is"):
         evaluated(inputs, tmp_path / "out", finished_run.existing().settings)

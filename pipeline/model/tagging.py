@@ -1,0 +1,33 @@
+"""Tags batches of posts with a SavedModel, by vectors made on Arrow where the model carries its text rule."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.data.vectors import vectorize_all
+from pipeline.model import input_fn, serving
+
+Tagged = tuple[pa.RecordBatch, pa.Array, np.ndarray]
+"""A batch, the tag of each of its posts (string), and the tag's probability (float32)."""
+
+
+def tagged(
+    served: serving.Served, model: Path, labels: list[str], batches: Iterable[pa.RecordBatch]
+) -> Iterator[Tagged]:
+    """Tag the column `post` of each batch; `labels` are the model's tags in their order, and `model` is its folder.
+
+    If the model carries its text rule, the vectors are made here, in a sixth of the time that its graph needs; the
+    parity check at its export made sure that both are the same.
+    """
+    rule = serving.text_rule(model)
+    if rule is None:
+        for batch in batches:
+            answer = served.tag(batch.column("post").cast(pa.binary()).to_numpy(zero_copy_only=False))
+            yield batch, pa.array(answer["tag"], pa.binary()).cast(pa.string()), answer["probability"]
+        return
+    tags = pa.array(labels, pa.string())
+    for batch, vectors in vectorize_all(batches, rule.vocabulary, size=rule.size, mode=rule.mode):
+        probabilities = served.from_cells(input_fn.vectors(vectors, rule.size))
+        yield batch, tags.take(pa.array(probabilities.argmax(axis=1))), probabilities.max(axis=1)
