@@ -51,12 +51,15 @@ def export(
     vocabulary = Vocabulary.load(vocabulary_file.parent)
 
     def receiver() -> tf.estimator.export.ServingInputReceiver:
-        post = tf1.placeholder(tf.string, [None], name="post")
-        features = {FEATURE: _vectors(post, _lines(vocabulary_file), vocabulary, settings)}
-        return tf.estimator.export.ServingInputReceiver(features, {"post": post})
+        post = tf1.placeholder_with_default(tf.constant([], tf.string), [None], name="post")
+        dense = tf.zeros([0, settings.vocabulary_size])
+        dense = tf1.placeholder_with_default(dense, [None, settings.vocabulary_size], name=FEATURE)
+        return tf.estimator.export.ServingInputReceiver({"post": post, FEATURE: dense}, {"post": post})
 
     def model_fn(features: Any, labels: Any, mode: str, config: Any) -> tf.estimator.EstimatorSpec:
-        cells = tf.sparse.from_dense(features[FEATURE])
+        # A signature feeds one of the two, so the other one has no rows.
+        of_text = _vectors(features["post"], _lines(vocabulary_file), vocabulary, settings)
+        cells = tf.sparse.concat(0, [of_text, tf.sparse.from_dense(features[FEATURE])])
         spec = estimator.model_fn(network.features(cells), labels, mode, config)
         probabilities = spec.predictions[OUTPUT]
         outputs = {
@@ -148,7 +151,7 @@ def _answer(probabilities: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]
     }
 
 
-def _vectors(post: tf.Tensor, entries: tf.Tensor, vocabulary: Vocabulary, settings: Settings) -> tf.Tensor:
+def _vectors(post: tf.Tensor, entries: tf.Tensor, vocabulary: Vocabulary, settings: Settings) -> tf.SparseTensor:
     """Convert posts to vectors in the graph as `pipeline.data.vectors.vectorize` does: float32 [n, vocabulary_size].
 
     `entries` are the words and pairs of the vocabulary.
@@ -167,11 +170,12 @@ def _vectors(post: tf.Tensor, entries: tf.Tensor, vocabulary: Vocabulary, settin
     index, size, number = table.lookup(found), settings.vocabulary_size, tf.size(post, out_type=tf.int64)
     known = index > 0
     cells, _, counts = tf.unique_with_counts(tf.boolean_mask(rows * size + index, known), out_idx=tf.int64)
+    order = tf.argsort(cells)
+    cells, counts = tf.gather(cells, order), tf.gather(counts, order)
     rows, columns = cells // size, cells % size
     weights = tf.gather(tf.constant(idf(vocabulary, size, settings.vector_mode)), columns)
     values = _weighted(tf.cast(counts, tf.float64), rows, number, weights, settings.vector_mode)
-    vectors = tf.scatter_nd(tf.stack([rows, columns], axis=1), tf.cast(values, tf.float32), tf.stack([number, size]))
-    return tf.ensure_shape(vectors, [None, size])
+    return tf.SparseTensor(tf.stack([rows, columns], axis=1), tf.cast(values, tf.float32), tf.stack([number, size]))
 
 
 def _normalized(post: tf.Tensor, word_rule: WordRule) -> tf.Tensor:
@@ -221,9 +225,11 @@ class Served:
         """Return `tag` (object of bytes [n]), `probability` (float32 [n]) and `probabilities` (float32 [n, tags])."""
         return self._session.run(self._answer, {self._post: _strings(posts)})  # type: ignore[no-any-return]
 
-    def tag_and_vectors(self, posts: Sequence[str | bytes] | np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def tag_and_vectors(self, posts: Sequence[str | bytes] | np.ndarray) -> tuple[dict[str, np.ndarray], csr_matrix]:
         """Tag posts, and return the network's input too: float32 [n, vocabulary_size]."""
-        return self._session.run((self._answer, self._vectors), {self._post: _strings(posts)})  # type: ignore[no-any-return]
+        answer, cells = self._session.run((self._answer, self._cells), {self._post: _strings(posts)})
+        at = tuple(cells["indices"].T)
+        return answer, csr_matrix((cells["values"], at), shape=cells["shape"])
 
     def from_vectors(self, vectors: np.ndarray) -> np.ndarray:
         """Compute the probabilities, float32 [n, tags], by the signature `vectors`."""

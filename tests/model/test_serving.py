@@ -89,7 +89,9 @@ def dense(texts, vocabulary, chosen):
 def test_the_graph_makes_the_same_vectors_as_training(served):
     opened, vocabulary, chosen, _ = served
     assert len(vocabulary.words) > 30
-    np.testing.assert_allclose(opened.tag_and_vectors(TEXTS)[1], dense(TEXTS, vocabulary, chosen), rtol=1e-6, atol=0)
+    np.testing.assert_allclose(
+        opened.tag_and_vectors(TEXTS)[1].toarray(), dense(TEXTS, vocabulary, chosen), rtol=1e-6, atol=0
+    )
 
 
 @given(st.lists(st.text(alphabet, max_size=40), min_size=1, max_size=8))
@@ -97,7 +99,9 @@ def test_the_graph_makes_the_same_vectors_as_training(served):
 def test_the_graph_makes_the_same_vectors_for_any_text(served, texts):
     opened, vocabulary, chosen, _ = served
     texts = [*texts, " ".join(texts), *TEXTS[:3]]
-    np.testing.assert_allclose(opened.tag_and_vectors(texts)[1], dense(texts, vocabulary, chosen), rtol=1e-6, atol=0)
+    np.testing.assert_allclose(
+        opened.tag_and_vectors(texts)[1].toarray(), dense(texts, vocabulary, chosen), rtol=1e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize("rule", get_args(WordRule))
