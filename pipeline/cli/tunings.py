@@ -72,7 +72,7 @@ def tune(
 def _is_of_run(pair: str) -> bool:
     """Whether `name=value` is a setting of a run that a winner does not replace."""
     name = pair.partition("=")[0].strip()
-    return name in Settings.model_fields and name not in (*SEARCHABLE, "optimizer", "epochs", "tuned")
+    return name in Settings.model_fields and name not in (*SEARCHABLE, "optimizer", "epochs", "temperature", "tuned")
 
 
 def _line(trial: Trial, searched: list[str]) -> str:

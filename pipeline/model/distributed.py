@@ -237,7 +237,7 @@ def train(
     events.write(model_dir, progress.losses | {progress.step: progress.loss}, {})
     log.info("the cluster has done %d steps of %d", reached, plan.steps)
     rate = reached * settings.batch_size / (time.monotonic() - start)
-    return training.Training(reached, progress.loss, round(rate, 1), 0, [], None)
+    return training.Training(reached, progress.loss, round(rate, 1), 0, [], None, settings.temperature, None)
 
 
 def take_part(vectors: Path, model_dir: Path, settings: Settings, tags: int, place: tf_config.Place) -> None:

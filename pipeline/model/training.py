@@ -15,7 +15,7 @@ import tensorflow as tf
 from pipeline.data import posts
 from pipeline.errors import TrainingFailed
 from pipeline.files import digest
-from pipeline.model import events, input_fn, network
+from pipeline.model import events, input_fn, network, temperature
 from pipeline.model.validation import Validation, ValidationHook
 from pipeline.progress import Advance, OnEpoch, SaveCheckpoint, Track, log_lines, no_checkpoint, no_report
 from pipeline.settings import Settings
@@ -31,7 +31,9 @@ class Training:
     """The result of a training: its steps, the last batch's loss, the speed, and the step where it resumed.
 
     `curve` has the figures of each epoch, see Validation; `best_epoch` is the one whose weights are kept, None if it is
-    the last because nothing else was asked for.
+    the last because nothing else was asked for. `temperature` is what the logits are to be divided by, and
+    `calibration` what that changes on the validation posts: figures of pipeline.model.temperature.measure; None if it
+    was not fitted.
     """
 
     steps: int
@@ -40,6 +42,8 @@ class Training:
     resumed_from_step: int
     curve: list[dict[str, float]]
     best_epoch: int | None
+    temperature: float
+    calibration: dict[str, dict[str, float]] | None
 
 
 class ProgressHook(tf.estimator.SessionRunHook):
@@ -183,10 +187,28 @@ def train(
     if answers:
         validation.write_answers(answers)
     events.write(model_dir, progress.losses | {progress.step: progress.loss}, validation.curve)
+    is_fitted = settings.fit_temperature and len(validation.labels)
+    calibrated = _fitted(validation) if is_fitted else (settings.temperature, None)
     rate = (progress.step - done) * settings.batch_size / (time.monotonic() - start)
     return Training(
-        progress.step, progress.loss, round(rate, 1), done, validation.table(), best.epoch if best else None
+        progress.step,
+        progress.loss,
+        round(rate, 1),
+        done,
+        validation.table(),
+        best.epoch if best else None,
+        *calibrated,
     )
+
+
+def _fitted(validation: Validation) -> tuple[float, dict[str, dict[str, float]]]:
+    """Fit the temperature to the validation posts, and measure them with and without it."""
+    logits, labels = validation.kept_logits(), validation.labels
+    found = temperature.fit(logits, labels)
+    return found, {
+        "without": temperature.measure(logits, labels),
+        "with": temperature.measure(logits / found, labels),
+    }
 
 
 def diverged(loss: float, settings: Settings) -> TrainingFailed:

@@ -45,7 +45,7 @@ class Validation:
         self.vectors = vstack([empty, *(input_fn.vectors(batch, columns) for batch in batches)], format="csr")
         self.labels = np.concatenate([np.empty(0, np.int32), *(batch.column("label").to_numpy() for batch in batches)])
         self.rows = np.concatenate([np.empty(0, np.int64), *(batch.column("row").to_numpy() for batch in batches)])
-        self.predicted = np.empty(0, np.int64)
+        self.logits = np.empty((0, 0), np.float32)
         self.patience = patience
         self.curve: dict[int, dict[str, float]] = {}
         self.best: Best | None = None
@@ -55,18 +55,21 @@ class Validation:
         figures = self.curve[step] = {"training_loss": round(training_loss, 6)}
         if not len(self.labels):
             return
-        logits = _logits(self.vectors, weights)
-        self.predicted = logits.argmax(axis=1)
+        self.logits = logits = _logits(self.vectors, weights)
         losses = -log_softmax(logits, axis=1)[np.arange(len(self.labels)), self.labels]
         figures["loss"] = round(float(losses.mean()), 6)
-        figures["accuracy"] = round(float((self.predicted == self.labels).mean()), 6)
+        figures["accuracy"] = round(float((logits.argmax(axis=1) == self.labels).mean()), 6)
         if self.patience and (self.best is None or figures["accuracy"] > self.curve[self.best.step]["accuracy"]):
             self.best = Best(len(self.curve), step, [np.array(each) for each in weights])
+
+    def kept_logits(self) -> np.ndarray:
+        """The logits of the validation posts with the weights that are kept: float32 [validation posts, tags]."""
+        return _logits(self.vectors, self.best.weights) if self.best else self.logits
 
     def write_answers(self, file: Path) -> None:
         """Write the answer of the weights that are kept to each validation post as Parquet, if there are any."""
         if len(self.labels):
-            predicted = _logits(self.vectors, self.best.weights).argmax(axis=1) if self.best else self.predicted
+            predicted = self.kept_logits().argmax(axis=1)
             columns = {"row": self.rows, "label": self.labels, "predicted": predicted.astype(np.int32)}
             pq.write_table(pa.table(columns), file)
 

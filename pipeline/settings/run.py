@@ -163,6 +163,20 @@ class Settings(Base):
         "balanced: in training a post of a rare tag counts for more, so that all tags together count the same, which "
         "helps the recall of rare tags. none: all posts count the same.",
     )
+    temperature: float = field(
+        1.0,
+        "Training",
+        "Number above 0 that the trained network's logits are divided by: above 1 its probabilities are less sure, "
+        "below 1 surer; its tags stay the same.",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    fit_temperature: bool = field(
+        False,
+        "Training",
+        "Find the temperature with which the probabilities fit the validation posts best, and use it in place of the "
+        "setting. It needs validation posts, see validation_fraction.",
+    )
     seed: int = field(0, "Training", "Seed of the initial weights and of the shuffling, 0 to 2^31 - 1.", ge=0, lt=2**31)
     min_accuracy: float | None = field(
         0.80,

@@ -125,7 +125,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "train",
             needs=("fit_vocabulary", "vectorize"),
-            reads=(*NETWORK, "epochs", "batch_size", "patience", "class_weights"),
+            reads=(*NETWORK, "epochs", "batch_size", "patience", "class_weights", "temperature", "fit_temperature"),
             does="Builds the Keras network, converts it with model_to_estimator, and trains the Estimator.",
             by_cluster=True,
             further_inputs=("resume",),

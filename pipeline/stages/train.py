@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline import tf_config
 from pipeline.data import posts
 from pipeline.files import read_lines
-from pipeline.model import distributed, training
+from pipeline.model import distributed, temperature, training
 from pipeline.settings import Settings
 from pipeline.stages.context import Context
 from pipeline.stages.plan import CHECKPOINT, LABELS, RESUME, VALIDATED
@@ -25,6 +25,8 @@ class Trained:
     resumed_from_step: int
     curve: list[dict[str, float]]  # see pipeline.model.validation.Validation; of one process only, not of a cluster
     best_epoch: int | None
+    temperature: float  # what the logits were divided by
+    calibration: dict[str, dict[str, float]] | None  # of the validation posts, see pipeline.model.training.Training
     checkpoint: str
 
 
@@ -57,6 +59,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
             out / VALIDATED,
         )
     training.drop_graphs(model_dir)
+    temperature.fold(model_dir, result.temperature)
     return Trained(
         rows=posts.rows(inputs["vectorize"], "train"),
         checkpoint=training.checkpoint_digest(model_dir),

@@ -42,6 +42,7 @@ class Trial(BaseModel):
     settings: dict[str, Any]
     accuracy: float | None = None
     best_epoch: int | None = None
+    temperature: float = 1.0  # fitted to the validation posts
     curve: list[dict[str, float]] = Field(default_factory=list)
     seconds: float
     why: str = ""
@@ -93,7 +94,7 @@ class Result(Document):
             for origin in self.against
             if self.against[origin].trial != best.number
         ]
-        settings = f"{best.text(self.searched)} epochs={best.best_epoch}"
+        settings = f"{best.text(self.searched)} epochs={best.best_epoch} temperature={best.temperature:g}"
         return (
             f"trial {best.number} has accuracy {best.accuracy:.4f} on {self.validation_posts:,} validation posts, with "
             f"{settings}{'; ' if others else ''}{', '.join(others)}"
@@ -101,5 +102,5 @@ class Result(Document):
 
     @property
     def winning_settings(self) -> dict[str, Any]:
-        """The settings of a run that trains the winner on all train posts: its own, and its best epoch's number."""
-        return self.best.settings | {"epochs": self.best.best_epoch}
+        """The settings of a run that trains the winner on all train posts: its own, epochs, and temperature."""
+        return self.best.settings | {"epochs": self.best.best_epoch, "temperature": self.best.temperature}

@@ -177,6 +177,7 @@ class TuningRun:
             settings={name: getattr(settings, name) for name in TUNED},
             best_epoch=(found["best_epoch"] or len(curve)) if state == "scored" else None,
             accuracy=curve[(found["best_epoch"] or len(curve)) - 1]["accuracy"] if state == "scored" else None,
+            temperature=found["temperature"] if state == "scored" else 1.0,
             curve=curve,
             seconds=round(time.monotonic() - start, 2),
             why=why,
@@ -257,6 +258,7 @@ def asked_of(
             "validation_fraction": settings.validation_fraction or VALIDATION,
             "drop_test_posts": True,
             "patience": 0,
+            "fit_temperature": True,
             "tuned": None,
         }
     )

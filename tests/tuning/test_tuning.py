@@ -126,6 +126,8 @@ def test_a_run_takes_the_winners_settings(result, store):
     settings = with_tuned(store, Settings.of(VALUES | {"tuned": "latest"}))
     assert settings.tuned == "t"
     assert settings.epochs == result.best.best_epoch
+    assert (settings.temperature, settings.fit_temperature) == (result.best.temperature, False)
+    assert result.best.temperature != 1
     assert {name: getattr(settings, name) for name in result.best.settings} == result.best.settings
     assert (settings.source, settings.drop_test_posts, settings.validation_fraction) == (SOURCE, False, 0)
     unchanged = Settings.of(VALUES)
