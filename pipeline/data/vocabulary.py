@@ -26,6 +26,7 @@ COUNTS_FILE = "counts.parquet"
 MOST_PAIRS = 1 << 22
 """Distinct pairs counted at once, some 300 MB; if there are more, the rarest are dropped, as Counts.undercount says."""
 
+_NONE = np.empty(0, np.int64)
 _MERGE = 1 << 19  # words collected at least before they are merged
 
 
@@ -184,27 +185,21 @@ def count(
 
     Memory grows with the number of distinct words, not of posts, and of pairs only to MOST_PAIRS.
     """
-    sums = [_Sum(), _Sum(MOST_PAIRS)][:ngrams]
+    total = _Total()
     slices = (piece for batch in batches for piece in text.slices(batch, text.SLICE))
-    for counts in in_order(lambda posts: _count(posts, ngrams, word_rule), slices, threads):
-        for total, each in zip(sums, counts, strict=True):
-            total.add(each)
-    return [total.result() for total in sums]
+    for words, pairs in in_order(lambda posts: _count(posts, ngrams, word_rule), slices, threads):
+        total.add(words, pairs)
+    return total.result()[:ngrams]
 
 
-def _count(posts: pa.Array, ngrams: int, word_rule: WordRule) -> list[Counts]:
-    """Count the words, and pairs, of one slice of posts."""
+def _count(posts: pa.Array, ngrams: int, word_rule: WordRule) -> tuple[Counts, Counts]:
+    """Count the words of one slice of posts, and the pairs, which are numbered by its words as `neighbours` does."""
     found, ends = text.split(posts, word_rule)
     encoded = found.dictionary_encode()
     columns, distinct = encoded.indices.to_numpy(), encoded.dictionary
-    counts = [_tally(columns, ends, distinct)]
-    if ngrams > 1:
-        keys, pair_ends = neighbours(columns, ends, len(distinct))
-        pairs = pa.array(keys).dictionary_encode()
-        first, second = (pa.array(half) for half in np.divmod(pairs.dictionary.to_numpy(), len(distinct) or 1))
-        joined = pc.binary_join_element_wise(distinct.take(first), distinct.take(second), " ")
-        counts.append(_tally(pairs.indices.to_numpy(), pair_ends, joined))
-    return counts
+    keys, pair_ends = neighbours(columns, ends, len(distinct)) if ngrams > 1 else (_NONE, np.zeros_like(ends))
+    pairs = pa.array(keys).dictionary_encode()
+    return _tally(columns, ends, distinct), _tally(pairs.indices.to_numpy(), pair_ends, pairs.dictionary)
 
 
 def neighbours(columns: Ints, ends: Ints, width: int) -> tuple[Longs, Ints]:
@@ -260,32 +255,68 @@ class _Sum:
     rarest are dropped as in lossy counting (Manku and Motwani 2002, Approximate Frequency Counts over Data Streams).
     """
 
-    def __init__(self, most: int | None = None) -> None:
-        none = np.empty(0, np.int64)
+    def __init__(self, most: int | None = None, kind: pa.DataType | None = None) -> None:
+        """Where more than `most` are distinct, the rarest are dropped; `kind` is what words are: large strings."""
         self.most = most
         self.room = _MERGE if most is None else most // 2
-        self.total = Counts(pa.array([], pa.large_string()), none, none, 0)
+        self.total = Counts(pa.array([], kind or pa.large_string()), _NONE, _NONE, 0)
         self.waiting: list[Counts] = []
 
     def add(self, counts: Counts) -> None:
         """Add the counts of further posts."""
         self.waiting.append(counts)
         if sum(len(each.words) for each in self.waiting) > max(len(self.total.words), self.room):
-            self._merge()
+            self.merge()
             if self.most is not None and len(self.total.words) > self.most:
                 self.total = self.total.without_rarest(self.most // 2)
 
     def result(self) -> Counts:
         """The sum."""
-        self._merge()
+        self.merge()
         return self.total
 
-    def _merge(self) -> None:
+    def merge(self) -> list[Longs]:
+        """Add what is waiting to the sum, and return for each of it where in the sum its words are."""
         every, self.waiting = [self.total, *self.waiting], []
-        coded = pa.concat_arrays([each.words.cast(pa.large_string()) for each in every]).dictionary_encode()
-        index = coded.indices.to_numpy()
+        coded = pa.concat_arrays([each.words.cast(self.total.words.type) for each in every]).dictionary_encode()
+        index = coded.indices.to_numpy().astype(np.int64)
         counts, document_counts = np.zeros((2, len(coded.dictionary)), np.int64)
         np.add.at(counts, index, np.concatenate([each.counts for each in every]))
         np.add.at(document_counts, index, np.concatenate([each.document_counts for each in every]))
         documents, undercount = (sum(getattr(each, name) for each in every) for name in ("documents", "undercount"))
         self.total = Counts(coded.dictionary, counts, document_counts, documents, undercount)
+        return np.split(index, np.cumsum([len(each.words) for each in every]))[1:-1]
+
+
+class _Total:
+    """Adds up the counts of successive slices of posts: of words, and of pairs as two numbers of words in one.
+
+    A pair of the words with the numbers a and b in the sum is a * 2^32 + b. So no text is made of the pairs of a slice.
+    """
+
+    def __init__(self) -> None:
+        self.words, self.pairs = _Sum(), _Sum(MOST_PAIRS, pa.int64())
+        self.waiting: list[Counts] = []
+
+    def add(self, words: Counts, pairs: Counts) -> None:
+        """Add the counts of a slice, whose pairs are numbered by its words."""
+        self.words.waiting.append(words)
+        self.waiting.append(pairs)
+        new = max(sum(len(each.words) for each in waiting) for waiting in (self.words.waiting, self.waiting))
+        if new > max(len(self.words.total.words), _MERGE):
+            self._merge()
+
+    def _merge(self) -> None:
+        slices, self.waiting = self.waiting, []
+        for pairs, numbers in zip(slices, self.words.merge(), strict=True):
+            first, second = np.divmod(pairs.words.to_numpy(), len(numbers) or 1)
+            keys = (numbers[first] << 32) + numbers[second]
+            self.pairs.add(replace(pairs, words=pa.array(keys, pa.int64())))
+
+    def result(self) -> list[Counts]:
+        """The sum of the words, and that of the pairs."""
+        self._merge()
+        words, pairs = self.words.total, self.pairs.result()
+        keys = pairs.words.to_numpy()
+        first, second = (words.words.take(pa.array(half)) for half in (keys >> 32, keys & (2**32 - 1)))
+        return [words, replace(pairs, words=pc.binary_join_element_wise(first, second, pa.scalar(" ", first.type)))]
