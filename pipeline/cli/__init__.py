@@ -16,6 +16,7 @@ __all__ = ["app", "main", "models", "runs", "settings", "tunings"]
 COMMANDS: dict[Callable[..., None], str] = {
     runs.run: "Example: tagger run --source posts.csv --set epochs=3",
     runs.show: "Example: tagger show manual__2026-11-01T12:00:00+00:00",
+    runs.report: "Example: tagger report --open",
     runs.runs: "",
     settings.settings: "Example: TAGGER_EPOCHS=3 tagger settings",
     tunings.tune: "Example: tagger tune november --source posts.csv --set trials=30",

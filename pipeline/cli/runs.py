@@ -5,6 +5,8 @@ import shlex
 import time
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Annotated, Any
 
 import typer
@@ -193,6 +195,38 @@ def show(
         out.print(f"cached     from run {maker}: {stages}", soft_wrap=True)
     _print_data(report)
     _print_published(Run(there, report["run"]))
+
+
+def report(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="Name of the run, or its Airflow run id; the newest run by default."),
+    ] = None,
+    store: StoreOption = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the page to this file; by default only to the store.")
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Make a run's report: one HTML page that says whether its model may be trusted, and why."""
+    there = store_of(store)
+    newest = next(iter(_newest_first(there)), None) if name is None else None
+    if name is None and newest is None:
+        raise BadInput(f"{there.url} holds no run yet: start one with `tagger run` or in Airflow")
+    this = Run(there, run_name(there, name) if name else newest["run"])  # type: ignore[index]
+    from pipeline.report import page  # not at the top: matplotlib takes a third of a second
+
+    if output is None and open_page:
+        output = Path(mkdtemp(prefix="tagger-report-")) / f"{this.name}.html"
+    if output is None:
+        out.print(page.save(this), soft_wrap=True)
+        return
+    if not output.absolute().parent.is_dir():
+        raise BadInput(f"--output {output}: the folder {output.absolute().parent} does not exist; create it first")
+    output.write_text(page.render(this))
+    out.print(str(output), soft_wrap=True)
+    if open_page:
+        typer.launch(str(output))
 
 
 def _verdict(report: dict[str, Any]) -> str:

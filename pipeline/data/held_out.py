@@ -1,10 +1,11 @@
 """The held-out posts that a model is evaluated on: the test posts with a known tag, in the order of their vectors."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -40,6 +41,21 @@ def texts_of(ingested: Path, rows: pa.Array) -> pa.ChunkedArray:
         if batch.num_rows and batch.column("row")[-1].as_py() >= last:
             break
     return pa.chunked_array(found)
+
+
+def lengths(ingested: Path, labels: list[str]) -> np.ndarray:
+    """The number of characters of each held-out post: int32 [posts]."""
+    found = [pc.utf8_length(batch.column("post")).to_numpy() for batch in batches(ingested, labels)]
+    return np.concatenate(found)
+
+
+def excerpts(ingested: Path, rows: Iterable[int]) -> dict[int, str]:
+    """The beginnings of the test posts with these row numbers, for a person."""
+    ascending = pa.array(sorted(set(rows)), pa.int64())
+    if not len(ascending):
+        return {}
+    texts = texts_of(ingested, ascending).to_pylist()
+    return {row: text[:EXAMPLE_CHARACTERS] for row, text in zip(ascending.to_pylist(), texts, strict=True)}
 
 
 def examples(ingested: Path, evaluated: Path, labels: list[str]) -> list[dict[str, Any]]:

@@ -13,10 +13,11 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from pipeline import tf_config
-from pipeline.errors import GateNotPassed, Unavailable
+from pipeline.errors import BadInput, ExportRefused, GateNotPassed, TrainingFailed, Unavailable
 from pipeline.execution import cache, cluster_worker, inputs, measure
 from pipeline.execution.drift_check import check_drift
 from pipeline.execution.publication import publish
+from pipeline.execution.reporting import make_report
 from pipeline.execution.work import Work
 from pipeline.progress import OnEpoch, SaveCheckpoint, Track, log_lines, no_report
 from pipeline.stages.plan import After, Before
@@ -26,11 +27,29 @@ from pipeline.store.runs import CHECKPOINT, SHARDS, Run
 log = logging.getLogger(__name__)
 
 BEFORE: dict[Before, Callable[[Work], dict[str, Any]]] = {"drift": check_drift}
-AFTER: dict[After, Callable[[Work, Manifest], dict[str, Any]]] = {"publish": publish}
+AFTER: dict[After, Callable[[Work, Manifest], dict[str, Any]]] = {
+    "publish": publish,
+    "report": lambda work, manifest: make_report(work.run),
+}
 """What a stage's entry in the table (`before`, `after`) asks for."""
 
 
+REFUSALS = (BadInput, GateNotPassed, TrainingFailed, ExportRefused)
+"""The errors by which a stage says that this run cannot go on, whoever tries it again."""
+
+
 def run_stage(name: str, run: Run, track: Track = log_lines, on_epoch: OnEpoch = no_report) -> dict[str, Any]:
+    """Do the stage as _run_stage does; if it refuses the run, note why, and make the report of the run."""
+    try:
+        return _run_stage(name, run, track, on_epoch)
+    except REFUSALS as error:
+        if run.record():
+            run.refuse(name, str(error))
+            make_report(run)
+        raise
+
+
+def _run_stage(name: str, run: Run, track: Track, on_epoch: OnEpoch) -> dict[str, Any]:
     """Run the stage, or take its result from the cache, and return its summary.
 
     The summary has also what the checks before the stage and the steps after it report. If run_shard has done the stage
@@ -57,6 +76,7 @@ def run_stage(name: str, run: Run, track: Track = log_lines, on_epoch: OnEpoch =
         if _source_state(work) == state_before:  # else it is not known which of the two states was read
             cache.store(run.store, manifest, keys)
     run.discard(name)
+    run.withdraw_refusal(name)
     summary = manifest.summary | report
     for step in work.stage.after:
         summary |= AFTER[step](work, manifest)

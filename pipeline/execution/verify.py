@@ -12,7 +12,7 @@ from pipeline.registry.registry import CARDS, LOG, Registry
 from pipeline.registry.serving_dir import path_of
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
-from pipeline.store.runs import CHECKPOINT, SHARDS, Run, every_run
+from pipeline.store.runs import CHECKPOINT, PAGE, REPORT, SHARDS, Run, every_run
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ def _run(run: Run) -> Iterator[str | None]:
             begun = True
             yield from _cured(run.store.faults(run.attempt(manifest), manifest.files), f"run {stage} again")
         yield from _unfinished(run, stage)
+    yield from _report(run)
     path = f"{run.path}/run.json"
     lost = begun and not run.store.exists(path)
     yield (
@@ -73,6 +74,15 @@ def _run(run: Run) -> Iterator[str | None]:
         if lost
         else _readable(run.store, path)
     )
+
+
+def _report(run: Run) -> Iterator[str | None]:
+    """Check the run's report and the note why it was refused, if there are any."""
+    yield _readable(run.store, f"{run.path}/refused.json")
+    if run.store.exists(f"{run.path}/{REPORT}/{PAGE}.json"):
+        yield (fault := _readable(run.store, f"{run.path}/{REPORT}/{PAGE}.json"))
+        if fault is None and (saved := run.saved(REPORT, PAGE)):
+            yield from _cured(run.store.faults(saved.path, saved.files), f"`tagger report {run.name}` makes it again")
 
 
 def _unfinished(run: Run, stage: str) -> Iterator[str | None]:

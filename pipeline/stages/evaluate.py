@@ -15,6 +15,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from pipeline.checks import gate
 from pipeline.checks.calibration import calibration
 from pipeline.checks.confusion_matrix import draw
+from pipeline.checks.mistakes import by_length, confusions, surest
 from pipeline.data import held_out, posts
 from pipeline.errors import BadInput, GateNotPassed, TaggerError
 from pipeline.files import read_lines
@@ -82,19 +83,52 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
         champion=_version(inputs),
     )
     draw(confusion_matrix(true, predicted, labels=range(len(labels))), labels, out / "confusion_matrix.png")
-    _write_json(out / DECISION, _decision_document(inputs, settings, labels, candidate, decision))
-    details = {
-        "accuracy_of_the_commonest_tag": round(float(np.bincount(true).max() / len(true)), 6),
-        "per_tag": report,
-        "calibration": calibrated,
-        "examples": held_out.examples(inputs["ingest"], out, labels),
-    }
-    _write_json(out / EVALUATION, asdict(summary) | details)
+    _write_json(out / DECISION, _decision_document(inputs, settings, labels, candidate, champion, decision))
+    _write_json(
+        out / EVALUATION,
+        asdict(summary) | {"per_tag": report, "calibration": calibrated} | _details(inputs, out, answers, labels),
+    )
     for warning in decision.warnings:
         log.warning("warning: %s", warning)
     if decision.reasons:
         raise GateNotPassed(f"{'; '.join(decision.reasons)}: {CURE}", asdict(summary))
     return summary
+
+
+def _details(inputs: Mapping[str, Path], out: Path, answers: "_Answers", labels: list[str]) -> dict[str, Any]:
+    """What evaluation.json has for a person: some answers, accuracy by length, and mistakes."""
+    true, ingested = answers.true.to_numpy(), inputs["ingest"]
+    return {
+        "accuracy_of_the_commonest_tag": round(float(np.bincount(true).max() / len(true)), 6),
+        "examples": held_out.examples(ingested, out, labels),
+        "slices": [asdict(each) for each in by_length(held_out.lengths(ingested, labels), true == answers.predicted)],
+    } | _mistakes(ingested, answers, labels)
+
+
+def _mistakes(ingested: Path, answers: "_Answers", labels: list[str]) -> dict[str, Any]:
+    """The commonest confusions and the mistakes that the model was surest of, with excerpts of their posts."""
+    scored = answers.true.to_numpy(), answers.predicted, answers.probability
+    commonest, surest_first = confusions(*scored), surest(*scored)
+    rows = answers.rows.to_numpy()
+    texts = held_out.excerpts(ingested, rows[[*surest_first, *(at for each in commonest for at in each.at)]].tolist())
+
+    def shown(at: int) -> dict[str, Any]:
+        row, probability = int(rows[at]), round(float(answers.probability[at]), 4)
+        tags = {"tag": labels[scored[0][at]], "predicted": labels[scored[1][at]]}
+        return {"row": row, "post": texts[row]} | tags | {"probability": probability}
+
+    return {
+        "confusions": [
+            {
+                "tag": labels[each.true],
+                "predicted": labels[each.predicted],
+                "posts": each.count,
+                "examples": [shown(at) for at in each.at],
+            }
+            for each in commonest
+        ],
+        "mistakes": [shown(at) for at in surest_first],
+    }
 
 
 def _check_accuracy(evaluated: float, predicted: float) -> None:
@@ -117,6 +151,7 @@ def _decision_document(
     settings: Settings,
     labels: list[str],
     candidate: gate.Scores,
+    champion: gate.Scores | gate.Incomparable | gate.Absent,
     decision: gate.Decision,
 ) -> dict[str, Any]:
     """The content of decision.json: the verdict, and which model, posts and thresholds led to it."""
@@ -128,6 +163,7 @@ def _decision_document(
         "candidate": candidate.to_dict() | {"checkpoint": training.checkpoint_digest(inputs["train"] / CHECKPOINT)},
         "champion": _version(inputs),
         "comparison": decision.comparison,
+        "champion_recall": champion.recall if isinstance(champion, gate.Scores) else None,
         "test_posts": len(candidate.correct),
         "test_posts_sha256": held_out.digest(inputs["ingest"], labels),
     }

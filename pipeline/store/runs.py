@@ -35,6 +35,9 @@ CHECKPOINT = "checkpoint"
 SHARDS = "shards"
 """Folder of the results of a stage's shards, by the shard's number, until the stage gathers them."""
 
+REPORT, PAGE = "report", "page"
+"""Folder of the run's report, and the name under which its page is saved there."""
+
 UNFINISHED = (CHECKPOINT, SHARDS, "partial", "parts")
 """Folders of unfinished work; the last two are the names in format 1."""
 
@@ -115,6 +118,16 @@ class Saved(Document):
     path: str
     files: dict[str, FileEntry]
     inputs: dict[str, str]
+
+
+class Refusal(Document):
+    """Why a stage refused the run, in a sentence, and when."""
+
+    WHAT = "refusal"
+
+    stage: str
+    why: str
+    at: datetime
 
 
 class Run:
@@ -203,7 +216,7 @@ class Run:
 
     def stages(self) -> list[str]:
         """The names of the stages that have a folder, complete or not."""
-        return [name for name in self.store.names(self.path) if "." not in name]
+        return [name for name in self.store.names(self.path) if "." not in name and name != REPORT]
 
     def manifests(self) -> dict[str, Manifest]:
         """The manifests of the complete stages, each after the stages that it was made from."""
@@ -245,7 +258,10 @@ class Run:
         self.store.download(self.attempt(manifest), wanted, folder)
 
     def save(self, stage: str, name: str, folder: Path, inputs: Mapping[str, Manifest]) -> None:
-        """Save a piece of a stage's unfinished work: its files, then its document; then remove what it replaces."""
+        """Save a piece of a stage's unfinished work, or the run's report: its files, then its document.
+
+        What it replaces is removed at the end.
+        """
         top = f"{self.path}/{stage}/{name}"
         path, old = f"{top}/{uuid.uuid4().hex[:8]}", self.store.names(top)
         saved = Saved(path=path, files=entries(folder), inputs=_digests(inputs))
@@ -268,6 +284,25 @@ class Run:
         folder.mkdir(parents=True)
         self.store.download(saved.path, saved.files, folder)
         return True
+
+    def refuse(self, stage: str, why: str) -> None:
+        """Note that a stage refused the run, unless it was refused by another stage before."""
+        known = self.refusal()
+        if known and known.stage != stage:
+            return
+        self.store.write(f"{self.path}/refused.json", Refusal(stage=stage, why=why, at=datetime.now(UTC)).to_dict())
+
+    def refusal(self) -> Refusal | None:
+        """Why the run was refused; None if it was not, or if the stage that refused it succeeded later."""
+        path = f"{self.path}/refused.json"
+        document = self.store.read(path)
+        return Refusal.parse(document, self.store.display_path(path)) if document else None
+
+    def withdraw_refusal(self, stage: str) -> None:
+        """Remove the note that this stage refused the run, if there is one."""
+        refusal = self.refusal()
+        if refusal and refusal.stage == stage:
+            self.store.remove(f"{self.path}/refused.json")
 
     def discard(self, stage: str) -> None:
         """Remove the stage's unfinished work, its documents first."""

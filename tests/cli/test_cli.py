@@ -286,6 +286,21 @@ def test_show_says_from_which_step_a_retry_resumed(tagger, finished_run, tmp_pat
     assert [line.split()[0] for line in out.splitlines() if line.endswith("resumed from step 20")] == ["train"]
 
 
+def test_a_report_is_saved_in_the_store_or_written_to_a_file(tagger, two_versions, tmp_path):
+    store = two_versions.store.url
+    status, out, _ = tagger("report", "finished", "--store", store)
+    assert status == 0
+    saved = Path(out.strip())
+    assert saved.is_relative_to(Path(store, "runs", "finished", "report"))
+    status, out, _ = tagger("report", "finished", "--store", store, "--output", tmp_path / "page.html")
+    assert (status, out) == (0, f"{tmp_path / 'page.html'}\n")
+    assert (tmp_path / "page.html").read_text() == saved.read_text()
+    status, _, err = tagger("report", "--store", store, "--output", tmp_path / "no" / "page.html")
+    assert (status, err.startswith("tagger: --output ")) == (2, True)
+    status, _, err = tagger("report", "missing", "--store", store)
+    assert (status, "holds no run 'missing'" in err) == (2, True)
+
+
 def test_verify_names_changed_files(tagger, two_versions):
     store = two_versions.store.url
     status, out, _ = tagger("verify", "--store", store)
@@ -364,8 +379,8 @@ def test_the_installed_command_answers():
         [Path(sys.executable).with_name("tagger"), "--help"], capture_output=True, text=True, check=True
     )
     listed = re.findall(r"^│ (\w+) ", done.stdout.partition("Commands")[2], re.MULTILINE)
-    first, second = ["run", "show", "runs", "settings", "tune", "tunings"], ["predict", "models", "promote", "rollback"]
-    assert listed == [*first, *second, "verify", "gc"]
+    first, second = ["run", "show", "report", "runs", "settings", "tune"], ["predict", "models", "promote", "rollback"]
+    assert listed == [*first, "tunings", *second, "verify", "gc"]
 
 
 def test_without_a_command_the_help_is_printed_and_nothing_else(tagger):

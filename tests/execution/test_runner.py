@@ -86,11 +86,13 @@ def test_the_same_version_from_another_checkpoint_is_refused(new_run):
         run_through(new_run("b", seed=1))
 
 
-def test_a_refusal_leaves_nothing(new_run):
+def test_a_refusal_leaves_its_reason_and_a_report(new_run):
     run = new_run(tag_column="label")
     with pytest.raises(Exception, match="has no column 'label'"):
         run_stage("ingest", run)
-    assert run.store.names("runs/a") == ["run.json"]
+    assert sorted(run.store.names("runs/a")) == ["refused.json", "report", "run.json"]
+    assert (run.refusal().stage, run.manifests()) == ("ingest", {})
+    assert "has no column 'label'" in run.refusal().why
 
 
 def test_a_stage_before_its_inputs_is_refused(new_run):

@@ -52,6 +52,7 @@ def test_the_decision_names_its_model_posts_and_thresholds(evaluated_before, fin
         "thresholds": {"min_accuracy": 0.8, "min_tag_recall": 0.0, "max_regression": 0.01, "force_reason": None},
         "champion": None,
         "comparison": None,
+        "champion_recall": None,
         "test_posts": 400,
     }
 

@@ -1,0 +1,62 @@
+"""Picks the mistakes of a model that a person should read: the commonest confusions, and those it was surest of."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+CONFUSIONS, EXAMPLES, SUREST, SLICES = 5, 3, 10, 4
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """The model says `predicted` where `true` is right, in `count` posts; `at` are the places of some of them."""
+
+    true: int
+    predicted: int
+    count: int
+    at: list[int]
+
+
+def confusions(true: np.ndarray, predicted: np.ndarray, probability: np.ndarray) -> list[Confusion]:
+    """The CONFUSIONS commonest pairs of a true and another predicted label, each with the EXAMPLES it was surest of.
+
+    `true` and `predicted` are int [posts], `probability` is that of the predicted label, float [posts].
+    """
+    wrong = np.flatnonzero(true != predicted)
+    pairs, inverse, counts = np.unique(
+        np.stack([true[wrong], predicted[wrong]], axis=1), axis=0, return_inverse=True, return_counts=True
+    )
+    found = list[Confusion]()
+    for pair in np.argsort(-counts, kind="stable")[:CONFUSIONS]:
+        posts = wrong[inverse.ravel() == pair]
+        surest_first = posts[np.argsort(-probability[posts], kind="stable")]
+        label, said = pairs[pair].tolist()
+        found.append(Confusion(label, said, int(counts[pair]), sorted(surest_first[:EXAMPLES].tolist())))
+    return found
+
+
+def surest(true: np.ndarray, predicted: np.ndarray, probability: np.ndarray) -> list[int]:
+    """The places of the SUREST mistakes that have the highest probability, the surest first."""
+    wrong = np.flatnonzero(true != predicted)
+    return wrong[np.argsort(-probability[wrong], kind="stable")][:SUREST].tolist()  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Posts of a length from `above` (exclusive) to `to`, how many, and the share that is tagged correctly."""
+
+    above: int
+    to: int
+    posts: int
+    accuracy: float
+
+
+def by_length(lengths: np.ndarray, correct: np.ndarray) -> Iterator[Slice]:
+    """Accuracy on SLICES equally large slices of the posts by length, int [posts]; fewer if many have one length."""
+    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, SLICES + 1), method="higher"))
+    above = int(edges[0]) - 1
+    for to in edges[1:].tolist() or edges.tolist():
+        chosen = (lengths > above) & (lengths <= to)
+        yield Slice(above, int(to), int(chosen.sum()), round(float(correct[chosen].mean()), 6))
+        above = int(to)

@@ -1,0 +1,160 @@
+"""Collects what the store knows of a run, for its report."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pipeline.data import posts
+from pipeline.registry.card import Card
+from pipeline.registry.registry import Registry
+from pipeline.settings import Settings
+from pipeline.stages.plan import DECISION, EVALUATION, STAGES
+from pipeline.store.manifest import Manifest, warnings_of
+from pipeline.store.runs import Record, Refusal, Run
+
+REJECTED_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that the report of a run says.
+
+    `evaluation` and `decision` are the documents that evaluate left, empty if it left none; `rejected` counts the
+    rejected rows by reason. `champion` is the card of the version that the candidate was compared with, and
+    `champion_settings` are those of its run; both None if there is none. `published` is the card of the run's own
+    version, None if it published none.
+    """
+
+    run: Run
+    record: Record
+    manifests: Mapping[str, Manifest]
+    refusal: Refusal | None
+    evaluation: Mapping[str, Any]
+    decision: Mapping[str, Any]
+    rejected: Mapping[str, int]
+    champion: Card | None
+    champion_settings: Settings | None
+    published: Card | None
+
+    @classmethod
+    def of(cls, run: Run) -> "Facts":
+        """Read them from the store; StageOutOfOrder if the run does not exist."""
+        record, manifests = run.existing(), run.manifests()
+        with TemporaryDirectory(prefix="tagger-report-") as scratch:
+            found = [_document(run, manifests.get("evaluate"), name, Path(scratch)) for name in (EVALUATION, DECISION)]
+            rejected = _rejected(run, manifests.get("ingest"), Path(scratch))
+        champion = _champion(run, found[1])
+        trained = Run(run.store, champion.run).record() if champion else None
+        return cls(
+            run,
+            record,
+            manifests,
+            run.refusal(),
+            found[0],
+            found[1],
+            rejected,
+            champion,
+            trained.settings if trained else None,
+            _published(run, record),
+        )
+
+    @property
+    def summaries(self) -> dict[str, dict[str, Any]]:
+        """The summary of each complete stage."""
+        return {stage: manifest.summary for stage, manifest in self.manifests.items()}
+
+    @property
+    def verdict(self) -> str:
+        """Whether the run passed, in a sentence with both accuracies."""
+        if not self.evaluation:
+            return f"Refused: {self.refusal.why}" if self.refusal else "Not evaluated yet."
+        accuracy, compared = self.evaluation["accuracy"], self.comparison
+        against = ""
+        if compared:
+            against = f", {compared['difference']:+.4f} against the live model's {compared['champion']['accuracy']:.4f}"
+        outcome = "Passed" if self.evaluation["verdict"] == "passed" else "Refused"
+        return f"{outcome}: accuracy {accuracy:.4f} on {self.evaluation['rows']:,} test posts{against}."
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the gate passed the model; None before there is a verdict."""
+        if self.refusal:
+            return False
+        return self.evaluation["verdict"] == "passed" if self.evaluation else None
+
+    @property
+    def comparison(self) -> Mapping[str, Any] | None:
+        """The comparison with the champion on the same posts; None if there was none, or none was possible."""
+        found: Mapping[str, Any] | None = self.decision.get("comparison")
+        return found if found and "difference" in found else None
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the run was refused."""
+        stated: list[str] = self.evaluation.get("reasons", [])
+        return stated
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings of all stages."""
+        return warnings_of(self.manifests)
+
+    @property
+    def changed_settings(self) -> list[tuple[str, Any, Any]]:
+        """Each setting that differs from the champion's run, or from the defaults: its name, that value, this one."""
+        then = self.champion_settings or Settings()
+        names = [name for name in Settings.model_fields if name != "source"]
+        pairs = [(name, getattr(then, name), getattr(self.record.settings, name)) for name in names]
+        return [(name, old, new) for name, old, new in pairs if old != new]
+
+    @property
+    def command(self) -> str:
+        """The command that repeats the run on its source."""
+        given = self.record.settings.model_dump(mode="json", exclude_defaults=True, exclude={"source", "tuned"})
+        sets = "".join(f" --set {shlex.quote(f'{name}={value}')}" for name, value in given.items())
+        return f"tagger run --source {shlex.quote(self.record.settings.source)}{sets}"
+
+
+def _document(run: Run, manifest: Manifest | None, name: str, scratch: Path) -> dict[str, Any]:
+    """A JSON file that a stage left; empty if the stage or the file is missing."""
+    if manifest is None or name not in manifest.files:
+        return {}
+    run.fetch(manifest, scratch / manifest.stage, [name])
+    document: dict[str, Any] = json.loads((scratch / manifest.stage / name).read_text())
+    return document
+
+
+def _rejected(run: Run, manifest: Manifest | None, scratch: Path) -> dict[str, int]:
+    """How many rows ingest rejected for each reason, the commonest first, REJECTED_SHOWN at most."""
+    if manifest is None or not manifest.summary.get("rejected"):
+        return {}
+
+    run.fetch(manifest, scratch / "ingest", [name for name in manifest.files if name.startswith("rejected/")])
+    counts = dict[str, int]()
+    for batch in posts.batches(scratch / "ingest", "rejected", ["reason"]):
+        for reason, count in posts.tally(batch.column("reason")).items():
+            counts[reason] = counts.get(reason, 0) + count
+    return dict(sorted(counts.items(), key=lambda pair: -pair[1])[:REJECTED_SHOWN])
+
+
+def _champion(run: Run, decision: Mapping[str, Any]) -> Card | None:
+    version = decision.get("champion")
+    return Registry(run.store).card(version) if version is not None else None
+
+
+def _published(run: Run, record: Record) -> Card | None:
+    card = Registry(run.store).card(record.version)
+    return card if card and card.run == run.name else None
+
+
+def lineage(facts: Facts) -> list[tuple[str, str, str, str]]:
+    """For each stage the run that made its files, their digest, and what they were made from."""
+    return [
+        (stage, facts.manifests[stage].run, facts.manifests[stage].digest, ", ".join(facts.manifests[stage].inputs))
+        for stage in STAGES
+        if stage in facts.manifests
+    ]

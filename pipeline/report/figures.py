@@ -1,0 +1,98 @@
+"""The figures of a report, drawn by matplotlib as SVG that stands inside the page."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from pipeline.errors import escape_control
+
+BLUE, ORANGE, GREY = "#3b76d4", "#d9772b", "#8a8f98"
+SIZE = (5.2, 3.0)
+MAX_TAGS = 40
+"""With more tags than this, only the worst ones are drawn by tag."""
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it can be read aloud, selected, and has the page's colour
+    "svg.hashsalt": "report",  # the same ids, and so the same bytes, each time
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+}
+
+
+def learning_curve(curve: Sequence[Mapping[str, float]], best_epoch: int | None) -> str:
+    """Plot loss by epoch, on the train and the validation posts, and the accuracy on the latter, as SVG."""
+    epochs = [point["epoch"] for point in curve]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(epochs, [point["training_loss"] for point in curve], color=GREY, marker=".", label="training loss")
+        if "loss" in curve[0]:
+            axes.plot(epochs, [point["loss"] for point in curve], color=ORANGE, marker=".", label="validation loss")
+            right = axes.twinx()
+            accuracy = [point["accuracy"] for point in curve]
+            right.plot(epochs, accuracy, color=BLUE, marker=".", label="validation accuracy")
+            right.set_ylabel("accuracy", color=BLUE)
+        if best_epoch:
+            axes.axvline(best_epoch, color=GREY, linestyle=":", label="weights kept")
+        axes.set(xlabel="epoch", ylabel="loss", xticks=epochs if len(epochs) <= 20 else epochs[:: len(epochs) // 10])
+        handles = [handle for each in figure.axes for handle in each.get_legend_handles_labels()[0]]
+        axes.legend(handles=handles, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
+        return _svg(figure, "learning curve")
+
+
+def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
+    """Plot the accuracy of each bin of probabilities beside its mean probability, as SVG."""
+    filled = [each for each in bins if each["posts"]]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="as often right as it says")
+        probabilities, accuracies = ([each[name] for each in filled] for name in ("probability", "accuracy"))
+        axes.plot(probabilities, accuracies, color=BLUE, marker="o", label="this model")
+        axes.set(xlabel="probability of the tag", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+        axes.legend(frameon=False, loc="upper left")
+        return _svg(figure, "calibration")
+
+
+def recall_by_tag(recall: Mapping[str, float], champion: Mapping[str, float] | None) -> str:
+    """Plot the recall of each tag, the worst first, beside the champion's, as SVG."""
+    tags = sorted(recall, key=recall.__getitem__)[:MAX_TAGS][::-1]
+    places = range(len(tags))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(SIZE[0], 0.8 + 0.22 * len(tags)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.barh(places, [recall[tag] for tag in tags], color=BLUE, height=0.6, label="this model")
+        if champion:
+            there = [champion.get(tag) for tag in tags]
+            axes.plot(there, places, linestyle="none", marker="d", color=ORANGE, label="live model")  # type: ignore[arg-type]
+            axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        axes.set(xlim=(0, 1), xlabel="recall", yticks=list(places), yticklabels=list(map(_name, tags)))
+        return _svg(figure, "recall by tag")
+
+
+def _name(tag: str) -> str:
+    """Shorten and escape a tag; matplotlib reads formulas between two dollars."""
+    shown = escape_control(tag)
+    return (shown if len(shown) <= 24 else f"{shown[:23]}…").replace("$", r"\$")
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """Render the figure; its black becomes the colour of the page's text, so that it can be read on dark ground."""
+    for axes in figure.axes:
+        axes.patch.set_alpha(0)
+    figure.patch.set_alpha(0)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Title": title})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    return svg.replace("<text ", '<text fill="currentColor" ').replace("#000000", "currentColor")

@@ -1,0 +1,61 @@
+"""Renders the report of a run as one HTML page that needs nothing else: no script, no file, no network."""
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from pipeline.errors import escape_control
+from pipeline.report import figures
+from pipeline.report.facts import Facts, lineage
+from pipeline.store.runs import PAGE, REPORT, Run
+
+FILE = "report.html"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["visible"] = lambda text: escape_control(str(text))
+    return environment.from_string(TEMPLATE.read_text())
+
+
+def render(run: Run) -> str:
+    """The report of a run, with what the store has of it; StageOutOfOrder if the run does not exist."""
+    facts = Facts.of(run)
+    return _template().render(
+        facts=facts,
+        evaluation=facts.evaluation,
+        decision=facts.decision,
+        summaries=facts.summaries,
+        lineage=lineage(facts),
+        drawn={name: Markup(svg) for name, svg in _figures(facts).items()},  # noqa: S704 - drawn here, from numbers
+    )
+
+
+def save(run: Run) -> str:
+    """Render the report, save it in the store in place of an earlier one, and return its path there for a person."""
+    with TemporaryDirectory(prefix="tagger-report-") as scratch:
+        Path(scratch, FILE).write_text(render(run))
+        run.save(REPORT, PAGE, Path(scratch), run.manifests())
+    saved = run.saved(REPORT, PAGE)
+    assert saved is not None  # noqa: S101 - for the type checker: it was just saved
+    return run.store.display_path(f"{saved.path}/{FILE}")
+
+
+def _figures(facts: Facts) -> dict[str, str]:
+    """Draw the figures for which there is something to draw."""
+    drawn: dict[str, str] = {}
+    trained: dict[str, Any] = facts.summaries.get("train", {})
+    if curve := trained.get("curve"):
+        drawn["curve"] = figures.learning_curve(curve, trained.get("best_epoch"))
+    if facts.evaluation:
+        if calibration := facts.evaluation.get("calibration"):
+            drawn["reliability"] = figures.reliability(calibration["reliability"])
+        recall = {tag: each["recall"] for tag, each in facts.evaluation["per_tag"].items() if each["support"]}
+        drawn["recall"] = figures.recall_by_tag(recall, facts.decision.get("champion_recall"))
+    return drawn
