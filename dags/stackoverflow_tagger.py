@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, TaskGroup, chain, task
+from airflow.sdk.exceptions import AirflowSkipException
 
 from pipeline.execution.runner import run_shard, run_stage
 from pipeline.settings import from_form, read, trigger_form
@@ -53,6 +54,9 @@ def do_stage(
             chosen = with_tuned(run.store, chosen, known.settings if known else None)
             run.begin(chosen, created, identifier, deployment=deployment, restricted=restricted)
         summary = run_stage(stage.name, run) if index is None else run_shard(stage.name, run, index)
+    if "publish" in stage.after and summary["version"] is None:
+        # A task that succeeds tells all who wait for the asset that there is a new model.
+        raise AirflowSkipException("nothing is published, because the run's setting publish is false")
     if "publish" in stage.after:
         outlet_events[published].extra = {name: summary[name] for name in ("version", "accuracy")}
     return summary

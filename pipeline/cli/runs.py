@@ -54,12 +54,16 @@ def run(
             "--set", metavar="NAME=VALUE", help="Set a setting; may be repeated. `tagger settings` lists them."
         ),
     ] = None,
+    no_publish: Annotated[
+        bool, typer.Option("--no-publish", help="Do not publish the model, as --set publish=false.")
+    ] = False,
     first: Annotated[str, typer.Option("--from", metavar="STAGE", help=f"First stage to run, of {ORDER}.")] = FIRST,
     last: Annotated[str, typer.Option("--until", metavar="STAGE", help="Last stage to run.")] = LAST,
 ) -> None:
     """Read posts, train a model, test it, and publish it if it passes the gate."""
     chosen = _between(first, last)
-    settings, deployment = settings_of(store, source, pairs or [])
+    pairs = [*(pairs or []), *(["publish=false"] if no_publish else [])]
+    settings, deployment = settings_of(store, source, pairs)
     this = _run(settings, deployment, name, begins=chosen[0] == FIRST, changed=bool(source or pairs))
     err.print(f"run {this.name}", soft_wrap=True)
     for stage in chosen:
@@ -135,6 +139,10 @@ def _after(stage: str) -> str:
 
 def _print_published(this: Run) -> None:
     """Print where the run's model is, its accuracy, and a command that uses it."""
+    if not this.existing().settings.publish:
+        if this.manifest(LAST):
+            out.print("not published, because publish is false: what is live stays", soft_wrap=True)
+        return
     card = _card(this)
     if card is None:
         return
@@ -173,7 +181,8 @@ def show(
     version = f", version {report['version']}" if report["version"] else ", nothing published"
     out.print(f"run {report['run']}: {verdict}{accuracy}{version}", soft_wrap=True)
     out.print(f"source {report['source']}", soft_wrap=True)
-    for reason in report["reasons"]:
+    refused = report["refused"]
+    for reason in report["reasons"] or ([refused["why"]] if refused else []):
         out.print(f"because {reason}", soft_wrap=True)
     for warning in report["warnings"]:
         out.print(f"warning: {warning}", soft_wrap=True)
@@ -230,7 +239,9 @@ def report(
 
 
 def _verdict(report: dict[str, Any]) -> str:
-    """The gate's verdict with the number of warnings of all stages; empty where evaluate has not run."""
+    """The gate's verdict with the number of warnings of all stages, or which stage refused the run; else empty."""
+    if report["refused"] and not report["verdict"]:
+        return f"refused by {report['refused']['stage']}"
     verdict, warnings = report["verdict"] or "", len(report["warnings"])
     if verdict != "passed" or not warnings:
         return verdict
@@ -264,7 +275,7 @@ def _newest_first(store: Store) -> list[dict[str, Any]]:
 def _show(this: Run) -> dict[str, Any]:
     record, manifests = this.existing(), this.manifests()
     evaluated = manifests["evaluate"].summary if "evaluate" in manifests else {}
-    card = _card(this)
+    card, refusal = _card(this), this.refusal()
     return {
         "run": this.name,
         "created": record.created.isoformat(),
@@ -273,6 +284,7 @@ def _show(this: Run) -> dict[str, Any]:
         "verdict": evaluated.get("verdict"),
         "reasons": evaluated.get("reasons", []),
         "warnings": warnings_of(manifests),
+        "refused": refusal.to_dict() if refusal else None,
         "version": card.version if card else None,
         "published_by": card.run if card else None,
         "settings": record.settings.model_dump(mode="json"),
@@ -302,6 +314,7 @@ def runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
     rows = [
         (
             r["run"],
+            f"{datetime.fromisoformat(r['created']):%Y-%m-%d %H:%M}",
             f"{len(r['stages'])}/{len(STAGES)}",
             _verdict(r),
             number(r["accuracy"]),
@@ -309,4 +322,4 @@ def runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
         )
         for r in reports
     ]
-    print_table(("run", "stages", "verdict", "accuracy", "published version"), rows)
+    print_table(("run", "time", "stages", "verdict", "accuracy", "published version"), rows)

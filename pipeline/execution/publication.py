@@ -15,9 +15,15 @@ log = logging.getLogger(__name__)
 def publish(work: Work, exported: Manifest) -> dict[str, Any]:
     """Publish the exported model, and return its version for the summary. Publishing it again changes nothing.
 
+    Without the setting `publish` nothing is published, and the version is None.
+
     A model that is live already, byte for byte, is not published again, unless its files are damaged. A model that a
     person took down is not published again, unless the run has a force_reason.
     """
+    if not work.settings.publish:
+        log.info("nothing is published, because the run's setting publish is false")
+        accuracy = work.inputs["evaluate"].summary["accuracy"]
+        return {"version": None, "accuracy": accuracy, "live": False, "warnings": warnings_of(work.inputs)}
     registry, forced = Registry(work.run.store), work.settings.force_reason or ""
     version = registry.live()
     served = registry.card(version) if version is not None else None

@@ -201,6 +201,12 @@ class Settings(Base):
         ge=0,
         le=1,
     )
+    publish: bool = field(
+        True,
+        "Gate",
+        "Publish the model if it passes. false: for an experiment; the model is exported and has a report, and what is "
+        "live stays.",
+    )
     force_reason: str | None = field(
         None,
         "Gate",

@@ -186,13 +186,38 @@ def test_an_unexpected_error_is_status_1_and_shows_a_traceback_only_with_debug(t
 def test_runs_and_models_are_listed(tagger, finished_run):
     store = finished_run.store.url
     _, out, _ = tagger("runs", "--store", store)
-    assert out.splitlines()[1].split()[:3] == ["finished", "6/6", "passed"]
+    assert out.splitlines()[1].split()[:5] == ["finished", "2026-01-05", "06:07", "6/6", "passed"]
     _, out, _ = tagger("models", "--store", store)
     assert out.splitlines()[1].split()[:2] == ["20260105060708", "live"]
     _, out, _ = tagger("models", "--store", store, "--json")
     assert json.loads(out)[0]["run"] == "finished"
     _, out, _ = tagger("runs", "--store", store, "--json")
     assert json.loads(out)[0]["version"] == 20260105060708
+
+
+def test_a_run_that_a_stage_refused_says_which_and_why(tagger, source, tmp_path):
+    arguments = ("--store", tmp_path / "store")
+    status, _, err = tagger("run", "--run", "a", *arguments, "--source", source, "--set", "text_column=body")
+    assert status == 2
+    _, out, _ = tagger("runs", *arguments)
+    assert "refused by ingest" in out
+    _, out, _ = tagger("show", "a", *arguments)
+    assert out.splitlines()[0] == "run a: refused by ingest, nothing published"
+    assert f"because {err.splitlines()[-1].removeprefix('tagger: ')}" in out.splitlines()
+
+
+def test_an_experiment_publishes_nothing_and_the_same_run_without_the_option_takes_it_from_the_cache(
+    tagger, source, tmp_path
+):
+    arguments = ("--store", tmp_path / "store", "--source", source, *QUICK, "--set", "min_accuracy=0")
+    status, out, _ = tagger("run", "--run", "a", "--no-publish", *arguments)
+    assert (status, out) == (0, "not published, because publish is false: what is live stays\n")
+    registry = Registry(Store(str(tmp_path / "store")))
+    assert (registry.events(), registry.cards()) == ([], [])
+    status, out, err = tagger("run", "--run", "b", *arguments)
+    assert (status, out.startswith("published  version ")) == (0, True)
+    assert err.count("cached, from run a") == 6
+    assert registry.live() is not None
 
 
 @pytest.fixture
@@ -267,7 +292,7 @@ def test_a_long_name_is_not_wrapped(tagger, tmp_path):
     name = "manual__" + "2026-01-05T06_07_08_00_00" * 8
     Run(Store(str(tmp_path)), name).begin(Settings(), CREATED)
     _, out, _ = tagger("runs", "--store", tmp_path)
-    assert [line.split() for line in out.splitlines()[1:]] == [[name, "0/6"]]
+    assert [line.split() for line in out.splitlines()[1:]] == [[name, "2026-01-05", "06:07", "0/6"]]
 
 
 def test_a_version_that_is_not_live_says_so(tagger, two_versions):

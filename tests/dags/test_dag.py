@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.registry.registry import Registry
 from pipeline.settings import Deployment, Settings, trigger_form
 from pipeline.stages.plan import STAGES
+from pipeline.store.objects import Store
 from tests.dags.conftest import DAG_ID, GC_ID, ROOT, TUNE_ID, Forks, clean_environment
 
 READ = """
@@ -57,6 +59,30 @@ form = dag.trigger_form(dag.settings, dag.deployment)
 params = {name: param["default"] for name, param in form.items()} | json.loads(sys.argv[2])
 logging.basicConfig(format="%(message)s", force=True)
 print(dag.do_stage(STAGES["ingest"], params, SimpleNamespace(run_id="by_hand", run_after=datetime.now(UTC)))["posts"])
+"""
+
+
+EXPERIMENT = """
+import logging, sys
+from datetime import UTC, datetime
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import SimpleNamespace
+from airflow.sdk.exceptions import AirflowSkipException
+from pipeline.stages.plan import STAGES
+
+sys.path.append(str(Path(sys.argv[1]).parent))  # as Airflow's own processes do
+spec = spec_from_file_location("dag", sys.argv[1])
+dag = module_from_spec(spec)
+spec.loader.exec_module(dag)
+form = dag.trigger_form(dag.settings, dag.deployment)
+params = {name: param["default"] for name, param in form.items()}
+this = SimpleNamespace(run_id="by_hand", run_after=datetime.now(UTC))
+try:
+    for stage in STAGES.values():
+        dag.do_stage(stage, params, this)
+except AirflowSkipException as skipped:
+    print(stage.name, skipped)
 """
 
 
@@ -181,6 +207,16 @@ def test_a_forbidden_source_is_refused_in_one_sentence_and_not_touched(ingest, t
 def test_a_file_in_the_data_folder_is_read(ingest, tmp_path):
     done = ingest(source=str(tmp_path / "data" / "posts.csv"))
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["2"]), done.stderr
+
+
+def test_an_experiment_ends_skipped_so_that_no_one_is_told_of_a_new_model(forks, tmp_path):
+    variables = {"TAGGER_PUBLISH": "false", "TAGGER_STORE": str(tmp_path / "store"), "AIRFLOW_HOME": str(tmp_path)}
+    variables |= {"TAGGER_SOURCE": "sample://posts?rows=400&seed=0", "TAGGER_MIN_ACCURACY": "0"}
+    done = forks(("-c", EXPERIMENT, str(ROOT / "dags" / f"{DAG_ID}.py")), variables, tmp_path)
+    assert done.stdout.splitlines()[-1:] == [
+        "export nothing is published, because the run's setting publish is false"
+    ], done.stderr
+    assert Registry(Store(str(tmp_path / "store"))).events() == []
 
 
 @pytest.mark.parametrize(
