@@ -17,7 +17,7 @@ from pipeline.errors import BadInput, ExportRefused, GateNotPassed, TrainingFail
 from pipeline.execution import cache, cluster_worker, inputs, measure
 from pipeline.execution.drift_check import check_drift
 from pipeline.execution.publication import publish
-from pipeline.execution.reporting import make_report
+from pipeline.execution.reporting import make_report, report_after
 from pipeline.execution.work import Work
 from pipeline.progress import OnEpoch, SaveCheckpoint, Track, log_lines, no_report
 from pipeline.stages.plan import After, Before
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 BEFORE: dict[Before, Callable[[Work], dict[str, Any]]] = {"drift": check_drift}
 AFTER: dict[After, Callable[[Work, Manifest], dict[str, Any]]] = {
     "publish": publish,
-    "report": lambda work, manifest: make_report(work.run),
+    "report": report_after,
 }
 """What a stage's entry in the table (`before`, `after`) asks for."""
 

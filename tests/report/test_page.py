@@ -13,6 +13,7 @@ from pipeline.execution.verify import verify
 from pipeline.report import page
 from pipeline.report.facts import Facts
 from pipeline.settings import Settings
+from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import PAGE, REPORT, Run
 from tests.conftest import CREATED, TINY, write_csv
@@ -159,6 +160,19 @@ def test_a_second_run_is_shown_beside_the_live_model(finished_run, tmp_path):
     assert f"tags {compared['gained']} correctly that the live one does not" in shown.words
     assert "epochs 3 4" in shown.words, "the setting that differs from the live model's run"
     assert decision["champion_recall"].keys() == Facts.of(run).evaluation["per_tag"].keys()
+
+
+def test_a_run_that_takes_all_from_the_cache_has_a_report_when_it_is_asked_for(finished_run, tmp_path):
+    shutil.copytree(finished_run.store.url, tmp_path / "store")
+    run = Run(Store(str(tmp_path / "store")), "unchanged")
+    run.begin(finished_run.existing().settings, CREATED.replace(day=12))
+    for stage in STAGES:
+        run_stage(stage, run)
+    assert run.saved(REPORT, PAGE) is None
+    page.save(run)
+    shown = Page(page.render(run))
+    assert f"accuracy {finished_run.manifest('evaluate').summary['accuracy']:.4f} on 400 test posts" in shown.words
+    assert verify(run.store).faults == []
 
 
 def test_a_report_that_cannot_be_made_is_a_warning_and_the_run_goes_on(new_run, monkeypatch, caplog):
