@@ -147,7 +147,7 @@ STAGES: dict[str, Stage] = {
             reads=(*NETWORK, "vector_mode"),
             does="Exports a SavedModel that reads raw text, checks in a fresh process that it answers as the Estimator "
             "does, and publishes it.",
-            after=("publish", "report"),
+            after=("publish",),
         ),
     )
 }
