@@ -185,21 +185,29 @@ def count(
 
     Memory grows with the number of distinct words, not of posts, and of pairs only to MOST_PAIRS.
     """
-    total = _Total()
     slices = (piece for batch in batches for piece in text.slices(batch, text.SLICE))
-    for words, pairs in in_order(lambda posts: _count(posts, ngrams, word_rule), slices, threads):
+    if ngrams == 1:
+        return [merged(in_order(lambda posts: _count_words(posts, word_rule)[0], slices, threads))]
+    total = _Total()
+    for words, pairs in in_order(lambda posts: _count_pairs(posts, word_rule), slices, threads):
         total.add(words, pairs)
-    return total.result()[:ngrams]
+    return total.result()
 
 
-def _count(posts: pa.Array, ngrams: int, word_rule: WordRule) -> tuple[Counts, Counts]:
-    """Count the words of one slice of posts, and the pairs, which are numbered by its words as `neighbours` does."""
+def _count_words(posts: pa.Array, word_rule: WordRule) -> tuple[Counts, Ints, Ints]:
+    """Count the words of one slice of posts; and return the number of each word in order, and where posts end."""
     found, ends = text.split(posts, word_rule)
     encoded = found.dictionary_encode()
-    columns, distinct = encoded.indices.to_numpy(), encoded.dictionary
-    keys, pair_ends = neighbours(columns, ends, len(distinct)) if ngrams > 1 else (_NONE, np.zeros_like(ends))
+    columns = encoded.indices.to_numpy()
+    return _tally(columns, ends, encoded.dictionary), columns, ends
+
+
+def _count_pairs(posts: pa.Array, word_rule: WordRule) -> tuple[Counts, Counts]:
+    """Count the words of one slice of posts, and the pairs, which are numbered by its words as `neighbours` does."""
+    words, columns, ends = _count_words(posts, word_rule)
+    keys, pair_ends = neighbours(columns, ends, len(words.words))
     pairs = pa.array(keys).dictionary_encode()
-    return _tally(columns, ends, distinct), _tally(pairs.indices.to_numpy(), pair_ends, pairs.dictionary)
+    return words, _tally(pairs.indices.to_numpy(), pair_ends, pairs.dictionary)
 
 
 def neighbours(columns: Ints, ends: Ints, width: int) -> tuple[Longs, Ints]:
