@@ -43,8 +43,16 @@ NEW_WORKER = "worker-3"
 
 TRIALS = 6
 TUNING = {
-    "source": "sample://posts?rows=16000",
-    "search_space": {"hidden_units": [64, 128], "dropout": {"low": 0.2, "high": 0.7}},
+    "source": SOURCE,
+    "search_space": {
+        "vocabulary_size": [20_000],
+        "word_rule": ["keras", "signs"],
+        "ngrams": [1, 2],
+        "vector_mode": ["log_tfidf"],
+        "hidden_units": [128],
+        "dropout": {"low": 0.4, "high": 0.8},
+        "learning_rate": {"low": 0.001, "high": 0.004, "log": True},
+    },
     "trials": TRIALS,
     "max_epochs": 6,
 }
