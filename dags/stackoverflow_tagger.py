@@ -54,10 +54,10 @@ def do_stage(
             chosen = with_tuned(run.store, chosen, known.settings if known else None)
             run.begin(chosen, created, identifier, deployment=deployment, restricted=restricted)
         summary = run_stage(stage.name, run) if index is None else run_shard(stage.name, run, index)
-    if "publish" in stage.after and summary["version"] is None:
-        # A task that succeeds tells all who wait for the asset that there is a new model.
-        raise AirflowSkipException("nothing is published, because the run's setting publish is false")
     if "publish" in stage.after:
+        if summary["version"] is None:
+            # A task that succeeds tells all who wait for the asset that there is a new model.
+            raise AirflowSkipException("nothing is published, because the run's setting publish is false")
         outlet_events[published].extra = {name: summary[name] for name in ("version", "accuracy")}
     return summary
 

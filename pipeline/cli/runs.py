@@ -170,9 +170,7 @@ def show(
 ) -> None:
     """Show a run's verdict, accuracy, version and stages."""
     there = store_of(store)
-    report = _show(Run(there, run_name(there, name))) if name else next(iter(_newest_first(there)), None)
-    if report is None:
-        raise BadInput(f"{there.url} holds no run yet: start one with `tagger run` or in Airflow")
+    report = _shown_or_newest(there, name)
     if as_json:
         print_json(report)
         return
@@ -219,10 +217,7 @@ def report(
 ) -> None:
     """Make a run's report: one HTML page that says whether its model may be trusted, and why."""
     there = store_of(store)
-    newest = next(iter(_newest_first(there)), None) if name is None else None
-    if name is None and newest is None:
-        raise BadInput(f"{there.url} holds no run yet: start one with `tagger run` or in Airflow")
-    this = Run(there, run_name(there, name) if name else newest["run"])  # type: ignore[index]
+    this = Run(there, _shown_or_newest(there, name)["run"])
     from pipeline.report import page  # not at the top: matplotlib takes a third of a second
 
     if output is None and open_page:
@@ -260,6 +255,14 @@ def _print_data(report: dict[str, Any]) -> None:
     if drift := summaries.get("vectorize", {}).get("drift"):
         figures = ", ".join(f"{name.replace('_', ' ')} {drift[name]:.4f}" for name in drift if name != "live")
         out.print(f"drift      from version {drift['live']}: {figures}", soft_wrap=True)
+
+
+def _shown_or_newest(store: Store, name: str | None) -> dict[str, Any]:
+    """What `show` says of the run with this name, or of the newest one; BadInput if there is no run yet."""
+    report = _show(Run(store, run_name(store, name))) if name else next(iter(_newest_first(store)), None)
+    if report is None:
+        raise BadInput(f"{store.url} holds no run yet: start one with `tagger run` or in Airflow")
+    return report
 
 
 def _newest_first(store: Store) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def learning_curve(curve: Sequence[Mapping[str, float]], best_epoch: int | None)
 
 
 def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
-    """Plot the accuracy of each bin of probabilities beside its mean probability, as SVG."""
+    """Plot the accuracy of each bin of probabilities against its mean probability, as SVG."""
     filled = [each for each in bins if each["posts"]]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
@@ -63,7 +63,7 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
 
 
 def recall_by_tag(recall: Mapping[str, float], champion: Mapping[str, float] | None) -> str:
-    """Plot the recall of each tag, the worst first, beside the champion's, as SVG."""
+    """Plot the recall of each tag, the worst first, with the champion's, as SVG."""
     tags = sorted(recall, key=recall.__getitem__)[:MAX_TAGS][::-1]
     places = range(len(tags))
     with mpl.rc_context(STYLE):

@@ -43,27 +43,8 @@ print(json.dumps(report))
 """
 
 
-WORK = """
+LOAD = """
 import json, logging, sys
-from datetime import UTC, datetime
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import SimpleNamespace
-from pipeline.stages.plan import STAGES
-
-sys.path.append(str(Path(sys.argv[1]).parent))  # as Airflow's own processes do
-spec = spec_from_file_location("dag", sys.argv[1])
-dag = module_from_spec(spec)
-spec.loader.exec_module(dag)
-form = dag.trigger_form(dag.settings, dag.deployment)
-params = {name: param["default"] for name, param in form.items()} | json.loads(sys.argv[2])
-logging.basicConfig(format="%(message)s", force=True)
-print(dag.do_stage(STAGES["ingest"], params, SimpleNamespace(run_id="by_hand", run_after=datetime.now(UTC)))["posts"])
-"""
-
-
-EXPERIMENT = """
-import logging, sys
 from datetime import UTC, datetime
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -78,6 +59,15 @@ spec.loader.exec_module(dag)
 form = dag.trigger_form(dag.settings, dag.deployment)
 params = {name: param["default"] for name, param in form.items()}
 this = SimpleNamespace(run_id="by_hand", run_after=datetime.now(UTC))
+"""
+
+WORK = f"""{LOAD}
+params |= json.loads(sys.argv[2])
+logging.basicConfig(format="%(message)s", force=True)
+print(dag.do_stage(STAGES["ingest"], params, this)["posts"])
+"""
+
+EXPERIMENT = f"""{LOAD}
 try:
     for stage in STAGES.values():
         dag.do_stage(stage, params, this)
