@@ -117,7 +117,7 @@ airflow: install .secrets.env
 	@umask 077; set -a; source ./.secrets.env; set +a; PATH="$(CURDIR)/$(BIN):$$PATH" airflow standalone
 
 lock: | $(UV)
-	$(UV) pip compile pyproject.toml --extra cluster --group dev --universal --python-version 3.11 --generate-hashes \
+	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
 	  --upgrade --quiet --custom-compile-command 'make lock' --output-file requirements.lock
 
 clean:
