@@ -44,19 +44,22 @@ def surest(true: np.ndarray, predicted: np.ndarray, probability: np.ndarray) -> 
 
 @dataclass(frozen=True)
 class Slice:
-    """Posts of a length from `above` (exclusive) to `to`, how many, and the share that is tagged correctly."""
+    """Posts with a figure from `above` (exclusive) to `to`, how many, and the share that is tagged correctly."""
 
-    above: int
-    to: int
+    above: float
+    to: float
     posts: int
     accuracy: float
 
 
-def by_length(lengths: np.ndarray, correct: np.ndarray) -> Iterator[Slice]:
-    """Accuracy on SLICES equally large slices of the posts by length, int [posts]; fewer if many have one length."""
-    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, SLICES + 1), method="higher"))
-    above = int(edges[0]) - 1
+def slices(figures: np.ndarray, correct: np.ndarray) -> Iterator[Slice]:
+    """Accuracy on SLICES equally large slices of the posts by a figure, [posts]; fewer if many have the same figure.
+
+    A slice of the smallest figures starts at the smallest itself: `above` is below it by 1, as lengths need.
+    """
+    edges = np.unique(np.quantile(figures, np.linspace(0, 1, SLICES + 1), method="higher"))
+    above = edges[0].item() - 1
     for to in edges[1:].tolist() or edges.tolist():
-        chosen = (lengths > above) & (lengths <= to)
-        yield Slice(above, int(to), int(chosen.sum()), round(float(correct[chosen].mean()), 6))
-        above = int(to)
+        chosen = (figures > above) & (figures <= to)
+        yield Slice(above, to, int(chosen.sum()), round(float(correct[chosen].mean()), 6))
+        above = to

@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data import posts
+from pipeline.data import posts, words
+from pipeline.data.threads import THREADS, in_order
+from pipeline.data.vocabulary import Vocabulary
 
 EXAMPLES = 5
 """How many predictions a person is shown."""
@@ -47,6 +49,19 @@ def lengths(ingested: Path, labels: list[str]) -> np.ndarray:
     """The number of characters of each held-out post: int32 [posts]."""
     found = [pc.utf8_length(batch.column("post")).to_numpy() for batch in batches(ingested, labels)]
     return np.concatenate(found)
+
+
+def unknown_shares(ingested: Path, labels: list[str], vocabulary: Vocabulary) -> np.ndarray:
+    """The share of each held-out post's words that are not in the vocabulary: float64 [posts], 0 without any word."""
+
+    def shares(batch: pa.RecordBatch) -> np.ndarray:
+        found, rows = words.words(batch.column("post"), vocabulary.word_rule)
+        unknown = pc.invert(pc.is_in(found, value_set=vocabulary.words.cast(found.type))).to_numpy(zero_copy_only=False)
+        every, strange = (np.bincount(rows, weights, batch.num_rows) for weights in (None, unknown))
+        share: np.ndarray = np.round(strange / np.maximum(every, 1), 4)
+        return share
+
+    return np.concatenate(list(in_order(shares, batches(ingested, labels), THREADS)))
 
 
 def excerpts(ingested: Path, rows: Iterable[int]) -> dict[int, str]:

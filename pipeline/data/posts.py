@@ -142,6 +142,15 @@ def batches(folder: Path, kind: str, columns: list[str] | None = None) -> Iterat
             yield from shard.iter_batches(ROWS_PER_BATCH, columns=columns)
 
 
+def spread(folder: Path, kind: str, count: int) -> pa.Table:
+    """Every n-th row of a kind, with the smallest n for which these are at most `count` rows."""
+    step, seen, taken = max(1, -(-rows(folder, kind) // count)), 0, list[pa.RecordBatch]()
+    for batch in batches(folder, kind):
+        taken.append(batch.take(pa.array(np.arange(-seen % step, batch.num_rows, step))))
+        seen += batch.num_rows
+    return pa.Table.from_batches(taken)
+
+
 def of_side(side: Side) -> str:
     """The kind under which the posts of one side are stored."""
     return f"posts/{side}"

@@ -26,7 +26,11 @@ def _template() -> jinja2.Template:
 
 def render(run: Run) -> str:
     """The report of a run, with what the store has of it; StageOutOfOrder if the run does not exist."""
-    facts = Facts.of(run)
+    return rendered(Facts.of(run))
+
+
+def rendered(facts: Facts) -> str:
+    """The report that says these facts."""
     return _template().render(
         facts=facts,
         evaluation=facts.evaluation,

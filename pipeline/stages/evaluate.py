@@ -14,12 +14,13 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from pipeline.checks import gate
 from pipeline.checks.calibration import calibration
-from pipeline.checks.confusion_matrix import draw
-from pipeline.checks.mistakes import by_length, confusions, surest
+from pipeline.checks.confusion_matrix import MAX_ANNOTATED, draw
+from pipeline.checks.mistakes import confusions, slices, surest
 from pipeline.data import held_out, posts
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import BadInput, GateNotPassed, TaggerError
 from pipeline.files import read_lines
-from pipeline.model import evaluation, input_fn, network, serving, tagging, training
+from pipeline.model import attribution, evaluation, input_fn, network, serving, tagging, training
 from pipeline.progress import Advance, Track
 from pipeline.settings import Settings
 from pipeline.stages.context import Context
@@ -30,6 +31,9 @@ CURE = (
     "nothing is published and the live model stays; read decision.json and evaluation.json, then fix the data or the "
     "settings and start a new run"
 )
+
+WORDS, POSTS_ATTRIBUTED = 10, 10_000
+"""How many words that speak for each tag are named, and on how many test posts at most they are found."""
 
 log = logging.getLogger(__name__)
 
@@ -82,11 +86,15 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
         warnings=decision.warnings,
         champion=_version(inputs),
     )
-    draw(confusion_matrix(true, predicted, labels=range(len(labels))), labels, out / "confusion_matrix.png")
+    matrix = confusion_matrix(true, predicted, labels=range(len(labels)))
+    draw(matrix, labels, out / "confusion_matrix.png")
     _write_json(out / DECISION, _decision_document(inputs, settings, labels, candidate, champion, decision))
     _write_json(
         out / EVALUATION,
-        asdict(summary) | {"per_tag": report, "calibration": calibrated} | _details(inputs, out, answers, labels),
+        asdict(summary)
+        | {"per_tag": report, "calibration": calibrated}
+        | ({"confusion_matrix": matrix.tolist()} if len(labels) <= MAX_ANNOTATED else {})
+        | _details(inputs, out, answers, labels, settings),
     )
     for warning in decision.warnings:
         log.warning("warning: %s", warning)
@@ -95,14 +103,37 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     return summary
 
 
-def _details(inputs: Mapping[str, Path], out: Path, answers: "_Answers", labels: list[str]) -> dict[str, Any]:
-    """What evaluation.json has for a person: some answers, accuracy by length, and mistakes."""
+def _details(
+    inputs: Mapping[str, Path], out: Path, answers: "_Answers", labels: list[str], settings: Settings
+) -> dict[str, Any]:
+    """What evaluation.json has for a person: some answers, words, accuracy on slices of the posts, and mistakes."""
     true, ingested = answers.true.to_numpy(), inputs["ingest"]
+    correct = true == answers.predicted
+    vocabulary = Vocabulary.load(inputs["fit_vocabulary"]).head(settings.vocabulary_size)
+    unknown = held_out.unknown_shares(ingested, labels, vocabulary)
     return {
         "accuracy_of_the_commonest_tag": round(float(np.bincount(true).max() / len(true)), 6),
         "examples": held_out.examples(ingested, out, labels),
-        "slices": [asdict(each) for each in by_length(held_out.lengths(ingested, labels), true == answers.predicted)],
+        "slices": [asdict(each) for each in slices(held_out.lengths(ingested, labels), correct)],
+        "slices_by_unknown_words": [asdict(each) for each in slices(unknown, correct)],
+        "words": _words(inputs, labels, vocabulary, settings),
     } | _mistakes(ingested, answers, labels)
+
+
+def _words(
+    inputs: Mapping[str, Path], labels: list[str], vocabulary: Vocabulary, settings: Settings
+) -> dict[str, list[str]]:
+    """For each tag the WORDS words that speak most for it, the strongest first."""
+    some = posts.spread(inputs["vectorize"], "test", POSTS_ATTRIBUTED)
+    columns = attribution.strongest(
+        attribution.Network(inputs["train"] / CHECKPOINT),
+        input_fn.vectors(some, settings.vocabulary_size),
+        some.column("label").to_numpy(),
+        len(labels),
+        WORDS,
+    )
+    words = [vocabulary.words.take(pa.array([column - 1 for column in each], pa.int64())) for each in columns]
+    return {tag: each.to_pylist() for tag, each in zip(labels, words, strict=True)}
 
 
 def _mistakes(ingested: Path, answers: "_Answers", labels: list[str]) -> dict[str, Any]:

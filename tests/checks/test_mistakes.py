@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.checks.mistakes import Confusion, by_length, confusions, surest
+from pipeline.checks.mistakes import Confusion, confusions, slices, surest
 
 #             right  1 for 0            2 for 1    0 for 2
 TRUE = np.array([0, 0, 0, 0, 0, 1, 1, 2])
@@ -35,16 +35,16 @@ def test_of_many_only_some_are_picked():
     assert surest(labels, (labels + 1) % 20, np.linspace(0, 1, 40)) == list(range(39, 29, -1))
 
 
-def test_slices_by_length_are_equally_large_and_lose_no_post():
+def test_slices_are_equally_large_and_lose_no_post():
     lengths = np.array([5, 1, 8, 2, 7, 3, 6, 4])
-    slices = list(by_length(lengths, lengths <= 5))
-    assert [each.posts for each in slices] == [3, 2, 2, 1]
-    assert slices[0].above == 0
-    assert slices[-1].to == 8
-    assert sum(each.posts * each.accuracy for each in slices) == pytest.approx(5)
-    assert [one.to for one in slices[:-1]] == [other.above for other in slices[1:]]
+    found = list(slices(lengths, lengths <= 5))
+    assert [each.posts for each in found] == [3, 2, 2, 1]
+    assert found[0].above == 0
+    assert found[-1].to == 8
+    assert sum(each.posts * each.accuracy for each in found) == pytest.approx(5)
+    assert [one.to for one in found[:-1]] == [other.above for other in found[1:]]
 
 
 def test_posts_of_one_length_are_one_slice():
-    (slice_,) = by_length(np.full(6, 9), np.array([True] * 3 + [False] * 3))
+    (slice_,) = slices(np.full(6, 9), np.array([True] * 3 + [False] * 3))
     assert (slice_.above, slice_.to, slice_.posts, slice_.accuracy) == (8, 9, 6, 0.5)

@@ -90,6 +90,16 @@ def test_an_empty_kind_still_has_its_schema(tmp_path):
     assert len(posts.shards(tmp_path, "rejected")) == 1
 
 
+@pytest.mark.parametrize(
+    ("count", "expected"), [(100, range(1, 11)), (10, range(1, 11)), (5, [1, 3, 5, 7, 9]), (3, [1, 5, 9]), (1, [1])]
+)
+def test_rows_are_taken_evenly_from_the_whole_of_a_kind(tmp_path, monkeypatch, count, expected):
+    monkeypatch.setattr(posts, "ROWS_PER_FILE", 3)
+    monkeypatch.setattr(posts, "ROWS_PER_GROUP", 3)
+    write_unsplit(tmp_path, [("a post", "a")] * 10)
+    assert posts.spread(tmp_path, "posts", count).column("row").to_pylist() == list(expected)
+
+
 def numbered(count, start=1):
     rows = [{"indices": [1], "values": [1.0], "label": 0, "row": row} for row in range(start, start + count)]
     return pa.RecordBatch.from_pylist(rows, schema=posts.VECTORS)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -71,6 +72,32 @@ def test_it_says_what_the_stages_found(finished, finished_run):
 def test_it_has_a_figure_for_each_of_curve_calibration_and_recall(finished):
     labels = {value for name, value in finished.attributes if name == "aria-label"}
     assert labels == {"learning curve", "calibration", "recall by tag"}
+
+
+def test_it_names_the_words_that_speak_for_each_tag(finished, finished_run):
+    words = Facts.of(finished_run).evaluation["words"]
+    assert words.keys() == Facts.of(finished_run).evaluation["per_tag"].keys()
+    for tag, strongest in words.items():
+        assert 5 <= len(strongest) <= 10, tag
+        assert f"{tag} {' , '.join(strongest)}" in finished.words
+    assert words["python"] != words["java"]
+
+
+def test_the_confusion_matrix_has_a_share_for_each_pair_of_tags(finished, finished_run):
+    evaluation = Facts.of(finished_run).evaluation
+    first, row = next(iter(evaluation["per_tag"])), evaluation["confusion_matrix"][0]
+    shares = [f"{100 * count / sum(row):.0f}" for count in row if count / sum(row) >= 0.005]
+    assert sum(map(sum, evaluation["confusion_matrix"])) == evaluation["rows"]
+    assert f" {first} {' '.join(shares)} " in finished.words.split("got the tag of the column", 1)[1]
+
+
+def test_an_evaluation_of_an_older_version_has_a_report_with_what_there_is(finished_run):
+    facts = Facts.of(finished_run)
+    newer = {"words", "confusion_matrix", "slices", "slices_by_unknown_words", "confusions", "mistakes"}
+    older = {name: value for name, value in facts.evaluation.items() if name not in newer}
+    shown = Page(page.rendered(replace(facts, evaluation=older)))
+    assert facts.verdict in shown.words
+    assert "Confusion matrix" not in shown.words
 
 
 def test_it_needs_nothing_else(finished):
