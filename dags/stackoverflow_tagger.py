@@ -6,12 +6,14 @@ from typing import Any
 from airflow.sdk import DAG, Asset, Param, TaskGroup, chain, task
 from airflow.sdk.exceptions import AirflowSkipException
 
+from pipeline.errors import GateNotPassed
 from pipeline.execution.runner import run_shard, run_stage
 from pipeline.settings import from_form, read, trigger_form
 from pipeline.stages.plan import STAGES, Stage
 from pipeline.store.runs import Run, identifier_of, name_of
 from pipeline.tuning.winner import with_tuned
 from tagger_airflow.failures import RETRIED, one_sentence
+from tagger_airflow.links import ReportLink, report_link
 from tagger_airflow.store import store_of
 
 DOC = """\
@@ -23,8 +25,8 @@ Estimator, trained, evaluated, and exported as a SavedModel that reads raw text.
 - **When a task is red**, its log ends in one sentence that says what is wrong and what to do. Airflow does not retry
   a refused input or a gate that was not passed; it retries a disk, network or store that fails, three times. The live
   model stays live until a new one passes the gate.
-- **Afterwards**, `tagger show RUN` prints its figures, `tagger models` lists the published versions, and
-  `tagger predict TEXT` uses the live one.
+- **Afterwards**, the run's tab **Report** says whether its model may be trusted and why, also where it was refused; the
+  page **Models** says what is live. On a terminal, `tagger show`, `tagger models` and `tagger predict TEXT` do.
 """
 
 settings, deployment = read(os.environ)
@@ -38,6 +40,7 @@ def do_stage(
     dag_run: Any = None,
     outlet_events: Any = None,
     logical_date: Any = None,
+    ti: Any = None,
     index: int | None = None,
 ) -> dict[str, Any]:
     """Run a stage, or one shard of it; the first stage also creates the run.
@@ -53,13 +56,24 @@ def do_stage(
             known = run.record()
             chosen = with_tuned(run.store, chosen, known.settings if known else None)
             run.begin(chosen, created, identifier, deployment=deployment, restricted=restricted)
-        summary = run_stage(stage.name, run) if index is None else run_shard(stage.name, run, index)
+        try:
+            summary = run_stage(stage.name, run) if index is None else run_shard(stage.name, run, index)
+        except GateNotPassed as error:
+            ti.xcom_push("return_value", error.evidence)  # what a task that fails would not leave
+            raise
     if "publish" in stage.after:
         if summary["version"] is None:
             # A task that succeeds tells all who wait for the asset that there is a new model.
             raise AirflowSkipException("nothing is published, because the run's setting publish is false")
-        outlet_events[published].extra = {name: summary[name] for name in ("version", "accuracy")}
+        outlet_events[published].extra = told(run, summary) | {"report": report_link(dag_run.dag_id, dag_run.run_id)}
     return summary
+
+
+def told(run: Run, summary: dict[str, Any]) -> dict[str, Any]:
+    """What the asset's event says of a published model: its version, and the figures that the gate judged by."""
+    evaluated = run.manifests()["evaluate"].summary
+    figures = ("accuracy", "champion", "champion_accuracy", "verdict", "warnings")
+    return {"version": summary["version"]} | {name: evaluated.get(name) for name in figures}
 
 
 def as_task(stage: Stage) -> Any:
@@ -67,7 +81,13 @@ def as_task(stage: Stage) -> Any:
     if stage.sharded_by and deployment.shards > 1:
         return as_group(stage)
     outlets = [published] if "publish" in stage.after else []
-    return task(task_id=stage.name, doc_md=stage.does, outlets=outlets)(do_stage)(stage)
+    return with_link(task(task_id=stage.name, doc_md=stage.does, outlets=outlets)(do_stage)(stage))
+
+
+def with_link(made: Any) -> Any:
+    """Give a task a button that opens the report of its run."""
+    made.operator.operator_extra_links = (ReportLink(),)
+    return made
 
 
 def as_group(stage: Stage) -> TaskGroup:
@@ -75,7 +95,7 @@ def as_group(stage: Stage) -> TaskGroup:
     with TaskGroup(stage.name, tooltip=stage.does) as group:
         shard = task(task_id="shard", doc_md=f"{stage.does} One shard of the posts.")(do_stage)
         gather = task(task_id="gather", doc_md=f"{stage.does} All shards together.")(do_stage)
-        shard.partial(stage=stage).expand(index=list(range(deployment.shards))) >> gather(stage)
+        shard.partial(stage=stage).expand(index=list(range(deployment.shards))) >> with_link(gather(stage))
     return group
 
 

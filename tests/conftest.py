@@ -89,6 +89,10 @@ SLOW = [
 """The files of tests that `make quick` leaves out, the longest first, which is the order in which they are begun."""
 
 
+HOSTILE = '</blockquote><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }} \x1b[31m & "quoted"'
+"""A post's text that is harmless only where it stays text."""
+
+
 def programs(*names: str) -> dict[str, str]:
     """Where these programs are, also those that Debian keeps off the path; skips the test where one is missing."""
     debian = {path.name: str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/*"))}
@@ -286,6 +290,25 @@ def finished_run(once: Once) -> Run:
             run_stage(stage, run)
 
     return run_in(once("finished", make))
+
+
+@pytest.fixture(scope="session")
+def hostile_run(once: Once) -> Run:
+    """The first five stages on a few posts and tags that would be scripts if a page took them for HTML."""
+
+    def run_in(folder: Path) -> Run:
+        return Run(Store(str(folder / "store")), "hostile")
+
+    def make(folder: Path) -> None:
+        rows = [(f"{text} {HOSTILE}", f"{tag}<b>") for text, tag in [*TINY, ("print a java dict", "python")] * 4]
+        source = write_csv(folder / "posts.csv", rows)
+        tiny = {"source": str(source), "train_fraction": 0.75, "vocabulary_size": 4, "hidden_units": 2, "epochs": 1}
+        run = run_in(folder)
+        run.begin(Settings.of(tiny | {"min_accuracy": 0, "fail_duplicates": 1, "fail_leaked": 1}), CREATED)
+        for stage in ("ingest", "fit_vocabulary", "vectorize", "train", "evaluate"):
+            run_stage(stage, run)
+
+    return run_in(once("hostile", make))
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,11 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from pipeline.errors import escape_control
@@ -76,6 +78,32 @@ def recall_by_tag(recall: Mapping[str, float], champion: Mapping[str, float] | N
             axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
         axes.set(xlim=(0, 1), xlabel="recall", yticks=list(places), yticklabels=list(map(_name, tags)))
         return _svg(figure, "recall by tag")
+
+
+def accuracy_over_time(points: Sequence[tuple[str, float, bool]]) -> str:
+    """Plot versions: when each was published (ISO 8601), its accuracy, and whether it was ever live, as SVG."""
+    times = [datetime.fromisoformat(at) for at, _, _ in points]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2 * SIZE[0], SIZE[1]), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(times, [accuracy for _, accuracy, _ in points], color=GREY, linewidth=0.8)  # type: ignore[arg-type]
+        for lived, face, label in ((True, BLUE, "was or is live"), (False, "none", "was never live")):
+            chosen = [at for at, (_, _, ever) in enumerate(points) if ever is lived]
+            if chosen:
+                axes.plot(
+                    [times[at] for at in chosen],  # type: ignore[arg-type]
+                    [points[at][1] for at in chosen],
+                    linestyle="none",
+                    marker="o",
+                    color=BLUE,
+                    markerfacecolor=face,
+                    label=label,
+                )
+        dates = ConciseDateFormatter(axes.xaxis.get_major_locator())  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_formatter(dates)
+        axes.set_ylabel("accuracy")
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        return _svg(figure, "accuracy of the versions over time")
 
 
 def _name(tag: str) -> str:

@@ -1,27 +1,16 @@
 """Renders the report of a run as one HTML page that needs nothing else: no script, no file, no network."""
 
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from pipeline.errors import escape_control
-from pipeline.report import figures
+from pipeline.report import figures, html
 from pipeline.report.facts import Facts, lineage
 from pipeline.store.runs import PAGE, REPORT, Run
 
 FILE = "report.html"
-TEMPLATE = Path(__file__).with_name("report.html.j2")
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["visible"] = lambda text: escape_control(str(text))
-    return environment.from_string(TEMPLATE.read_text())
 
 
 def render(run: Run) -> str:
@@ -31,7 +20,8 @@ def render(run: Run) -> str:
 
 def rendered(facts: Facts) -> str:
     """The report that says these facts."""
-    return _template().render(
+    return html.render(
+        "run",
         facts=facts,
         evaluation=facts.evaluation,
         decision=facts.decision,
@@ -39,6 +29,14 @@ def rendered(facts: Facts) -> str:
         lineage=lineage(facts),
         drawn={name: Markup(svg) for name, svg in _figures(facts).items()},  # noqa: S704 - drawn here, from numbers
     )
+
+
+def latest(run: Run) -> str:
+    """The report in the store, if it was made of the run's present results, and else one that is made now."""
+    with TemporaryDirectory(prefix="tagger-report-") as scratch:
+        if run.resume(REPORT, PAGE, run.manifests(), Path(scratch, REPORT)):
+            return Path(scratch, REPORT, FILE).read_text()
+    return render(run)
 
 
 def save(run: Run) -> str:

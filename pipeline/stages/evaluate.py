@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 class Evaluated:
     """The candidate's scores on `rows` test posts, and the gate's verdict, `passed` or `failed`.
 
-    `champion` is the version that was live, None if there was none.
+    `champion` is the version that was live, None if there was none, and `champion_accuracy` its accuracy on the same
+    posts, None if it was not compared.
     """
 
     rows: int
@@ -55,6 +56,7 @@ class Evaluated:
     reasons: list[str]
     warnings: list[str]
     champion: int | None
+    champion_accuracy: float | None
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Evaluated:
@@ -85,6 +87,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
         reasons=decision.reasons,
         warnings=decision.warnings,
         champion=_version(inputs),
+        champion_accuracy=round(float(champion.correct.mean()), 6) if isinstance(champion, gate.Scores) else None,
     )
     matrix = confusion_matrix(true, predicted, labels=range(len(labels)))
     draw(matrix, labels, out / "confusion_matrix.png")

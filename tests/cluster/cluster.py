@@ -94,7 +94,8 @@ class Cluster:
         for path in writable(service):
             self.place(path, name).mkdir(parents=True)
         shutil.copy(ROOT / "airflow.cfg", home)
-        shutil.copytree(ROOT / "dags", home / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+        for part in ("dags", "plugins"):
+            shutil.copytree(ROOT / part, home / part, ignore=shutil.ignore_patterns("__pycache__"))
         (home / "docker").mkdir()
         shutil.copy(ROOT / "docker" / "bring_models.py", home / "docker")
         return home

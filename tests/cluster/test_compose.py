@@ -145,7 +145,7 @@ def test_the_stores_key_is_with_those_that_use_the_store():
     holders = {
         name for name, service in SERVICES.items() if "STORE_PASSWORD" in SECRET.findall(" ".join(words(service)))
     }
-    assert holders == {"minio", "bucket", "worker", "models"}
+    assert holders == {"minio", "bucket", "worker", "models", "api-server"}
 
 
 def test_the_services_that_the_cluster_test_starts_are_all_that_are_ours():

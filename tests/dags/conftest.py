@@ -21,9 +21,11 @@ from typing import TypeVar
 import httpx
 import psutil
 import pytest
+from playwright import sync_api as playwright
+from playwright.sync_api import Page
 
 from pipeline.store.objects import Store
-from tests.conftest import Once
+from tests.conftest import Once, programs
 
 ROOT = Path(__file__).parents[2]
 DAG_ID = "stackoverflow_tagger"
@@ -35,6 +37,12 @@ PATIENCE = 4
 """How many times slower than an idle laptop a machine may be before a wait is given up."""
 
 Found = TypeVar("Found")
+
+playwright.expect.set_options(timeout=30_000 * PATIENCE)
+
+in_the_browser = pytest.mark.needs("chromium")
+
+FLAGS = "--no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --no-proxy-server".split()
 
 
 def clean_environment() -> dict[str, str]:
@@ -155,9 +163,10 @@ def database_of_make(home: Path) -> str:
 
 
 def airflow_in(home: Path, database: Path | None = None, /, **variables: str) -> Airflow:
-    """A home as this checkout's: its airflow.cfg, its dags, and a database: a copy of this, or a new one."""
+    """A home as this checkout's: its airflow.cfg, dags and plugins, and a database: a copy of this, or a new one."""
     shutil.copy(ROOT / "airflow.cfg", home)
-    (home / "dags").symlink_to(ROOT / "dags")
+    for folder in ("dags", "plugins"):
+        (home / folder).symlink_to(ROOT / folder)
     own = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
@@ -288,11 +297,43 @@ def _ready(airflow: Airflow, url: str, log: Path, process: subprocess.Popen[byte
 
     wait_for("airflow is healthy", healthy, seconds=120, otherwise=lambda: tail(log))
     passwords = airflow.home / "simple_auth_manager_passwords.json.generated"
-    [(user, password)] = json.loads(passwords.read_text()).items()
+    [user, password] = next(iter(json.loads(passwords.read_text()).items()))
     token = client.post("/auth/token", json={"username": user, "password": password}).json()["access_token"]
     client.base_url = f"{url}/api/v2"
     client.headers["Authorization"] = f"Bearer {token}"
     return Server(airflow, url, log, user, password, client)
+
+
+@pytest.fixture(scope="module")
+def window(server: Server) -> Iterator[Page]:
+    """A browser window in which the administrator has logged in."""
+    [chromium] = programs("chromium").values()
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000}, timezone_id="UTC")
+        page.set_default_timeout(30_000 * PATIENCE)
+        page.goto(server.url)
+        page.locator("[name=username]").fill(server.user)
+        page.locator("[name=password]").fill(server.password)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{server.url}/")
+        yield page
+        browser.close()
+
+
+@pytest.fixture
+def page(window: Page) -> Iterator[Page]:
+    """The window, which afterwards shows nothing: a page of Airflow's that is looked at takes a core to itself."""
+    yield window
+    window.goto("about:blank")
+
+
+@pytest.fixture(scope="module")
+def picture(window: Page, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
+    """Saves what the window shows; in the folder SCREENSHOTS, where that is set, else in one that is thrown away."""
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return lambda name: window.screenshot(path=folder / f"{name}.png", animations="disabled") and None
 
 
 def end_session(process: subprocess.Popen[bytes]) -> None:

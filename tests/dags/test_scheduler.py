@@ -1,7 +1,6 @@
 """A person at the browser, the clock, and the REST API, each starting runs of one `airflow standalone`."""
 
 import json
-import os
 import re
 import shutil
 import sqlite3
@@ -23,14 +22,19 @@ from pipeline.registry.registry import Card, Registry
 from pipeline.settings import Deployment, Settings, trigger_form
 from pipeline.stages.plan import STAGES
 from pipeline.store.runs import Run, name_of
-from tests.conftest import programs
-from tests.dags.conftest import DAG_ID, PATIENCE, SMALL, Airflow, Server, free_ports, servers, standalone, wait_for
+from tests.dags.conftest import (
+    DAG_ID,
+    PATIENCE,
+    SMALL,
+    Airflow,
+    Server,
+    free_ports,
+    in_the_browser,
+    servers,
+    standalone,
+    wait_for,
+)
 
-expect.set_options(timeout=30_000 * PATIENCE)
-
-in_the_browser = pytest.mark.needs("chromium")
-
-FLAGS = "--no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --no-proxy-server".split()
 TOLERANCE = 0.1
 """As max_regression: two epochs on other posts, as the clock starts them, are a little worse than the typed three."""
 
@@ -72,38 +76,6 @@ def server(new_airflow: Callable[..., Airflow], allowed: str) -> Iterator[Server
     with standalone(airflow) as server:
         wait_for("the DAG is listed", lambda: server.api.get(DAG).is_success, seconds=60, otherwise=server.logs)
         yield server
-
-
-@pytest.fixture(scope="module")
-def window(server: Server) -> Iterator[Page]:
-    """A browser window in which the administrator has logged in."""
-    [chromium] = programs("chromium").values()
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000}, timezone_id="UTC")
-        page.set_default_timeout(30_000 * PATIENCE)
-        page.goto(server.url)
-        page.locator("[name=username]").fill(server.user)
-        page.locator("[name=password]").fill(server.password)
-        page.get_by_role("button", name="Sign in").click()
-        page.wait_for_url(f"{server.url}/")
-        yield page
-        browser.close()
-
-
-@pytest.fixture
-def page(window: Page) -> Iterator[Page]:
-    """The window, which afterwards shows nothing: a page of Airflow's that is looked at takes a core to itself."""
-    yield window
-    window.goto("about:blank")
-
-
-@pytest.fixture(scope="module")
-def picture(window: Page, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
-    """Saves what the window shows; in the folder SCREENSHOTS, where that is set, else in one that is thrown away."""
-    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return lambda name: window.screenshot(path=folder / f"{name}.png", animations="disabled") and None
 
 
 @contextmanager
@@ -361,6 +333,36 @@ def test_both_publications_are_asset_events(server, typed, scheduled):
     for run in (typed, scheduled):
         card = card_of(server, run)
         assert told[run] == (card.version, card.accuracy)
+
+
+def test_the_event_says_what_the_gate_judged_by_and_where_the_report_is(server, typed):
+    [event] = [
+        event["extra"]
+        for event in server.get("/assets/events", source_dag_id=DAG_ID)["asset_events"]
+        if event["source_run_id"] == typed
+    ]
+    evaluated = Run(server.airflow.store, name_of(typed)).manifests()["evaluate"].summary
+    assert {name: event[name] for name in ("accuracy", "champion", "champion_accuracy", "verdict")} == {
+        name: evaluated[name] for name in ("accuracy", "champion", "champion_accuracy", "verdict")
+    }
+    assert event["report"] == f"{server.url}/dags/{DAG_ID}/runs/{quote(typed, safe='')}/plugin/report"
+
+
+@in_the_browser
+def test_the_button_on_a_task_opens_the_report(server, page, typed):
+    page.goto(f"{server.url}{DAG}/runs/{quote(typed)}/tasks/evaluate")
+    link = page.get_by_role("link", name="Report", exact=True).and_(page.locator("[href$='plugin/report']")).first
+    page.goto(link.get_attribute("href"))
+    shown = page.frame_locator("iframe[title=Report]")
+    expect(shown.get_by_text(f"Published as version {card_of(server, typed).version}")).to_be_visible()
+
+
+@in_the_browser
+def test_a_refused_run_has_a_report_that_says_why(server, page, picture, started, tried):
+    page.goto(f"{server.url}{DAG}/runs/{quote(started.refused)}/plugin/report")
+    shown = page.frame_locator("iframe[title=Report]")
+    expect(shown.get_by_text(f"{started.missing_file} does not exist").first).to_be_visible()
+    picture("report-refused-source")
 
 
 def test_a_refused_source_fails_at_once(started, tried):

@@ -11,15 +11,12 @@ import pytest
 from pipeline.errors import BadInput, GateNotPassed
 from pipeline.execution.runner import run_stage
 from pipeline.execution.verify import verify
-from pipeline.report import page
+from pipeline.report import html, page
 from pipeline.report.facts import Facts
-from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import PAGE, REPORT, Run
-from tests.conftest import CREATED, TINY, write_csv
-
-HOSTILE = '</blockquote><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }} \x1b[31m & "quoted"'
+from tests.conftest import CREATED
 
 
 class Page(HTMLParser):
@@ -155,14 +152,8 @@ def test_a_run_that_ingest_refused_has_a_report_until_it_succeeds(new_run, tmp_p
     assert "Not evaluated yet." in Page(page.render(run)).words
 
 
-def test_posts_tags_and_names_are_only_text(tmp_path):
-    rows = [(f"{text} {HOSTILE}", f"{tag}<b>") for text, tag in [*TINY, ("print a java dict", "python")] * 4]
-    source = write_csv(tmp_path / "posts.csv", rows)
-    run = Run(Store(str(tmp_path / "store")), "a")
-    tiny = {"source": str(source), "train_fraction": 0.75, "vocabulary_size": 4, "hidden_units": 2, "epochs": 1}
-    run.begin(Settings.of(tiny | {"min_accuracy": 0, "fail_duplicates": 1, "fail_leaked": 1}), CREATED)
-    for stage in ("ingest", "fit_vocabulary", "vectorize", "train", "evaluate"):
-        run_stage(stage, run)
+def test_posts_tags_and_names_are_only_text(hostile_run):
+    run = hostile_run
     shown = Page(page.render(run))
     assert Facts.of(run).evaluation["mistakes"]
     assert "<script>alert(1)</script>" in shown.words
@@ -204,12 +195,13 @@ def test_a_run_that_takes_all_from_the_cache_has_a_report_when_it_is_asked_for(f
     assert verify(run.store).faults == []
 
 
-def test_a_report_that_cannot_be_made_is_a_warning_and_the_run_goes_on(new_run, monkeypatch, caplog):
+def test_a_report_that_cannot_be_made_is_a_warning_and_the_run_goes_on(new_run, monkeypatch, caplog, request):
     run = new_run()
+    request.addfinalizer(html._environment.cache_clear)
     for stage in ("ingest", "fit_vocabulary", "vectorize", "train"):
         run_stage(stage, run)
-    monkeypatch.setattr(page, "TEMPLATE", Path("nowhere"))
-    page._template.cache_clear()
+    monkeypatch.setattr(html, "TEMPLATES", Path("nowhere"))
+    html._environment.cache_clear()
     assert run_stage("evaluate", run)["verdict"] == "passed"
-    assert "the report of run a could not be made: FileNotFoundError" in caplog.text
+    assert "the report of run a could not be made: TemplateNotFound" in caplog.text
     assert run.saved(REPORT, PAGE) is None

@@ -1,0 +1,79 @@
+"""The web app behind the UI's tabs: the report of a run, and the page of the models, for whoever may read the DAG."""
+
+import os
+from typing import Annotated
+from urllib.parse import urlencode
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.responses import HTMLResponse
+from starlette.exceptions import HTTPException
+
+from pipeline.errors import BadInput, TaggerError
+from pipeline.registry.registry import Registry
+from pipeline.report import html, models, page
+from pipeline.settings import read
+from pipeline.store.objects import Store
+from pipeline.store.runs import Run, name_of
+from tagger_airflow.store import store_of
+
+DAG_ID = "stackoverflow_tagger"
+
+REFUSALS = {
+    401: "You are not logged in: open Airflow, log in, and come back to this page.",
+    403: f"You may not read the runs of the DAG {DAG_ID}: ask Airflow's administrator for that.",
+    404: "There is no such page.",
+}
+
+# Every route asks, so a route that is added cannot forget to.
+app = FastAPI(
+    title="Reports and models of the tagger",
+    docs_url=None,
+    redoc_url=None,
+    openapi_url=None,
+    dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.RUN, param_dag_id=DAG_ID))],
+)
+
+
+def store() -> Store:
+    """The deployment's store."""
+    return store_of(read(os.environ)[1])
+
+
+@app.get("/report")
+def report(
+    run_id: Annotated[str, Query(description="An Airflow run id, or the name of a run in the store.")],
+    dag_id: str = DAG_ID,
+) -> HTMLResponse:
+    """The report of a run: the page in the store, or, where there is none yet, one made of what the store has."""
+    if dag_id != DAG_ID:
+        return _said(f"Only runs of {DAG_ID} have a report, and this is a run of {dag_id}.", 404)
+    run = Run(store(), name_of(run_id))
+    record = run.record()
+    if record is None or run_id not in {run.name, record.airflow_run_id}:
+        return _said(f"Run {run_id} has no report yet: it appears once ingest has begun the run.", 404)
+    return HTMLResponse(page.latest(run))
+
+
+@app.get("/models")
+def published(request: Request) -> HTMLResponse:
+    """What is live, since when, by whom and why, and what was before."""
+    reports = f"{request.scope.get('root_path', '')}/report"
+    return HTMLResponse(models.render(Registry(store()), lambda run: f"{reports}?{urlencode({'run_id': run})}"))
+
+
+@app.exception_handler(HTTPException)
+def refused(_: Request, error: HTTPException) -> HTMLResponse:
+    """Say why there is no page in a sentence, because a person sees it in a frame."""
+    return _said(REFUSALS.get(error.status_code, str(error.detail)), error.status_code)
+
+
+@app.exception_handler(TaggerError)
+def failed(_: Request, error: TaggerError) -> HTMLResponse:
+    """Say what a store that cannot be read, or a run that cannot be, says."""
+    return _said(str(error), 404 if isinstance(error, BadInput) else 503)
+
+
+def _said(sentence: str, status: int) -> HTMLResponse:
+    return HTMLResponse(html.render("sentence", sentence=sentence), status)

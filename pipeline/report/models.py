@@ -1,0 +1,37 @@
+"""Renders the page of the published versions: what is live, since when, by whom and why, and what was before."""
+
+from collections.abc import Callable
+
+from markupsafe import Markup
+
+from pipeline.registry.events import PROMOTE, PUBLISH, ROLLBACK, Event
+from pipeline.registry.registry import Registry
+from pipeline.report import figures, html
+
+WORDS = {PUBLISH: "Published", PROMOTE: "Promoted", ROLLBACK: "Rolled back"}
+
+
+def render(registry: Registry, report_link: Callable[[str], str] | None = None) -> str:
+    """The page as HTML; `report_link` makes the address of a run's report from the run's name."""
+    events, cards = registry.events(), registry.cards()
+    live, since = next((card for card in cards if events and card.version == events[-1].live), None), _since(events)
+    lived = {event.live for event in events}
+    points = [(card.published, card.accuracy, card.version in lived) for card in reversed(cards)]
+    return html.render(
+        "models",
+        live=live,
+        since=since,
+        cards=cards,
+        collected={card.version for card in cards if registry.collected(card.version)},
+        events=events[::-1],
+        words=WORDS,
+        report_link=report_link,
+        drawn=Markup(figures.accuracy_over_time(points)) if points else "",  # noqa: S704 - drawn from numbers
+    )
+
+
+def _since(events: list[Event]) -> Event | None:
+    """The event by which the live version went live; None if no version is live."""
+    before = [None, *(event.live for event in events)]
+    changes = [event for event, live in zip(events, before, strict=False) if event.live != live]
+    return changes[-1] if changes else None
