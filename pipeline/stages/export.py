@@ -19,8 +19,9 @@ from pipeline.errors import ExportRefused, GateNotPassed
 from pipeline.files import read_lines
 from pipeline.model import network, parity, serving
 from pipeline.settings import Settings
+from pipeline.stages import model_card
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CHECKPOINT, DECISION, LABELS
+from pipeline.stages.plan import CHECKPOINT, DECISION, EVALUATION, LABELS, STAGES
 
 POSTS_COMPARED = 10_000
 """The parity check compares at most this many test posts, the first ones."""
@@ -35,7 +36,7 @@ class Exported:
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Exported:
-    """Write the SavedModel to `out`, with saved_model.pb at the top level.
+    """Write the SavedModel to `out`, with saved_model.pb and its model card at the top level.
 
     Raises GateNotPassed if the evaluation did not pass, ExportRefused if the SavedModel answers differently.
     """
@@ -53,12 +54,21 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
                 folder=Path(scratch, "models"),
             )
         shutil.copytree(model, out, dirs_exist_ok=True)
+        _write_card(out, inputs["evaluate"], decision, settings, synthetic=context.source.synthetic)
         cases = Path(scratch, "cases.parquet")
         pq.write_table(_cases(inputs, labels), cases)
         with context.track("export", "posts", pq.read_metadata(cases).num_rows) as advance:
             result = check_parity(out, cases)
             advance(result["posts"])
     return Exported(result["posts"], result["largest_difference"])
+
+
+def _write_card(
+    out: Path, evaluated: Path, decision: Mapping[str, Any], settings: Settings, *, synthetic: bool
+) -> None:
+    evaluation = json.loads((evaluated / EVALUATION).read_text())
+    network = {name: getattr(settings, name) for name in STAGES["export"].reads}
+    (out / model_card.FILE).write_text(model_card.text(evaluation, decision, network, synthetic=synthetic))
 
 
 def check_parity(model: Path, cases: Path) -> dict[str, Any]:

@@ -124,7 +124,8 @@ def test_scratch_folders_are_removed(new_run, monkeypatch, tmp_path):
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     run_through(new_run(), last="evaluate")
-    assert os.listdir(tmp_path / "scratch") == []
+    left = os.listdir(tmp_path / "scratch")
+    assert [name for name in left if not name.startswith("__autograph")] == []  # TensorFlow's own, removed at exit
 
 
 def test_a_seventh_stage_is_one_module_and_one_entry_of_the_table(copied_run, monkeypatch):

@@ -76,7 +76,7 @@ def test_it_names_the_words_that_speak_for_each_tag(finished, finished_run):
     assert words.keys() == Facts.of(finished_run).evaluation["per_tag"].keys()
     for tag, strongest in words.items():
         assert 5 <= len(strongest) <= 10, tag
-        assert f"{tag} {' , '.join(strongest)}" in finished.words
+        assert f"{tag} {' '.join(strongest)}" in finished.words
     assert words["python"] != words["java"]
 
 

@@ -1,4 +1,7 @@
+import json
 import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -6,12 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import ruamel.yaml
 
 from pipeline.errors import ExportRefused
 from pipeline.model import parity
 from pipeline.registry.registry import Registry
 from pipeline.sources.source import Source
-from pipeline.stages import export
+from pipeline.stages import export, model_card
 from pipeline.stages.context import Context
 
 
@@ -112,3 +116,42 @@ def test_the_cases_join_posts_vectors_and_answers_by_row(exported):
 def _written(cases, folder):
     pq.write_table(cases, folder / "cases.parquet")
     return folder / "cases.parquet"
+
+
+@pytest.fixture(scope="module")
+def card(exported):
+    """The model card's front matter and its text."""
+    _, front, text = (exported[0] / "model-card.md").read_text().split("---\n", 2)
+    return ruamel.yaml.YAML(typ="safe").load(front), text
+
+
+def test_the_model_card_has_the_figures_in_front_matter_and_text(card, exported, finished_run):
+    front, text = card
+    evaluation = json.loads((exported[0].parent / "evaluate" / "evaluation.json").read_text())
+    figures = finished_run.manifest("evaluate").summary
+    [result] = front["model-index"][0]["results"]
+    assert {metric["type"]: metric["value"] for metric in result["metrics"]} == {
+        "accuracy": figures["accuracy"],
+        "f1": figures["macro_f1"],
+    }
+    assert front["pipeline_tag"] == result["task"]["type"] == "text-classification"
+    assert f"| accuracy | {figures['accuracy']:.4f} |" in text
+    assert "synthetic posts" in text
+    for tag, each in evaluation["per_tag"].items():
+        assert f"| {model_card._inert(tag)} | {each['precision']:.3f} | {each['recall']:.3f} |" in text
+
+
+def test_the_model_cards_example_runs(card, exported):
+    code = card[1].split("```python\n")[1].split("```")[0]
+    done = subprocess.run([sys.executable, "-c", code], cwd=exported[0], capture_output=True, text=True, check=True)
+    assert "tf.Tensor([b'" in done.stdout
+
+
+def test_tags_and_words_cannot_write_markdown_in_the_model_card(hostile_run, tmp_path):
+    hostile_run.fetch(hostile_run.manifest("evaluate"), tmp_path)
+    documents = [json.loads((tmp_path / name).read_text()) for name in ("evaluation.json", "decision.json")]
+    documents[0]["words"]["python<b>"][0] = "[a](javascript:b)|`c`"
+    text = model_card.text(*documents, {}, synthetic=False)
+    assert "<b>" not in text
+    assert "&lt;b&gt;" in text
+    assert "&#91;a&#93;&#40;javascript&#58;b&#41;&#124;&#96;c&#96;" in text
