@@ -17,13 +17,14 @@ UV_VERSION := 0.13.9
 UV := $(shell command -v uv || echo .uv/bin/uv)
 BIN := .venv/bin
 
-.PHONY: help install demo test quick code lint docs picture bench fuzz airflow lock clean
+.PHONY: help install demo test quick code lint docs picture bench fuzz airflow tensorboard lock clean
 
 help:
 	@echo 'make demo     set up, run the whole DAG through Airflow on synthetic posts, and say how to ask the model'
 	@echo 'make test     set up, check the code, and run the tests'
 	@echo 'make quick    what to run before each commit, in two minutes: format, style, types, imports, and the fast tests'
 	@echo 'make airflow  the Airflow UI and its scheduler, on http://localhost:8080'
+	@echo 'make tensorboard  the learning curves of all runs in the store, on http://localhost:6006'
 	@echo 'make docs     the documentation as a site, on http://localhost:8000'
 	@echo 'make picture  take the picture of the UI that README shows, by the browser test'
 	@echo 'make bench    compare with the notebook, Keras and scikit-learn'
@@ -115,6 +116,9 @@ bench: install
 # Standalone starts its parts as `airflow`, so that must be on the path; what it writes is for its owner only.
 airflow: install .secrets.env
 	@umask 077; set -a; source ./.secrets.env; set +a; PATH="$(CURDIR)/$(BIN):$$PATH" airflow standalone
+
+tensorboard: install
+	$(BIN)/python -m tools.curves
 
 lock: | $(UV)
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \

@@ -59,6 +59,7 @@ SLOW = [
     "cluster/test_cluster.py",
     "dags/test_scheduler.py",
     "faults/test_killed_by_hand.py",
+    "execution/test_mirror.py",
     "dags/test_tasks_test.py",
     "execution/test_cache.py",
     "model/test_distributed.py",
@@ -66,6 +67,8 @@ SLOW = [
     "test_benchmarks.py",
     "fuzz/test_bytes.py",
     "dags/test_secrets.py",
+    "dags/test_pages.py",
+    "test_curves.py",
     "fuzz/test_hostile.py",
     "tuning/test_tuning.py",
     "dags/test_tune.py",
@@ -78,6 +81,8 @@ SLOW = [
     "execution/test_champion.py",
     "test_real_posts.py",
     "stages/test_export.py",
+    "report/test_compare.py",
+    "report/test_frames.py",
     "model/test_network.py",
     "stages/test_evaluate.py",
     "cli/test_escape_control.py",
@@ -290,6 +295,21 @@ def finished_run(once: Once) -> Run:
             run_stage(stage, run)
 
     return run_in(once("finished", make))
+
+
+@pytest.fixture(scope="session")
+def two_runs(once: Once, finished_run: Run) -> Store:
+    """A store with the finished run, and `second`, evaluated on the same posts after one more epoch; read only."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(finished_run.store.url, folder / "store")
+        run = Run(Store(str(folder / "store")), "second")
+        changed = {"epochs": 4, "max_regression": 1}
+        run.begin(finished_run.existing().settings.model_copy(update=changed), CREATED.replace(day=12))
+        for stage in ("ingest", "fit_vocabulary", "vectorize", "train", "evaluate"):
+            run_stage(stage, run)
+
+    return Store(str(once("two", make) / "store"))
 
 
 @pytest.fixture(scope="session")

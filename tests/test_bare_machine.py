@@ -43,7 +43,7 @@ def test_what_does_not_need_the_browser_is_not_skipped_for_it(bare):
         assert done.returncode == 0, done.stdout
         return sum("::test_" in line for line in done.stdout.splitlines())
 
-    assert collected() - collected("-m", "not needs") == 5
+    assert collected() - collected("-m", "not needs") == 7
 
 
 def test_the_line_says_what_is_missing_and_how_to_get_it():

@@ -7,17 +7,18 @@ from collections.abc import Callable
 
 from typer.exceptions import TyperException
 
-from pipeline.cli import models, runs, settings, tunings
+from pipeline.cli import models, run, runs, settings, tunings
 from pipeline.cli.app import app, err
 from pipeline.errors import TaggerError
 
-__all__ = ["app", "main", "models", "runs", "settings", "tunings"]
+__all__ = ["app", "main", "models", "run", "runs", "settings", "tunings"]
 
 COMMANDS: dict[Callable[..., None], str] = {
-    runs.run: "Example: tagger run --source posts.csv --set epochs=3",
+    run.run: "Example: tagger run --source posts.csv --set epochs=3",
     runs.show: "Example: tagger show manual__2026-11-01T12:00:00+00:00",
     runs.report: "Example: tagger report --open",
     runs.runs: "",
+    runs.compare: "Example: tagger compare monday friday --output compared.html",
     settings.settings: "Example: TAGGER_EPOCHS=3 tagger settings",
     tunings.tune: "Example: tagger tune november --source posts.csv --set trials=30",
     tunings.tunings: "Example: tagger tunings november",

@@ -105,7 +105,7 @@ def _absolute(place: str) -> str:
 def command() -> str:
     """How to call this program: by its name where the shell finds it, else by the path it was started with."""
     found = shutil.which("tagger")
-    return "tagger" if found and Path(found).samefile(sys.argv[0]) else sys.argv[0]
+    return "tagger" if found and os.path.realpath(found) == os.path.realpath(sys.argv[0]) else sys.argv[0]
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:

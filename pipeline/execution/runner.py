@@ -16,6 +16,7 @@ from pipeline import tf_config
 from pipeline.errors import BadInput, ExportRefused, GateNotPassed, TrainingFailed, Unavailable
 from pipeline.execution import cache, cluster_worker, inputs, measure
 from pipeline.execution.drift_check import check_drift
+from pipeline.execution.mirror import mirror, mirror_after
 from pipeline.execution.publication import publish
 from pipeline.execution.reporting import make_report, report_after
 from pipeline.execution.work import Work
@@ -30,6 +31,7 @@ BEFORE: dict[Before, Callable[[Work], dict[str, Any]]] = {"drift": check_drift}
 AFTER: dict[After, Callable[[Work, Manifest], dict[str, Any]]] = {
     "publish": publish,
     "report": report_after,
+    "mirror": mirror_after,
 }
 """What a stage's entry in the table (`before`, `after`) asks for."""
 
@@ -46,6 +48,7 @@ def run_stage(name: str, run: Run, track: Track = log_lines, on_epoch: OnEpoch =
         if run.record():
             run.refuse(name, str(error))
             make_report(run)
+            mirror(run)
         raise
 
 

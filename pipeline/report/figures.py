@@ -50,6 +50,27 @@ def learning_curve(curve: Sequence[Mapping[str, float]], best_epoch: int | None)
         return _svg(figure, "learning curve")
 
 
+def learning_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Plot the curves of several runs in the same colours: training loss dotted, validation loss, accuracy, as SVG."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2 * SIZE[0], SIZE[1]), layout="constrained")
+        losses, accuracies = figure.subplots(1, 2)
+        for name, curve in curves.items():
+            epochs = [point["epoch"] for point in curve]
+            training = [point["training_loss"] for point in curve]
+            [line] = losses.plot(epochs, training, marker=".", linestyle=":", label=_name(name))
+            for axes, figure_of in ((losses, "loss"), (accuracies, "accuracy")):
+                if figure_of in curve[0]:
+                    values = [point[figure_of] for point in curve]
+                    axes.plot(epochs, values, marker=".", color=line.get_color(), label=_name(name))
+        losses.set(xlabel="epoch", ylabel="loss (training: dotted, validation: solid)")
+        accuracies.set(xlabel="epoch", ylabel="accuracy on the validation posts")
+        handles, labels = losses.get_legend_handles_labels()
+        shown = dict(zip(labels, handles, strict=True))
+        figure.legend(shown.values(), shown.keys(), frameon=False, loc="outside upper left", ncols=4)
+        return _svg(figure, "learning curves")
+
+
 def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
     """Plot the accuracy of each bin of probabilities against its mean probability, as SVG."""
     filled = [each for each in bins if each["posts"]]

@@ -34,7 +34,7 @@ RESUME = "resume"
 FurtherInput = Literal["champion", "resume"]
 Before = Literal["drift"]
 CacheExtra = Literal["source", "champion", "cluster"]
-After = Literal["publish", "report"]
+After = Literal["publish", "report", "mirror"]
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ STAGES: dict[str, Stage] = {
             "if it does not pass, the run ends here.",
             further_inputs=("champion",),
             cache_extra=("champion",),
-            after=("report",),
+            after=("report", "mirror"),
         ),
         Stage(
             "export",
@@ -147,7 +147,7 @@ STAGES: dict[str, Stage] = {
             reads=(*NETWORK, "vector_mode"),
             does="Exports a SavedModel that reads raw text, checks in a fresh process that it answers as the Estimator "
             "does, and publishes it.",
-            after=("publish",),
+            after=("publish", "mirror"),
         ),
     )
 }

@@ -13,6 +13,7 @@ from rich.console import Console
 from pipeline import cli
 from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
+from pipeline.report.runs import SHOWN
 from pipeline.settings import Deployment, Settings, Tuning, read
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
@@ -186,13 +187,26 @@ def test_an_unexpected_error_is_status_1_and_shows_a_traceback_only_with_debug(t
 def test_runs_and_models_are_listed(tagger, finished_run):
     store = finished_run.store.url
     _, out, _ = tagger("runs", "--store", store)
-    assert out.splitlines()[1].split()[:5] == ["finished", "2026-01-05", "06:07", "6/6", "passed"]
+    shown = out.splitlines()[1].split()
+    assert shown[:3] + shown[4:6] == ["finished", "2026-01-05", "06:07", "6/6", "passed"]
+    assert shown[3] == f"{sum(each.seconds for each in finished_run.manifests().values()):.1f}s"
+    assert shown[-3:] == ["hidden_units=64", "epochs=3", "learning_rate=0.01"]
     _, out, _ = tagger("models", "--store", store)
     assert out.splitlines()[1].split()[:2] == ["20260105060708", "live"]
     _, out, _ = tagger("models", "--store", store, "--json")
     assert json.loads(out)[0]["run"] == "finished"
     _, out, _ = tagger("runs", "--store", store, "--json")
-    assert json.loads(out)[0]["version"] == 20260105060708
+    [listed] = json.loads(out)
+    assert listed["version"] == 20260105060708
+    assert listed == json.loads(tagger("show", "finished", "--store", store, "--json")[1])
+
+
+def test_show_names_the_paths_of_what_it_speaks_of(tagger, finished_run):
+    _, out, _ = tagger("show", "finished", "--store", finished_run.store.url)
+    named = dict(line.split() for line in out.splitlines() if line.split()[0] in SHOWN or line.startswith("report"))
+    assert set(named) == {*SHOWN, "report"}
+    for path in named.values():
+        assert Path(path).exists()
 
 
 def test_a_run_that_a_stage_refused_says_which_and_why(tagger, source, tmp_path):
@@ -201,6 +215,7 @@ def test_a_run_that_a_stage_refused_says_which_and_why(tagger, source, tmp_path)
     assert status == 2
     _, out, _ = tagger("runs", *arguments)
     assert "refused by ingest" in out
+    assert f"because {err.splitlines()[-1].removeprefix('tagger: ')}" in out
     _, out, _ = tagger("show", "a", *arguments)
     assert out.splitlines()[0] == "run a: refused by ingest, nothing published"
     assert f"because {err.splitlines()[-1].removeprefix('tagger: ')}" in out.splitlines()
@@ -292,7 +307,7 @@ def test_a_long_name_is_not_wrapped(tagger, tmp_path):
     name = "manual__" + "2026-01-05T06_07_08_00_00" * 8
     Run(Store(str(tmp_path)), name).begin(Settings(), CREATED)
     _, out, _ = tagger("runs", "--store", tmp_path)
-    assert [line.split() for line in out.splitlines()[1:]] == [[name, "2026-01-05", "06:07", "0/6"]]
+    assert [line.split() for line in out.splitlines()[1:]] == [[name, "2026-01-05", "06:07", "0.0s", "0/6"]]
 
 
 def test_a_version_that_is_not_live_says_so(tagger, two_versions):
@@ -404,7 +419,10 @@ def test_the_installed_command_answers():
         [Path(sys.executable).with_name("tagger"), "--help"], capture_output=True, text=True, check=True
     )
     listed = re.findall(r"^│ (\w+) ", done.stdout.partition("Commands")[2], re.MULTILINE)
-    first, second = ["run", "show", "report", "runs", "settings", "tune"], ["predict", "models", "promote", "rollback"]
+    first, second = (
+        ["run", "show", "report", "runs", "compare", "settings", "tune"],
+        ["predict", "models", "promote", "rollback"],
+    )
     assert listed == [*first, "tunings", *second, "verify", "gc"]
 
 

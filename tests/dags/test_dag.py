@@ -132,7 +132,14 @@ def test_runs_are_neither_caught_up_nor_side_by_side(dag):
 
 def test_everything_is_explained(dag):
     assert dag["description"]
-    for what in ("To start a run", "When a task is red", "tagger show RUN", "tagger models", "tagger predict"):
+    for what in (
+        "To start a run",
+        "When a task is red",
+        "tab **Report**",
+        "tagger show",
+        "tagger models",
+        "tagger predict",
+    ):
         assert what in dag["doc_md"]
     assert {name: task["doc"] for name, task in dag["tasks"].items()} == {s.name: s.does for s in STAGES.values()}
 

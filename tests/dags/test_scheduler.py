@@ -350,7 +350,7 @@ def test_the_event_says_what_the_gate_judged_by_and_where_the_report_is(server, 
 
 @in_the_browser
 def test_the_button_on_a_task_opens_the_report(server, page, typed):
-    page.goto(f"{server.url}{DAG}/runs/{quote(typed)}/tasks/evaluate")
+    page.goto(f"{server.url}{DAG}/runs/{quote(typed)}/tasks/evaluate/details")
     link = page.get_by_role("link", name="Report", exact=True).and_(page.locator("[href$='plugin/report']")).first
     page.goto(link.get_attribute("href"))
     shown = page.frame_locator("iframe[title=Report]")

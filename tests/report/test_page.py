@@ -164,14 +164,8 @@ def test_posts_tags_and_names_are_only_text(hostile_run):
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", page.render(run))
 
 
-def test_a_second_run_is_shown_beside_the_live_model(finished_run, tmp_path):
-    shutil.copytree(finished_run.store.url, tmp_path / "store")
-    run = Run(Store(str(tmp_path / "store")), "second")
-    run.begin(
-        finished_run.existing().settings.model_copy(update={"epochs": 4, "max_regression": 1}), CREATED.replace(day=12)
-    )
-    for stage in ("ingest", "fit_vocabulary", "vectorize", "train", "evaluate"):
-        run_stage(stage, run)
+def test_a_second_run_is_shown_beside_the_live_model(two_runs):
+    run = Run(two_runs, "second")
     shown, decision = Page(page.render(run)), Facts.of(run).decision
     compared = decision["comparison"]
     assert (

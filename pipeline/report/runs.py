@@ -1,0 +1,107 @@
+"""Describes the runs of a store: what the command line lists, and what the frames are made of."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.errors import CorruptArtifact
+from pipeline.registry.card import Card
+from pipeline.registry.registry import Registry
+from pipeline.settings import Settings
+from pipeline.stages.plan import CHECKPOINT, DECISION, EVALUATION
+from pipeline.store.manifest import Manifest, warnings_of
+from pipeline.store.objects import Store
+from pipeline.store.runs import PAGE, REPORT, Run, every_run
+
+SHOWN = {
+    "rejected": ("ingest", "rejected"),
+    "evaluation": ("evaluate", EVALUATION),
+    "decision": ("evaluate", DECISION),
+    "confusions": ("evaluate", "confusion_matrix.png"),
+    "predicted": ("evaluate", "predictions"),
+    "checkpoint": ("train", CHECKPOINT),
+}
+"""What a person may want to open, each as a stage and one of its files or folders."""
+
+
+def described(run: Run) -> dict[str, Any]:
+    """What the store has of a run, as JSON; StageOutOfOrder if it does not exist.
+
+    `changed` are the settings that differ from the defaults, `seconds` those of the stages that the run did itself.
+    """
+    record, manifests = run.existing(), run.manifests()
+    evaluated = manifests["evaluate"].summary if "evaluate" in manifests else {}
+    card, refusal = card_of(run), run.refusal()
+    settings, default = (each.model_dump(mode="json") for each in (record.settings, Settings()))
+    return {
+        "run": run.name,
+        "created": record.created.isoformat(),
+        "source": record.settings.source,
+        "accuracy": evaluated.get("accuracy"),
+        "verdict": evaluated.get("verdict"),
+        "reasons": evaluated.get("reasons", []),
+        "warnings": warnings_of(manifests),
+        "refused": refusal.to_dict() if refusal else None,
+        "version": card.version if card else None,
+        "published_by": card.run if card else None,
+        "seconds": round(sum(manifest.seconds for manifest in manifests.values() if manifest.run == run.name), 3),
+        "changed": {name: value for name, value in settings.items() if value != default[name] and name != "source"},
+        "settings": settings,
+        "stages": {
+            stage: {
+                "seconds": manifest.seconds,
+                "cpu_seconds": manifest.cpu_seconds,
+                "rows": manifest.summary["rows"],
+                "bytes": sum(entry.bytes for entry in manifest.files.values()),
+                "peak_mib": manifest.peak_mib,
+                "made_by": manifest.run,
+                "note": note(run, manifest),
+                "finished": manifest.finished,
+                "path": run.store.display_path(run.attempt(manifest)),
+                "summary": manifest.summary,
+            }
+            for stage, manifest in manifests.items()
+        },
+    }
+
+
+def paths(run: Run) -> dict[str, str]:
+    """Where in the store a person finds the run's report and what its stages left to be looked at."""
+    manifests, report = run.manifests(), run.saved(REPORT, PAGE)
+    found = {"report": f"{report.path}/{next(iter(report.files))}"} if report else {}
+    for what, (stage, name) in SHOWN.items():
+        manifest = manifests.get(stage)
+        if manifest and any(file == name or file.startswith(f"{name}/") for file in manifest.files):
+            found[what] = f"{run.attempt(manifest)}/{name}"
+    return {what: run.store.display_path(path) for what, path in found.items()}
+
+
+def newest_first(store: Store, damaged: Callable[[Run, CorruptArtifact], None]) -> list[dict[str, Any]]:
+    """Describe every run; `damaged` is called for those that cannot be read."""
+    found = []
+    for run in every_run(store):
+        try:
+            found += [described(run)] if run.record() else []
+        except CorruptArtifact as error:
+            damaged(run, error)
+    return sorted(found, key=lambda each: str(each["created"]), reverse=True)
+
+
+def note(run: Run, manifest: Manifest | None) -> str:
+    """Say that the stage's result was cached, or at which step it was resumed; empty where neither is so."""
+    step = manifest.summary.get("resumed_from_step") if manifest else None
+    return cached(run, manifest) or (f"resumed from step {step:,}" if step else "")
+
+
+def cached(run: Run, manifest: Manifest | None) -> str:
+    """Say which run the stage's cached result comes from; empty where this run made it."""
+    return "" if manifest is None or manifest.run == run.name else f"cached, from run {manifest.run}"
+
+
+def card_of(run: Run) -> Card | None:
+    """Find the card of the run's model, which this run published, or the run whose cached export it uses."""
+    exported = run.manifest("export")
+    if exported is None:
+        return None
+    records = [Run(run.store, name).record() for name in (run.name, exported.run)]
+    cards = [Registry(run.store).card(record.version) for record in records if record]
+    return next((card for card in cards if card and card.path == run.attempt(exported)), None)
