@@ -1,6 +1,7 @@
 """The DAG `stackoverflow_tagger`: one task for each of the six stages, which call the package `pipeline`."""
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, TaskGroup, chain, task
@@ -56,6 +57,8 @@ def do_stage(
             known = run.record()
             chosen = with_tuned(run.store, chosen, known.settings if known else None)
             run.begin(chosen, created, identifier, deployment=deployment, restricted=restricted)
+        if "publish" in stage.after and deployment.approval:
+            skip_unapproved(run)
         try:
             summary = run_stage(stage.name, run) if index is None else run_shard(stage.name, run, index)
         except GateNotPassed as error:
@@ -67,6 +70,15 @@ def do_stage(
             raise AirflowSkipException("nothing is published, because the run's setting publish is false")
         outlet_events[published].extra = told(run, summary) | {"report": report_link(dag_run.dag_id, dag_run.run_id)}
     return summary
+
+
+def skip_unapproved(run: Run) -> None:
+    """Skip the task if the run's model may only be published with an approval, and has none."""
+    if run.existing().settings.publish and run.approval() is None:
+        raise AirflowSkipException(
+            f"nothing is published: TAGGER_APPROVAL is on, and nobody has approved the model of run {run.name} in the "
+            "task approve"
+        )
 
 
 def told(run: Run, summary: dict[str, Any]) -> dict[str, Any]:
@@ -99,6 +111,16 @@ def as_group(stage: Stage) -> TaskGroup:
     return group
 
 
+def tasks() -> Iterator[Any]:
+    """Make the DAG's tasks in their order: one for each stage, and the approval if the deployment asks for one."""
+    for stage in STAGES.values():
+        if "publish" in stage.after and deployment.approval:
+            from tagger_airflow.approval import approval  # not at the top: it imports what few need
+
+            yield approval(deployment)
+        yield as_task(stage)
+
+
 with DAG(
     "stackoverflow_tagger",
     description="Stack Overflow posts in, a published tag classifier out",
@@ -110,4 +132,4 @@ with DAG(
     tags=["stackoverflow", "tensorflow", "retraining"],
     default_args=RETRIED,
 ):
-    chain(*map(as_task, STAGES.values()))
+    chain(*tasks())

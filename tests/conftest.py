@@ -58,6 +58,7 @@ SLOW = [
     "faults/test_killed.py",
     "cluster/test_cluster.py",
     "dags/test_scheduler.py",
+    "dags/test_approval.py",
     "faults/test_killed_by_hand.py",
     "execution/test_mirror.py",
     "dags/test_tasks_test.py",

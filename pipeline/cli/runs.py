@@ -95,10 +95,12 @@ def report(
 
 
 def _verdict(report: dict[str, Any]) -> str:
-    """The gate's verdict with the number of warnings of all stages, or which stage refused the run; else empty."""
+    """The gate's verdict with the number of warnings of all stages, or that the run was refused before or after it."""
     if report["refused"] and not report["verdict"]:
         return f"refused by {report['refused']['stage']}"
     verdict, warnings = report["verdict"] or "", len(report["warnings"])
+    if report["refused"] and verdict == "passed":
+        return "passed, then refused"
     if verdict != "passed" or not warnings:
         return verdict
     return f"passed with {warnings} warning{'s' if warnings > 1 else ''}"

@@ -18,7 +18,8 @@ def publish(work: Work, exported: Manifest) -> dict[str, Any]:
     Without the setting `publish` nothing is published, and the version is None.
 
     A model that is live already, byte for byte, is not published again, unless its files are damaged. A model that a
-    person took down is not published again, unless the run has a force_reason.
+    person took down is not published again, unless the run has a force_reason. Who approved the model, and why, goes
+    into the registry's log.
     """
     if not work.settings.publish:
         log.info("nothing is published, because the run's setting publish is false")
@@ -41,7 +42,14 @@ def publish(work: Work, exported: Manifest) -> dict[str, Any]:
             *(version, withdrawn.version, by_hand.by, by_hand.at[:10], by_hand.reason),
         )
         return _summary(withdrawn, version)
-    event = registry.publish(card, compared_with=work.inputs["evaluate"].summary["champion"], forced=forced)
+    approval = work.run.approval()
+    event = registry.publish(
+        card,
+        compared_with=work.inputs["evaluate"].summary["champion"],
+        forced=forced,
+        approved_by=approval.by if approval else "",
+        reason=approval.why if approval else "",
+    )
     log.info("version %d is published, accuracy %.4f", card.version, card.accuracy)
     live = registry.live()
     if event.live != card.version:

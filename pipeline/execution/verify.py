@@ -79,6 +79,7 @@ def _run(run: Run) -> Iterator[str | None]:
 def _report(run: Run) -> Iterator[str | None]:
     """Check the run's report and the note why it was refused, if there are any."""
     yield _readable(run.store, f"{run.path}/refused.json")
+    yield _readable(run.store, f"{run.path}/approved.json")
     if run.store.exists(f"{run.path}/{REPORT}/{PAGE}.json"):
         yield (fault := _readable(run.store, f"{run.path}/{REPORT}/{PAGE}.json"))
         if fault is None and (saved := run.saved(REPORT, PAGE)):

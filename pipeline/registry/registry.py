@@ -88,10 +88,13 @@ class Registry:
         """The version to compare this one with: live when it was published, or now if it is not published yet."""
         return log_events.live_before(self.events(), version)
 
-    def publish(self, card: Card, *, compared_with: int | None, forced: str = "") -> Event:
+    def publish(
+        self, card: Card, *, compared_with: int | None, forced: str = "", approved_by: str = "", reason: str = ""
+    ) -> Event:
         """Publish the version whose files are at card.path, and make it live. Publishing it again changes nothing.
 
-        If the live model was trained on newer data, that one stays live, unless `forced` gives a reason.
+        If the live model was trained on newer data, that one stays live, unless `forced` gives a reason. Who approved
+        it, and the reason, go into the log.
 
         Raises VersionTaken if the version was published from another checkpoint, and StageOutOfOrder if the live
         version is no longer the one that the candidate was compared with, `compared_with`.
@@ -102,14 +105,15 @@ class Registry:
             self._refuse_outdated_comparison(card, champion, compared_with)
             if champion and not forced and _newer(champion, card):
                 return card, champion.version, f"its data is newer than that of version {card.version}"
-            return card, card.version, forced
+            return card, card.version, forced or reason
 
         event = log_events.publication(self.events(), card.version)
         if event is None:
             decide(self.events())  # refuses before anything is written
         if not self.store.create(f"{CARDS}/{card.version}.json", card.to_dict()):
             self._take_card(card, published=event is not None)
-        event = event or self._log(PUBLISH, decide, by=f"run {card.run}")
+        by = f"run {card.run}" + (f", approved by {approved_by}" if approved_by else "")
+        event = event or self._log(PUBLISH, decide, by=by)
         self.reconcile()
         return event
 

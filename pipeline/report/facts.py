@@ -14,7 +14,8 @@ from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
 from pipeline.stages.plan import DECISION, EVALUATION, STAGES
 from pipeline.store.manifest import Manifest, warnings_of
-from pipeline.store.runs import Record, Refusal, Run
+from pipeline.store.notes import Refusal
+from pipeline.store.runs import Record, Run
 
 REJECTED_SHOWN = 10
 
@@ -77,6 +78,8 @@ class Facts:
         if compared:
             against = f", {compared['difference']:+.4f} against the live model's {compared['champion']['accuracy']:.4f}"
         outcome = "Passed" if self.evaluation["verdict"] == "passed" else "Refused"
+        if outcome == "Passed" and self.refusal:
+            outcome = "Passed the gate, but was refused after it"
         return f"{outcome}: accuracy {accuracy:.4f} on {self.evaluation['rows']:,} test posts{against}."
 
     @property
@@ -96,7 +99,8 @@ class Facts:
     def reasons(self) -> list[str]:
         """Why the run was refused."""
         stated: list[str] = self.evaluation.get("reasons", [])
-        return stated
+        later = self.refusal and self.evaluation.get("verdict") == "passed"
+        return [*stated, self.refusal.why] if self.refusal and later else stated
 
     @property
     def warnings(self) -> list[str]:

@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import matplotlib as mpl
@@ -120,6 +120,8 @@ def accuracy_over_time(points: Sequence[tuple[str, float, bool]]) -> str:
                     markerfacecolor=face,
                     label=label,
                 )
+        if max(times) - min(times) < timedelta(days=1):  # else matplotlib shows years around a single point
+            axes.set_xlim(min(times) - timedelta(days=1), max(times) + timedelta(days=1))  # type: ignore[arg-type]
         dates = ConciseDateFormatter(axes.xaxis.get_major_locator())  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_formatter(dates)
         axes.set_ylabel("accuracy")

@@ -61,6 +61,16 @@ class Deployment(Base):
     tuning_schedule: str | None = _of_deployment(
         "When a tuning runs by itself, such as @monthly; if none, only when triggered.", default=None
     )
+    approval: bool = _of_deployment(
+        "Whether a person must approve each model in Airflow's UI, after the gate, before it is published: on or off.",
+        default=False,
+    )
+    approval_hours: float = _of_deployment(
+        "Hours that an approval is waited for before the model counts as rejected, more than 0, up to 8,760.",
+        default=72.0,
+        gt=0,
+        le=8760,
+    )
     allowed_sources: str = _of_deployment(
         "Sources that Airflow's trigger form accepts, separated by commas: folders (relative ones are in AIRFLOW_HOME) "
         "and URLs, each with everything below it. It always accepts TAGGER_SOURCE, and the command line accepts any "

@@ -16,11 +16,12 @@ from typing import Any
 from pydantic import Field
 
 from pipeline.errors import BadInput, StageOutOfOrder, Unavailable
-from pipeline.files import FileEntry, digest, entries, files
+from pipeline.files import digest, entries, files
 from pipeline.settings import Deployment, Settings
 from pipeline.source_policy import checked, refuse_secrets
 from pipeline.store.documents import Document
 from pipeline.store.manifest import ATTEMPT, TIME, Manifest
+from pipeline.store.notes import Approval, Refusal, Saved
 from pipeline.store.objects import Store
 
 PACKAGES = ("tensorflow", "apache-airflow", "pyarrow", "numpy", "pandas", "scikit-learn")
@@ -42,6 +43,10 @@ UNFINISHED = (CHECKPOINT, SHARDS, "partial", "parts")
 """Folders of unfinished work; the last two are the names in format 1."""
 
 
+TEMPORARY = "__airflow_temporary_run_"
+"""How the run ids begin that `airflow tasks test` makes."""
+
+
 def name_of(identifier: str) -> str:
     """The name of a run with this identifier: characters outside [A-Za-z0-9._-] are replaced by underscores."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", identifier)
@@ -52,7 +57,7 @@ def identifier_of(airflow_run_id: str, logical_date: datetime | None) -> str:
 
     Raises BadInput if `airflow tasks test` was given no date.
     """
-    if not airflow_run_id.startswith("__airflow_temporary_run_"):
+    if not airflow_run_id.startswith(TEMPORARY):
         return airflow_run_id
     if logical_date is None:
         raise BadInput("`airflow tasks test` needs a date here, the same for all six tasks, because it names the run")
@@ -108,26 +113,6 @@ class Record(Document):
             "code": {"version": package_version("stackoverflow-tagger"), "sha256": code_digest()},
             "packages": {"python": sys.version.split()[0]} | {name: package_version(name) for name in PACKAGES},
         }
-
-
-class Saved(Document):
-    """A saved piece of a stage's unfinished work: its folder, its files, and the digests of its inputs."""
-
-    WHAT = "piece of unfinished work"
-
-    path: str
-    files: dict[str, FileEntry]
-    inputs: dict[str, str]
-
-
-class Refusal(Document):
-    """Why a stage refused the run, in a sentence, and when."""
-
-    WHAT = "refusal"
-
-    stage: str
-    why: str
-    at: datetime
 
 
 class Run:
@@ -303,6 +288,24 @@ class Run:
         refusal = self.refusal()
         if refusal and refusal.stage == stage:
             self.store.remove(f"{self.path}/refused.json")
+
+    def approve(self, by: str, why: str) -> None:
+        """Note that a person approved the model that was evaluated last."""
+        noted = Approval(by=by, why=why, at=datetime.now(UTC), evaluated=self._evaluated())
+        self.store.write(f"{self.path}/approved.json", noted.to_dict())
+
+    def approval(self) -> Approval | None:
+        """The approval of the model that was evaluated last; None if there is none, or only one of a model before."""
+        path = f"{self.path}/approved.json"
+        document = self.store.read(path)
+        found = Approval.parse(document, self.store.display_path(path)) if document else None
+        return found if found and found.evaluated == self._evaluated() else None
+
+    def _evaluated(self) -> str:
+        manifest = self.manifest("evaluate")
+        if manifest is None:
+            raise StageOutOfOrder(f"run {self.name} has not been evaluated: run its stage evaluate first")
+        return self.attempt(manifest)
 
     def discard(self, stage: str) -> None:
         """Remove the stage's unfinished work, its documents first."""

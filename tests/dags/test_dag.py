@@ -110,6 +110,13 @@ def test_the_tasks_are_the_stages_in_a_chain(dag):
     assert {name: task["downstream"] for name, task in dag["tasks"].items()} == chain
 
 
+def test_with_an_approval_a_person_stands_between_evaluate_and_export(read):
+    tasks = read(TAGGER_APPROVAL="on")["tasks"]
+    assert list(tasks) == [*list(STAGES)[:-1], "approve", "export"]
+    assert (tasks["evaluate"]["downstream"], tasks["approve"]["downstream"]) == (["approve"], ["export"])
+    assert "approves or rejects" in tasks["approve"]["doc"]
+
+
 def test_the_trigger_form_is_made_of_the_settings(dag, monkeypatch):
     monkeypatch.setenv("AIRFLOW_HOME", dag["home"])  # the form names the folder that files may be in
     assert dag["params"] == trigger_form(Settings(), Deployment())

@@ -69,10 +69,15 @@ def test_only_new_documents_have_a_format(frozen):
     assert frozen.read("registry/stackoverflow_tagger/log/00000007.json")["format"] == 2
 
 
+def listed(table: str) -> list[str]:
+    """The first cells of the table's rows; the lines below a run that say why it was refused have none."""
+    return [line.split()[0] for line in table.splitlines()[1:] if not line.startswith(" ")]
+
+
 def test_it_is_listed(tagger):
     status, out, _ = tagger("runs")
     assert status == 0
-    assert sorted(line.split()[0] for line in out.splitlines()[1:]) == RUNS
+    assert sorted(listed(out)) == RUNS
     status, out, _ = tagger("models")
     state = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:]}
     assert (status, state[str(AIRFLOWS)], state[str(COLLECTED)]) == (0, "live", "collected")
@@ -162,7 +167,7 @@ class TestOtherVersions:
         edit(frozen, f"runs/unchanged/{document}", format=3)
         sentence = f"runs/unchanged/{document} was written by a newer version of this pipeline (format 3, "
         status, out, err = tagger("runs")
-        assert (status, len(out.splitlines()), err.count(sentence)) == (0, 6, 1)
+        assert (status, len(listed(out)), err.count(sentence)) == (0, len(RUNS) - 1, 1)
         status, _, err = tagger("show", "unchanged")
         assert (status, err.count(sentence), len(err.splitlines())) == (1, 1, 1)
         assert tagger("show", "first")[0] == 0

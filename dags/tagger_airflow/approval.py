@@ -1,0 +1,108 @@
+"""A task that waits until a person approves or rejects the model that passed the gate, in Airflow's UI."""
+
+import re
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Param
+from airflow.sdk.exceptions import AirflowSkipException
+
+from pipeline.execution.reporting import make_report
+from pipeline.settings import Deployment
+from pipeline.stages.plan import LAST
+from pipeline.store.runs import TEMPORARY, Run, identifier_of, name_of
+from tagger_airflow.failures import one_sentence
+from tagger_airflow.links import ReportLink, report_link
+from tagger_airflow.store import store_of
+
+WHY = "why"
+DOES = (
+    "Waits until a person approves or rejects the model, under Required Actions. Without an answer in time "
+    "it is rejected. A rejected model is not published, and the live one stays."
+)
+
+
+class Approval(ApprovalOperator):
+    """Asks whether to publish the model of a run, and notes in the store who answered what, and why."""
+
+    operator_extra_links = (ReportLink(),)
+
+    def __init__(self, *, deployment: Deployment, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.deployment = deployment
+
+    def execute(self, context: Any) -> Any:
+        """Ask, unless the run publishes nothing; under `airflow dags test` and `tasks test`, nobody can answer."""
+        with one_sentence():
+            run = self._run(context)
+            publishes = run.existing().settings.publish
+        if not publishes:
+            self.log.info("nothing is asked, because the run's setting publish is false")
+            return None
+        if _tested(context["dag_run"]):
+            raise AirflowSkipException(
+                "nothing is published: TAGGER_APPROVAL is on, and under `airflow dags test` or `tasks test` nobody can "
+                "approve; trigger the run in the UI, or set TAGGER_APPROVAL=off"
+            )
+        link = report_link(context["dag_run"].dag_id, context["dag_run"].run_id)
+        with one_sentence():
+            self.body = question(run, link, self.deployment.approval_hours)
+        return super().execute(context)
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Note the answer: an approval is what export looks for, and a rejection refuses the run."""
+        answer = super(ApprovalOperator, self).execute_complete(context, event)  # refuses what is no valid answer
+        user, why = event.get("responded_by_user"), (event.get("params_input") or {}).get(WHY) or ""
+        with one_sentence():
+            run = self._run(context)
+            if answer["chosen_options"] == [self.APPROVE]:
+                run.approve(user["name"] if user else "Airflow", why)
+            else:
+                hours = f"{self.deployment.approval_hours:g}"
+                by = f"by {user['name']}" if user else f"because nobody answered within {hours} hours"
+                run.refuse(LAST, f"rejected {by}{f': {why}' if why else ''}")
+                make_report(run)
+        return super().execute_complete(context, event)
+
+    def _run(self, context: Any) -> Run:
+        identifier = identifier_of(context["dag_run"].run_id, context.get("logical_date"))
+        return Run(store_of(self.deployment), name_of(identifier))
+
+
+def approval(deployment: Deployment) -> Approval:
+    """Make the task."""
+    return Approval(
+        task_id="approve",
+        doc_md=DOES,
+        deployment=deployment,
+        subject="Publish the model of this run?",
+        body="",  # known when the task runs
+        params={WHY: Param("", type="string", title="Why", description="One sentence, kept in the log of the models.")},
+        defaults=Approval.REJECT,
+        response_timeout=timedelta(hours=deployment.approval_hours),
+    )
+
+
+def _tested(dag_run: Any) -> bool:
+    """Whether this is `airflow dags test`, which waits for ever for an answer, or `airflow tasks test`."""
+    return dag_run.triggering_user_name == "dag_test" or str(dag_run.run_id).startswith(TEMPORARY)
+
+
+def question(run: Run, link: str, hours: float) -> str:
+    """What a person reads before the answer, as Markdown: the verdict, the warnings, and where the report is."""
+    from pipeline.report.facts import Facts  # not at the top: the DAG file is parsed without pyarrow
+
+    facts = Facts.of(run)
+    lines = [f"**{_plain(facts.verdict)}**", ""]
+    lines += [f"- {_plain(warning)}" for warning in facts.warnings]
+    lines += [
+        "",
+        f"[The report]({link}) says the rest. Without an answer within {hours:g} hours the model is rejected.",
+    ]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """The text so that nothing in it, such as the name of a tag, acts as Markdown."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>&~-])", r"\\\1", text)

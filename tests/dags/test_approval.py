@@ -1,0 +1,139 @@
+"""A person who approves or rejects a model in Airflow's UI before it is published, and runs in which nobody can."""
+
+from collections.abc import Callable, Iterator
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import expect
+
+from pipeline.registry.registry import Registry
+from pipeline.store.runs import Run
+from tests.dags.conftest import DAG_ID, Airflow, Server, in_the_browser, servers, standalone, wait_for
+
+APPROVED, REJECTED, WHY = "approved_run", "rejected_run", "better on *c++*"
+DAG = f"/dags/{DAG_ID}"
+DATE = "2026-01-05"
+SAME = {"TAGGER_MAX_REGRESSION": "0.2", "TAGGER_APPROVAL": "on"}
+
+
+@pytest.fixture(scope="module")
+def server(new_airflow: Callable[..., Airflow]) -> Iterator[Server]:
+    with standalone(new_airflow(**servers(), **SAME, TAGGER_SCHEDULE="none")) as server:
+        wait_for("the DAG is listed", lambda: server.api.get(DAG).is_success, seconds=60, otherwise=server.logs)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def ask(server: Server) -> Callable[[str, int], str]:
+    """Start a run; the address of its question, once it waits for an answer."""
+
+    def path(run: str) -> str:
+        return f"{DAG}/dagRuns/{quote(run)}/taskInstances/approve"
+
+    def begin(run: str, epochs: int) -> bool:
+        conf = {"logical_date": None, "dag_run_id": run, "conf": {"epochs": epochs}}
+        started = server.api.post(f"{DAG}/dagRuns", json=conf)
+        return (started.is_success or started.status_code == 409) and server.api.patch(
+            DAG, json={"is_paused": False}
+        ).is_success
+
+    def asked(run: str, epochs: int) -> str:
+        wait_for("the run starts", lambda: begin(run, epochs), seconds=60, otherwise=server.logs)
+        waits = lambda: server.get(path(run))["state"] == "awaiting_input"  # noqa: E731
+        wait_for("the run asks", waits, seconds=180, otherwise=server.logs)
+        return f"{server.url}{DAG}/runs/{quote(run)}/tasks/approve/required_actions"
+
+    return asked
+
+
+def ended(server: Server, run: str) -> dict[str, str]:
+    """The states of the run's tasks, once it has ended."""
+
+    def look() -> bool:
+        return server.get(f"{DAG}/dagRuns/{quote(run)}")["state"] in {"success", "failed"}
+
+    wait_for("the run ends", look, seconds=180, otherwise=server.logs)
+    tasks = server.get(f"{DAG}/dagRuns/{quote(run)}/taskInstances")["task_instances"]
+    return {task["task_id"]: task["state"] for task in tasks}
+
+
+@in_the_browser
+def test_an_approved_model_goes_live_and_the_log_says_by_whom_and_why(server, page, picture, ask):
+    page.goto(ask(APPROVED, 3))
+    expect(page.get_by_text("Passed: accuracy")).to_be_visible()
+    expect(page.get_by_text("no model was live to compare with")).to_be_visible()
+    link = page.get_by_role("link", name="The report").get_attribute("href")
+    assert link == f"{server.url}{DAG}/runs/{APPROVED}/plugin/report"
+    assert Registry(server.airflow.store).live() is None
+    expect(page.get_by_role("button", name="Approve")).to_be_disabled()
+    page.locator("[name=element_why]").fill(WHY)
+    picture("approval")
+    page.get_by_role("button", name="Approve").click()
+    assert set(ended(server, APPROVED).values()) == {"success"}
+    [event] = Registry(server.airflow.store).events()
+    assert (event.live, event.by, event.reason) == (event.version, f"run {APPROVED}, approved by {server.user}", WHY)
+    page.goto(f"{server.url}/plugin/models")
+    expect(page.frame_locator("iframe[title=Models]").get_by_text(WHY).first).to_be_visible()
+    picture("models-approved")
+
+
+@in_the_browser
+def test_a_rejected_model_is_not_published_and_its_report_says_who_rejected_it(server, page, picture, ask):
+    before = Registry(server.airflow.store).events()
+    page.goto(ask(REJECTED, 2))
+    page.locator("[name=element_why]").fill("too sure of itself")
+    page.get_by_role("button", name="Reject").click()
+    states = ended(server, REJECTED)
+    assert (states["approve"], states["export"]) == ("success", "skipped")
+    assert Registry(server.airflow.store).events() == before
+    said = f"rejected by {server.user}: too sure of itself"
+    assert Run(server.airflow.store, REJECTED).refusal().why == said
+    page.goto(f"{server.url}{DAG}/runs/{REJECTED}/plugin/report")
+    shown = page.frame_locator("iframe[title=Report]")
+    expect(shown.get_by_text(said)).to_be_visible()
+    expect(shown.get_by_text("Passed the gate, but was refused after it")).to_be_visible()
+    picture("report-rejected")
+
+
+@pytest.fixture(scope="module")
+def airflow(new_airflow: Callable[..., Airflow]) -> Airflow:
+    """One store for the runs below, so that only the first of them trains."""
+    return new_airflow(**SAME)
+
+
+def test_an_experiment_is_not_asked_about(airflow):
+    done = airflow("dags", "test", DAG_ID, TAGGER_PUBLISH="false")
+    assert done.returncode == 0, done.stdout
+    assert "nothing is asked, because the run's setting publish is false" in done.stdout
+    [run] = airflow.store.names("runs")
+    assert Run(airflow.store, run).manifest("export") is not None
+
+
+def test_a_run_that_nobody_can_approve_ends_and_publishes_nothing(airflow):
+    done = airflow("dags", "test", DAG_ID)
+    assert done.returncode == 0, done.stdout
+    assert "under `airflow dags test` or `tasks test` nobody can approve" in done.stdout
+    assert Registry(airflow.store).events() == []
+
+
+def test_export_alone_does_not_publish_what_nobody_approved(airflow):
+    for stage in ("ingest", "fit_vocabulary", "vectorize", "train", "evaluate", "approve", "export"):
+        done = airflow("tasks", "test", DAG_ID, stage, DATE)
+    assert "nobody has approved the model of run test__2026-01-05T00_00_00_00_00" in done.stdout
+    assert Registry(airflow.store).events() == []
+    done = airflow("tasks", "test", DAG_ID, "export", DATE, TAGGER_APPROVAL="off")
+    assert len(Registry(airflow.store).events()) == 1, done.stdout
+
+
+def test_an_approval_counts_for_the_model_that_was_seen_only(finished_run):
+    run = finished_run
+    assert run.approval() is None
+    run.approve("ann", "fine")
+    assert (run.approval().by, run.approval().why) == ("ann", "fine")
+    evaluated = run.manifest("evaluate")
+    run.adopt(evaluated.model_copy(update={"attempt": "20260101T000000-00000000"}))
+    try:
+        assert run.approval() is None
+    finally:
+        run.adopt(evaluated)
+        run.store.remove(f"{run.path}/approved.json")
