@@ -14,6 +14,7 @@ from pipeline.stages.plan import STAGES, Stage
 from pipeline.store.runs import Run, identifier_of, name_of
 from pipeline.tuning.winner import with_tuned
 from tagger_airflow.failures import RETRIED, one_sentence
+from tagger_airflow.lineage import lineage_of
 from tagger_airflow.links import ReportLink, report_link
 from tagger_airflow.store import store_of
 
@@ -93,12 +94,13 @@ def as_task(stage: Stage) -> Any:
     if stage.sharded_by and deployment.shards > 1:
         return as_group(stage)
     outlets = [published] if "publish" in stage.after else []
-    return with_link(task(task_id=stage.name, doc_md=stage.does, outlets=outlets)(do_stage)(stage))
+    return shown(task(task_id=stage.name, doc_md=stage.does, outlets=outlets)(do_stage)(stage), stage)
 
 
-def with_link(made: Any) -> Any:
-    """Give a task a button that opens the report of its run."""
+def shown(made: Any, stage: Stage) -> Any:
+    """Give a task a button that opens the report of its run, and the method by which OpenLineage asks what it did."""
     made.operator.operator_extra_links = (ReportLink(),)
+    made.operator.get_openlineage_facets_on_complete = lineage_of(stage, deployment)
     return made
 
 
@@ -107,7 +109,7 @@ def as_group(stage: Stage) -> TaskGroup:
     with TaskGroup(stage.name, tooltip=stage.does) as group:
         shard = task(task_id="shard", doc_md=f"{stage.does} One shard of the posts.")(do_stage)
         gather = task(task_id="gather", doc_md=f"{stage.does} All shards together.")(do_stage)
-        shard.partial(stage=stage).expand(index=list(range(deployment.shards))) >> with_link(gather(stage))
+        shard.partial(stage=stage).expand(index=list(range(deployment.shards))) >> shown(gather(stage), stage)
     return group
 
 

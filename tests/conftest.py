@@ -73,6 +73,7 @@ SLOW = [
     "fuzz/test_hostile.py",
     "tuning/test_tuning.py",
     "dags/test_tune.py",
+    "dags/test_lineage.py",
     "model/test_serving.py",
     "model/test_validation.py",
     "model/test_lazy_adam.py",
