@@ -17,7 +17,7 @@ UV_VERSION := 0.13.9
 UV := $(shell command -v uv || echo .uv/bin/uv)
 BIN := .venv/bin
 
-.PHONY: help install demo test quick code lint docs picture bench fuzz airflow tensorboard lock clean
+.PHONY: help install demo test quick code lint docs picture bench fuzz airflow tensorboard notebook lock clean
 
 help:
 	@echo 'make demo     set up, run the whole DAG through Airflow on synthetic posts, and say how to ask the model'
@@ -25,6 +25,7 @@ help:
 	@echo 'make quick    what to run before each commit, in two minutes: format, style, types, imports, and the fast tests'
 	@echo 'make airflow  the Airflow UI and its scheduler, on http://localhost:8080'
 	@echo 'make tensorboard  the learning curves of all runs in the store, on http://localhost:6006'
+	@echo 'make notebook    write notebooks/*.ipynb anew from the .py files beside them'
 	@echo 'make docs     the documentation as a site, on http://localhost:8000'
 	@echo 'make picture  take the picture of the UI that README shows, by the browser test'
 	@echo 'make bench    compare with the notebook, Keras and scikit-learn'
@@ -119,6 +120,9 @@ airflow: install .secrets.env
 
 tensorboard: install
 	$(BIN)/python -m tools.curves
+
+notebook: install
+	$(BIN)/jupytext --update --to ipynb notebooks/*.py
 
 lock: | $(UV)
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \

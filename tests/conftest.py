@@ -70,6 +70,7 @@ SLOW = [
     "dags/test_secrets.py",
     "dags/test_pages.py",
     "test_curves.py",
+    "test_notebook.py",
     "fuzz/test_hostile.py",
     "tuning/test_tuning.py",
     "dags/test_tune.py",
