@@ -16,6 +16,7 @@ from pipeline.tuning.winner import with_tuned
 from tagger_airflow.failures import RETRIED, one_sentence
 from tagger_airflow.lineage import lineage_of
 from tagger_airflow.links import ReportLink, report_link
+from tagger_airflow.notify import Tell
 from tagger_airflow.store import store_of
 
 DOC = """\
@@ -34,6 +35,7 @@ Estimator, trained, evaluated, and exported as a SavedModel that reads raw text.
 settings, deployment = read(os.environ)
 
 published = Asset("stackoverflow_tagger_model")
+tell = Tell(deployment)
 
 
 def do_stage(
@@ -94,7 +96,9 @@ def as_task(stage: Stage) -> Any:
     if stage.sharded_by and deployment.shards > 1:
         return as_group(stage)
     outlets = [published] if "publish" in stage.after else []
-    return shown(task(task_id=stage.name, doc_md=stage.does, outlets=outlets)(do_stage)(stage), stage)
+    when_done = [tell.published] if outlets else []
+    made = task(task_id=stage.name, doc_md=stage.does, outlets=outlets, on_success_callback=when_done)
+    return shown(made(do_stage)(stage), stage)
 
 
 def shown(made: Any, stage: Stage) -> Any:
@@ -119,7 +123,7 @@ def tasks() -> Iterator[Any]:
         if "publish" in stage.after and deployment.approval:
             from tagger_airflow.approval import approval  # not at the top: it imports what few need
 
-            yield approval(deployment)
+            yield approval(deployment, tell)
         yield as_task(stage)
 
 
@@ -132,6 +136,6 @@ with DAG(
     max_active_runs=1,
     params={name: Param(**param) for name, param in trigger_form(settings, deployment).items()},
     tags=["stackoverflow", "tensorflow", "retraining"],
-    default_args=RETRIED,
+    default_args=RETRIED | {"on_failure_callback": tell.failed},
 ):
     chain(*tasks())

@@ -74,6 +74,7 @@ SLOW = [
     "fuzz/test_hostile.py",
     "tuning/test_tuning.py",
     "dags/test_tune.py",
+    "dags/test_notify.py",
     "dags/test_lineage.py",
     "model/test_serving.py",
     "model/test_validation.py",

@@ -14,6 +14,7 @@ from pipeline.stages.plan import LAST
 from pipeline.store.runs import TEMPORARY, Run, identifier_of, name_of
 from tagger_airflow.failures import one_sentence
 from tagger_airflow.links import ReportLink, report_link
+from tagger_airflow.notify import Tell
 from tagger_airflow.store import store_of
 
 WHY = "why"
@@ -70,8 +71,8 @@ class Approval(ApprovalOperator):
         return Run(store_of(self.deployment), name_of(identifier))
 
 
-def approval(deployment: Deployment) -> Approval:
-    """Make the task."""
+def approval(deployment: Deployment, tell: Tell) -> Approval:
+    """Make the task; people are told when it waits, and when the model is rejected."""
     return Approval(
         task_id="approve",
         doc_md=DOES,
@@ -81,6 +82,8 @@ def approval(deployment: Deployment) -> Approval:
         params={WHY: Param("", type="string", title="Why", description="One sentence, kept in the log of the models.")},
         defaults=Approval.REJECT,
         response_timeout=timedelta(hours=deployment.approval_hours),
+        notifiers=[tell.asked],
+        on_success_callback=tell.answered,
     )
 
 

@@ -32,4 +32,6 @@ def one_sentence() -> Iterator[None]:
         yield
     except TaggerError as error:
         log.error("%s", error)
-        raise (SystemExit if isinstance(error, Unavailable) else Refused)(error.exit_status) from None
+        ended = (SystemExit if isinstance(error, Unavailable) else Refused)(error.exit_status)
+        ended.sentence = str(error)  # type: ignore[attr-defined] # for whoever is told of it
+        raise ended from None

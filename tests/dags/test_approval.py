@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 from pipeline.registry.registry import Registry
 from pipeline.store.runs import Run
 from tests.dags.conftest import DAG_ID, Airflow, Server, in_the_browser, servers, standalone, wait_for
+from tests.dags.mail import MailServer, mail_server
 
 APPROVED, REJECTED, WHY = "approved_run", "rejected_run", "better on *c++*"
 DAG = f"/dags/{DAG_ID}"
@@ -17,8 +18,15 @@ SAME = {"TAGGER_MAX_REGRESSION": "0.2", "TAGGER_APPROVAL": "on"}
 
 
 @pytest.fixture(scope="module")
-def server(new_airflow: Callable[..., Airflow]) -> Iterator[Server]:
-    with standalone(new_airflow(**servers(), **SAME, TAGGER_SCHEDULE="none")) as server:
+def mail() -> Iterator[MailServer]:
+    with mail_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server(new_airflow: Callable[..., Airflow], mail: MailServer) -> Iterator[Server]:
+    told = mail.variables | {"TAGGER_NOTIFY": "smtp:ops@example.org"}
+    with standalone(new_airflow(**servers(), **SAME, **told, TAGGER_SCHEDULE="none")) as server:
         wait_for("the DAG is listed", lambda: server.api.get(DAG).is_success, seconds=60, otherwise=server.logs)
         yield server
 
@@ -58,7 +66,7 @@ def ended(server: Server, run: str) -> dict[str, str]:
 
 
 @in_the_browser
-def test_an_approved_model_goes_live_and_the_log_says_by_whom_and_why(server, page, picture, ask):
+def test_an_approved_model_goes_live_and_the_log_says_by_whom_and_why(server, page, picture, ask, mail):
     page.goto(ask(APPROVED, 3))
     expect(page.get_by_text("Passed: accuracy")).to_be_visible()
     expect(page.get_by_text("no model was live to compare with")).to_be_visible()
@@ -72,13 +80,16 @@ def test_an_approved_model_goes_live_and_the_log_says_by_whom_and_why(server, pa
     assert set(ended(server, APPROVED).values()) == {"success"}
     [event] = Registry(server.airflow.store).events()
     assert (event.live, event.by, event.reason) == (event.version, f"run {APPROVED}, approved by {server.user}", WHY)
+    asked, published = mail.sentences
+    assert asked == f"run {APPROVED} passed the gate and waits for an approval in Airflow's UI, under Required Actions"
+    assert published.startswith(f"run {APPROVED} published version {event.version}, accuracy ")
     page.goto(f"{server.url}/plugin/models")
     expect(page.frame_locator("iframe[title=Models]").get_by_text(WHY).first).to_be_visible()
     picture("models-approved")
 
 
 @in_the_browser
-def test_a_rejected_model_is_not_published_and_its_report_says_who_rejected_it(server, page, picture, ask):
+def test_a_rejected_model_is_not_published_and_its_report_says_who_rejected_it(server, page, picture, ask, mail):
     before = Registry(server.airflow.store).events()
     page.goto(ask(REJECTED, 2))
     page.locator("[name=element_why]").fill("too sure of itself")
@@ -88,6 +99,7 @@ def test_a_rejected_model_is_not_published_and_its_report_says_who_rejected_it(s
     assert Registry(server.airflow.store).events() == before
     said = f"rejected by {server.user}: too sure of itself"
     assert Run(server.airflow.store, REJECTED).refusal().why == said
+    assert mail.sentences[-1] == f"run {REJECTED} was {said}"
     page.goto(f"{server.url}{DAG}/runs/{REJECTED}/plugin/report")
     shown = page.frame_locator("iframe[title=Report]")
     expect(shown.get_by_text(said)).to_be_visible()

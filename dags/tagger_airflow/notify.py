@@ -1,0 +1,102 @@
+"""Tells people of failures, refusals, publications and waiting approvals, by a notifier of Airflow's providers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from airflow.sdk import BaseNotifier
+
+from pipeline.errors import BadInput
+from pipeline.settings import Deployment
+from pipeline.store.runs import Run, identifier_of, name_of
+from tagger_airflow.links import report_link
+from tagger_airflow.store import store_of
+
+SENTENCE, BODY = "{{ told.sentence }}", "{{ told.sentence }}\n{{ told.link }}"
+HTML = '<p>{{ told.sentence | e }}</p><p><a href="{{ told.link | e }}">The report</a></p>'
+"""What notifiers render: the sentence is a value, so nothing in it, such as the name of a tag, acts as a template."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A way to tell people: the provider's notifier, and its arguments for the one that TAGGER_NOTIFY names."""
+
+    package: str
+    notifier: str
+    arguments: Callable[[str], dict[str, Any]]
+
+
+CHANNELS = {
+    "smtp": Channel(
+        "apache-airflow-providers-smtp",
+        "airflow.providers.smtp.notifications.smtp.SmtpNotifier",
+        lambda to: {"to": to, "subject": SENTENCE, "html_content": HTML},
+    ),
+    "slack": Channel(
+        "apache-airflow-providers-slack",
+        "airflow.providers.slack.notifications.slack.SlackNotifier",
+        lambda channel: {"channel": channel, "text": BODY},
+    ),
+    "apprise": Channel(
+        "apache-airflow-providers-apprise",
+        "airflow.providers.apprise.notifications.apprise.AppriseNotifier",
+        lambda tag: {"tag": tag, "title": SENTENCE, "body": BODY},
+    ),
+}
+
+
+def notifier(notify: str) -> BaseNotifier:
+    """Make the notifier that TAGGER_NOTIFY names; BadInput if there is no such kind, or its provider is missing."""
+    kind, _, to = notify.partition(":")
+    if kind not in CHANNELS or not to:
+        raise BadInput(f"TAGGER_NOTIFY={notify}: write smtp:ADDRESS, slack:CHANNEL or apprise:TAG, or unset it")
+    channel = CHANNELS[kind]
+    module, _, name = channel.notifier.rpartition(".")
+    try:
+        made = getattr(import_module(module), name)
+    except ImportError:
+        raise BadInput(f"TAGGER_NOTIFY={notify} needs the package {channel.package}: install it") from None
+    found: BaseNotifier = made(**channel.arguments(to))
+    return found
+
+
+class Tell:
+    """Callbacks of the tasks, each of which tells one sentence with the link to the run's report."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        """Raises BadInput where TAGGER_NOTIFY cannot be followed."""
+        self.deployment = deployment
+        if deployment.notify:
+            notifier(deployment.notify)
+
+    def failed(self, context: Any) -> None:
+        """The task failed for good: the run was refused, or what it needs did not work."""
+        why = getattr(context.get("exception"), "sentence", None) or f"{context.get('exception')!r}"
+        self._tell(context, f"failed in {context['ti'].task_id}: {why}")
+
+    def published(self, context: Any) -> None:
+        """The task that publishes has ended well."""
+        from pipeline.report.runs import card_of  # not at the top: the DAG file is parsed without pyarrow
+
+        if card := card_of(self._run(context)):
+            self._tell(context, f"published version {card.version}, accuracy {card.accuracy:.4f}")
+
+    def asked(self, context: Any) -> None:
+        """The run waits for an approval."""
+        self._tell(context, "passed the gate and waits for an approval in Airflow's UI, under Required Actions")
+
+    def answered(self, context: Any) -> None:
+        """The approval was answered: what is told is a rejection, because an approval leads to a publication."""
+        if refusal := self._run(context).refusal():
+            self._tell(context, f"was {refusal.why}")
+
+    def _run(self, context: Any) -> Run:
+        identifier = identifier_of(context["dag_run"].run_id, context.get("logical_date"))
+        return Run(store_of(self.deployment), name_of(identifier))
+
+    def _tell(self, context: Any, what: str) -> None:
+        dag_run = context["dag_run"]
+        told = {"sentence": f"run {dag_run.run_id} {what}", "link": report_link(dag_run.dag_id, dag_run.run_id)}
+        if self.deployment.notify:
+            notifier(self.deployment.notify)({**context, "told": told})  # logs an error where it cannot tell
