@@ -136,6 +136,7 @@ with DAG(
     max_active_runs=1,
     params={name: Param(**param) for name, param in trigger_form(settings, deployment).items()},
     tags=["stackoverflow", "tensorflow", "retraining"],
+    deadline=tell.deadline(),
     default_args=RETRIED | {"on_failure_callback": tell.failed},
 ):
     chain(*tasks())

@@ -1,14 +1,18 @@
-"""Tells people of failures, refusals, publications and waiting approvals, by a notifier of Airflow's providers."""
+"""Tells people of failures, refusals, publications, late runs and approvals, by a notifier of Airflow's providers."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
 from airflow.sdk import BaseNotifier
+from airflow.sdk.definitions.callback import SyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from pipeline.errors import BadInput
-from pipeline.settings import Deployment
+from pipeline.settings import Deployment, read
 from pipeline.store.runs import Run, identifier_of, name_of
 from tagger_airflow.links import report_link
 from tagger_airflow.store import store_of
@@ -96,7 +100,26 @@ class Tell:
         return Run(store_of(self.deployment), name_of(identifier))
 
     def _tell(self, context: Any, what: str) -> None:
-        dag_run = context["dag_run"]
-        told = {"sentence": f"run {dag_run.run_id} {what}", "link": report_link(dag_run.dag_id, dag_run.run_id)}
         if self.deployment.notify:
-            notifier(self.deployment.notify)({**context, "told": told})  # logs an error where it cannot tell
+            dag_run = context["dag_run"]
+            _send(self.deployment.notify, context, dag_run.dag_id, dag_run.run_id, what)
+
+    def deadline(self) -> DeadlineAlert | None:
+        """When Airflow calls `late` for a run; None unless somebody is to be told, and TAGGER_LATE_HOURS is set."""
+        if not self.deployment.notify or self.deployment.late_hours is None:
+            return None
+        within = timedelta(hours=self.deployment.late_hours)
+        return DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, within, SyncCallback(late), name="late")
+
+
+def late(context: dict[str, Any]) -> None:
+    """Tell that a run has not ended in time; Airflow's scheduler calls it with the run as in its REST API."""
+    deployment, dag_run = read(os.environ)[1], context["dag_run"]
+    what = f"is late: it has not ended within {deployment.late_hours:g} hours"
+    if deployment.notify:
+        _send(deployment.notify, context, dag_run["dag_id"], dag_run["dag_run_id"], what)
+
+
+def _send(notify: str, context: Any, dag_id: str, run_id: str, what: str) -> None:
+    told = {"sentence": f"run {run_id} {what}", "link": report_link(dag_id, run_id)}
+    notifier(notify)({**context, "told": told})  # logs an error where it cannot tell

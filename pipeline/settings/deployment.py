@@ -25,7 +25,7 @@ def _of_deployment(description: str, **rest: Any) -> Any:
 class Deployment(Base):
     """The settings of an installation, which Airflow's trigger form does not change."""
 
-    NULLABLE = frozenset({"notify", "schedule", "store_connection", "tuning_schedule"})
+    NULLABLE = frozenset({"late_hours", "notify", "schedule", "store_connection", "tuning_schedule"})
 
     keep_versions: int = _of_deployment(
         "Versions that garbage collection keeps besides the live one, 0 or more.", default=5, ge=0
@@ -75,6 +75,12 @@ class Deployment(Base):
         "Who is told of a failed or refused run, a publication, and a waiting approval: smtp:ADDRESS, slack:CHANNEL or "
         "apprise:TAG, by Airflow's provider of that name and its default connection. If none, nobody.",
         default=None,
+    )
+    late_hours: float | None = _of_deployment(
+        "Hours after which a run that has not ended is late, and those whom notify names are told; if none, never.",
+        default=None,
+        gt=0,
+        le=8760,
     )
     allowed_sources: str = _of_deployment(
         "Sources that Airflow's trigger form accepts, separated by commas: folders (relative ones are in AIRFLOW_HOME) "

@@ -25,7 +25,7 @@ def mail() -> Iterator[MailServer]:
 
 @pytest.fixture(scope="module")
 def server(new_airflow: Callable[..., Airflow], mail: MailServer) -> Iterator[Server]:
-    told = mail.variables | {"TAGGER_NOTIFY": "smtp:ops@example.org"}
+    told = mail.variables | {"TAGGER_NOTIFY": "smtp:ops@example.org", "TAGGER_LATE_HOURS": "0.002"}
     with standalone(new_airflow(**servers(), **SAME, **told, TAGGER_SCHEDULE="none")) as server:
         wait_for("the DAG is listed", lambda: server.api.get(DAG).is_success, seconds=60, otherwise=server.logs)
         yield server
@@ -80,7 +80,8 @@ def test_an_approved_model_goes_live_and_the_log_says_by_whom_and_why(server, pa
     assert set(ended(server, APPROVED).values()) == {"success"}
     [event] = Registry(server.airflow.store).events()
     assert (event.live, event.by, event.reason) == (event.version, f"run {APPROVED}, approved by {server.user}", WHY)
-    asked, published = mail.sentences
+    late, asked, published = mail.sentences
+    assert late == f"run {APPROVED} is late: it has not ended within 0.002 hours"
     assert asked == f"run {APPROVED} passed the gate and waits for an approval in Airflow's UI, under Required Actions"
     assert published.startswith(f"run {APPROVED} published version {event.version}, accuracy ")
     page.goto(f"{server.url}/plugin/models")

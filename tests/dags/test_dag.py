@@ -117,6 +117,12 @@ def test_with_an_approval_a_person_stands_between_evaluate_and_export(read):
     assert "approves or rejects" in tasks["approve"]["doc"]
 
 
+def test_a_notifier_that_there_is_not_is_an_import_error_that_says_what_to_write(read):
+    report = read(TAGGER_NOTIFY="fax:1")
+    assert DAG_ID not in report["dags"]
+    assert "TAGGER_NOTIFY=fax:1: write smtp:ADDRESS, slack:CHANNEL or apprise:TAG" in report["errors"][0]
+
+
 def test_the_trigger_form_is_made_of_the_settings(dag, monkeypatch):
     monkeypatch.setenv("AIRFLOW_HOME", dag["home"])  # the form names the folder that files may be in
     assert dag["params"] == trigger_form(Settings(), Deployment())
