@@ -28,6 +28,7 @@ Estimator, trained, evaluated, and exported as a SavedModel that reads raw text.
 - **When a task is red**, its log ends in one sentence that says what is wrong and what to do. Airflow does not retry
   a refused input or a gate that was not passed; it retries a disk, network or store that fails, three times. The live
   model stays live until a new one passes the gate.
+- **A task `approve`** is there if the installation asks a person before it publishes: answer it under Required Actions.
 - **Afterwards**, the run's tab **Report** says whether its model may be trusted and why, also where it was refused; the
   page **Models** says what is live. On a terminal, `tagger show`, `tagger models` and `tagger predict TEXT` do.
 """

@@ -270,7 +270,7 @@ def card_of(server: Server, run: str) -> Card:
 def test_the_documentation_is_shown(server, page, picture):
     page.goto(server.url + DAG)
     page.get_by_role("button", name="Dag Docs").click()
-    expect(page.get_by_role("dialog").get_by_role("listitem")).to_have_count(3)
+    expect(page.get_by_role("dialog").get_by_role("listitem")).to_have_count(4)
     picture("documentation")
 
 
