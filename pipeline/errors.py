@@ -22,12 +22,16 @@ def escape_control(text: str) -> str:
 
 
 class TaggerError(Exception):
-    """Base class: `str(error)` is the sentence, on one line, and `exit_status` is the exit status of `tagger`."""
+    """Base class: `str(error)` is the sentence, on one line, and `exit_status` is the exit status of `tagger`.
+
+    `evidence` are the figures that led to a refusal, as in a stage's summary.
+    """
 
     exit_status = 1
 
-    def __init__(self, sentence: str) -> None:
+    def __init__(self, sentence: str, evidence: dict[str, Any] | None = None) -> None:
         super().__init__(escape_control(sentence))
+        self.evidence = evidence or {}
 
 
 class BadInput(TaggerError):
@@ -40,10 +44,6 @@ class GateNotPassed(TaggerError):
     """The candidate is not published. `evidence` is the stage's summary; unless empty, the stage's files are kept."""
 
     exit_status = 3
-
-    def __init__(self, sentence: str, evidence: dict[str, Any] | None = None) -> None:
-        super().__init__(sentence)
-        self.evidence = evidence or {}
 
 
 class StageOutOfOrder(TaggerError):

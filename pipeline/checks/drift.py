@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 from scipy.spatial.distance import jensenshannon
+from scipy.special import xlogy
 
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import BadInput
@@ -60,24 +61,69 @@ class Drift:
     length_change: float
 
 
+@dataclass(frozen=True)
+class Change:
+    """The share of a tag among the posts, or of a word among all words: in the live model's data, and now."""
+
+    name: str
+    then: float
+    now: float
+
+
+Compared = tuple[list[str], np.ndarray, np.ndarray]
+"""Names, and the shares now and then: float64 [len(names) + 1], the last that of all other names."""
+
+
 def measure(corpus: Corpus, live: Corpus) -> Drift:
     """Measure the drift of a corpus from the live model's, whose `words` are that model's vocabulary.
 
     Divergences are Jensen-Shannon's to base 2 (Lin 1991); all words outside the vocabulary count as one more word.
     Where the corpus leaves out rare words, only as many words of the vocabulary are compared as the corpus lists.
     """
-    tags = sorted(corpus.posts_by_tag.keys() | live.posts_by_tag.keys())
-    truncated = sum(corpus.words.values()) < corpus.occurrences
-    words = list(live.words)[: len(corpus.words) if truncated else None]
-    now, then = (_shares(of.words, words, of.occurrences) for of in (corpus, live))
+    _, *tags = _tags(corpus, live)
+    _, now, then = _words(corpus, live)
     longer, shorter = sorted((corpus.median_characters, live.median_characters), reverse=True)
     figures = Drift(
-        tag_drift=_divergence(*(_shares(of.posts_by_tag, tags) for of in (corpus, live))),
+        tag_drift=_divergence(*tags),
         word_drift=_divergence(now, then),
         unknown_words=float(now[-1] - then[-1]),
         length_change=longer / max(shorter, 1),
     )
     return Drift(**{name: round(value, 6) for name, value in asdict(figures).items()})
+
+
+def changed_most(corpus: Corpus, live: Corpus, count: int = 10) -> dict[str, list[Change]]:
+    """The `tags` and `words` that add most to the divergences of `measure`, the first the most; unchanged ones never.
+
+    What one of them adds is its term of the Jensen-Shannon divergence: the half of p log(p / m) + q log(q / m).
+    """
+    return {
+        "tags": _most(*_tags(corpus, live), count),
+        "words": _most(*_words(corpus, live), count),
+    }
+
+
+def _most(names: list[str], now: np.ndarray, then: np.ndarray, count: int) -> list[Change]:
+    middle = (now + then) / 2
+    terms = xlogy(now, now / np.where(middle, middle, 1)) + xlogy(then, then / np.where(middle, middle, 1))
+    order = np.argsort(-terms[: len(names)], kind="stable")[:count]
+    return [
+        Change(names[at], round(float(then[at]), 6), round(float(now[at]), 6)) for at in order if now[at] != then[at]
+    ]
+
+
+def _tags(corpus: Corpus, live: Corpus) -> Compared:
+    """The tags of both, and their shares now and then."""
+    names = sorted(corpus.posts_by_tag.keys() | live.posts_by_tag.keys())
+    return names, _shares(corpus.posts_by_tag, names), _shares(live.posts_by_tag, names)
+
+
+def _words(corpus: Corpus, live: Corpus) -> Compared:
+    """The words of the live model's vocabulary that are compared, and their shares now and then."""
+    truncated = sum(corpus.words.values()) < corpus.occurrences
+    names = list(live.words)[: len(corpus.words) if truncated else None]
+    now, then = (_shares(of.words, names, of.occurrences) for of in (corpus, live))
+    return names, now, then
 
 
 def _shares(counts: dict[str, int], names: list[str], total: int | None = None) -> np.ndarray:

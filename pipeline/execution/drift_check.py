@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline.errors import CorruptArtifact
+from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.execution.work import Work
 from pipeline.stages.plan import FREQUENT
 from pipeline.store.manifest import Manifest
@@ -25,10 +25,11 @@ CURE = (
 
 
 def check_drift(work: Work) -> dict[str, Any]:
-    """Measure how far the run's data drifted from the champion's, for the summary: `drift` and `warnings`.
+    """Measure how far the run's data drifted from the champion's, for the summary: `drift`, `changed` and `warnings`.
 
-    `drift` is None if there is nothing to compare with; synthetic posts are not compared with real ones. Raises
-    BadInput if a figure is above its limit, unless the run has a force_reason.
+    `drift` is None if there is nothing to compare with; synthetic posts are not compared with real ones. `changed` are
+    the tags and words that changed most. Raises BadInput, with both as evidence, if a figure is above its limit, unless
+    the run has a force_reason.
     """
     champion = work.champion
     if champion is None or champion.card is None or champion.card.synthetic != work.source.synthetic:
@@ -50,8 +51,13 @@ def check_drift(work: Work) -> dict[str, Any]:
             lost = f"the data that the live model, version {version}, was trained on is lost: drift was not measured"
             return {"drift": None, "warnings": [lost]}
     figures = asdict(drift.measure(now, then))
-    warnings = drift.judge(figures, work.settings, CURE, work.settings.force_reason)
-    return {"drift": {"live": version} | figures, "warnings": warnings}
+    changed = {of: [asdict(each) for each in found] for of, found in drift.changed_most(now, then).items()}
+    measured = {"drift": {"live": version} | figures, "changed": changed}
+    try:
+        return measured | {"warnings": drift.judge(figures, work.settings, CURE, work.settings.force_reason)}
+    except BadInput as refused:
+        refused.evidence = measured
+        raise
 
 
 def _words(run: Run, manifests: Mapping[str, Manifest], words: str, folder: Path) -> tuple[dict[str, Any], Path]:

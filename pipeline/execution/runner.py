@@ -42,11 +42,18 @@ REFUSALS = (BadInput, GateNotPassed, TrainingFailed, ExportRefused)
 
 def run_stage(name: str, run: Run, track: Track = log_lines, on_epoch: OnEpoch = no_report) -> dict[str, Any]:
     """Do the stage as _run_stage does; if it refuses the run, note why, and make the report of the run."""
-    try:
+    with _noting_refusals(name, run):
         return _run_stage(name, run, track, on_epoch)
+
+
+@contextmanager
+def _noting_refusals(name: str, run: Run) -> Iterator[None]:
+    """If the stage refuses the run, note why in the store, make the report, and copy the run to MLflow."""
+    try:
+        yield
     except REFUSALS as error:
         if run.record():
-            run.refuse(name, str(error))
+            run.refuse(name, str(error), error.evidence)
             make_report(run)
             mirror(run)
         raise
@@ -87,19 +94,23 @@ def _run_stage(name: str, run: Run, track: Track, on_epoch: OnEpoch) -> dict[str
 
 
 def run_shard(name: str, run: Run, index: int, track: Track = log_lines) -> dict[str, Any]:
-    """Do the stage for one shard of the posts, and save the result for run_stage to gather.
+    """Do the stage for one shard of the posts, and save the result for run_stage to gather; refusals as in run_stage.
 
     Raises what run_stage raises.
     """
-    work = Work.of(name, run, track)
-    _check_before(work)
-    if work.settings.reuse and cache.lookup(run.store, name, cache.keys(work)):
-        return {"shard": index, "rows": 0}  # run_stage checks the cached files, and does the whole stage without them
-    with _scratch(name) as scratch:
-        folders, out = inputs.fetch_for_shard(work, index, scratch / "inputs"), _empty(scratch / "out")
-        done = _module(name).run_shard(folders, out, work.settings, work.context())
-        run.save(name, f"{SHARDS}/{index}", out, work.inputs)
-    return {"shard": index} | asdict(done)
+    with _noting_refusals(name, run):
+        work = Work.of(name, run, track)
+        _check_before(work)
+        if work.settings.reuse and cache.lookup(run.store, name, cache.keys(work)):
+            return {
+                "shard": index,
+                "rows": 0,
+            }  # run_stage checks the cached files, and does the whole stage without them
+        with _scratch(name) as scratch:
+            folders, out = inputs.fetch_for_shard(work, index, scratch / "inputs"), _empty(scratch / "out")
+            done = _module(name).run_shard(folders, out, work.settings, work.context())
+            run.save(name, f"{SHARDS}/{index}", out, work.inputs)
+        return {"shard": index} | asdict(done)
 
 
 def _check_before(work: Work) -> dict[str, Any]:

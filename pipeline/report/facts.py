@@ -108,6 +108,13 @@ class Facts:
         return warnings_of(self.manifests)
 
     @property
+    def drift(self) -> Mapping[str, Any]:
+        """The figures `drift` and what `changed` most, also of a run that was refused for them; empty if unknown."""
+        summary = self.summaries.get("vectorize", {})
+        found: Mapping[str, Any] = summary if summary.get("drift") else self.refusal.evidence if self.refusal else {}
+        return found if found.get("drift") else {}
+
+    @property
     def changed_settings(self) -> list[tuple[str, Any, Any]]:
         """Each setting that differs from the champion's run, or from the defaults: its name, that value, this one."""
         then = self.champion_settings or Settings()

@@ -1,6 +1,9 @@
 """The small documents of a run: unfinished work that was saved, and why it was refused or approved."""
 
 from datetime import datetime
+from typing import Any
+
+from pydantic import Field
 
 from pipeline.files import FileEntry
 from pipeline.store.documents import Document
@@ -17,13 +20,14 @@ class Saved(Document):
 
 
 class Refusal(Document):
-    """Why a stage refused the run, in a sentence, and when."""
+    """Why a stage refused the run, in a sentence, when, and the figures that led to it, as in the stage's summary."""
 
     WHAT = "refusal"
 
     stage: str
     why: str
     at: datetime
+    evidence: dict[str, Any] = Field(default_factory=dict)
 
 
 class Approval(Document):

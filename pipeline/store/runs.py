@@ -270,12 +270,13 @@ class Run:
         self.store.download(saved.path, saved.files, folder)
         return True
 
-    def refuse(self, stage: str, why: str) -> None:
-        """Note that a stage refused the run, unless it was refused by another stage before."""
+    def refuse(self, stage: str, why: str, evidence: Mapping[str, Any] | None = None) -> None:
+        """Note that a stage refused the run, with the figures that led to it, unless another stage did before."""
         known = self.refusal()
         if known and known.stage != stage:
             return
-        self.store.write(f"{self.path}/refused.json", Refusal(stage=stage, why=why, at=datetime.now(UTC)).to_dict())
+        refusal = Refusal(stage=stage, why=why, at=datetime.now(UTC), evidence=dict(evidence or {}))
+        self.store.write(f"{self.path}/refused.json", refusal.to_dict())
 
     def refusal(self) -> Refusal | None:
         """Why the run was refused; None if it was not, or if the stage that refused it succeeded later."""

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from pipeline.checks.drift import Corpus, judge, measure
+from pipeline.checks.drift import Change, Corpus, changed_most, judge, measure
 from pipeline.errors import BadInput
 from pipeline.execution.drift_check import SAME
 from pipeline.settings import Settings
@@ -82,3 +82,27 @@ def test_a_forced_run_goes_on_with_a_warning():
     settings = Settings()
     (warning,) = judge({"tag_drift": 0.9}, settings, "fix it", "new tags since May")
     assert warning.endswith("more than fail_tag_drift=0.2; forced: new tags since May")
+
+
+def test_what_adds_most_to_the_divergence_comes_first_and_what_did_not_change_never():
+    now = Corpus({"java": 60, "python": 20, "perl": 20}, 100, {"the": 60, "a": 5}, 100)
+    changed = changed_most(now, LIVE)
+    assert changed["words"] == [Change("a", then=0.2, now=0.05)]
+    assert [change.name for change in changed["tags"]] == ["perl", "python", "java"]
+    assert changed["tags"][0] == Change("perl", then=0.0, now=0.2)
+    assert changed_most(LIVE, LIVE) == {"tags": [], "words": []}
+
+
+def test_the_changes_add_up_to_the_divergence():
+    """By the formula of the divergence, of every name on its own."""
+    now = Corpus({"java": 60, "python": 20, "perl": 20}, 100, LIVE.words, 100)
+    total = 0.0
+    for change in changed_most(now, LIVE)["tags"]:
+        middle = (change.then + change.now) / 2
+        total += sum(share * math.log2(share / middle) for share in (change.then, change.now) if share) / 2
+    assert measure(now, LIVE).tag_drift == pytest.approx(total, abs=1e-5)
+
+
+def test_only_the_first_few_are_named():
+    tags = {f"tag{number}": 100 + number for number in range(30)}
+    assert len(changed_most(Corpus(tags, 100, {}, 0), LIVE, count=4)["tags"]) == 4

@@ -9,6 +9,7 @@ from pipeline.execution.drift_check import check_drift
 from pipeline.execution.runner import run_shard, run_stage
 from pipeline.execution.work import Work
 from pipeline.registry.registry import Registry
+from pipeline.report import page
 from pipeline.settings import Deployment
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
@@ -54,13 +55,19 @@ def test_other_posts_are_refused_before_anything_is_trained(first, tmp_path):
         run_stage("vectorize", run)
     assert run.manifest("vectorize") is None
     assert Registry(run.store).live() == first.existing().version
+    assert run.refusal().evidence["drift"]["unknown_words"] > 0.2
+    report = page.render(run)
+    assert "Words whose share changed most" in report
+    assert "Tags whose share changed most" not in report
 
 
 def test_other_posts_are_refused_before_any_shard_is_vectorized(first, tmp_path):
     run = next_run(first, tmp_path, FOREIGN, shards=2)
     with pytest.raises(BadInput, match=r"word_drift=0\.15; .*start a run with force_reason$"):
         run_shard("vectorize", run, 0)
-    assert run.stages() == ["fit_vocabulary", "ingest"]
+    assert list(run.manifests()) == ["ingest", "fit_vocabulary"]
+    assert run.refusal().stage == "vectorize"
+    assert run.saved("report", "page") is not None
 
 
 def test_a_forced_run_goes_on_and_its_warnings_name_the_reason(first, tmp_path):
