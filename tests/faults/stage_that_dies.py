@@ -30,6 +30,7 @@ from pipeline.execution import cache
 from pipeline.execution.gc import collect
 from pipeline.execution.runner import run_shard, run_stage
 from pipeline.registry.registry import Registry
+from pipeline.report import page  # noqa: F401 - the same
 from pipeline.settings import Deployment, Settings
 from pipeline.store.objects import Store
 from pipeline.store.runs import PACKAGES, Run, code_digest, package_version
