@@ -58,6 +58,7 @@ class Approval(ApprovalOperator):
         with one_sentence():
             run = self._run(context)
             if answer["chosen_options"] == [self.APPROVE]:
+                run.withdraw_refusal(LAST)  # of an earlier answer
                 run.approve(user["name"] if user else "Airflow", why)
             else:
                 hours = f"{self.deployment.approval_hours:g}"

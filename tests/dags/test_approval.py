@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import pytest
+from markdown import markdown
 from playwright.sync_api import expect
 
 from pipeline.registry.registry import Registry
 from pipeline.store.runs import Run
+from tagger_airflow.approval import question
 from tests.dags.conftest import DAG_ID, Airflow, Server, in_the_browser, servers, standalone, wait_for
 from tests.dags.mail import MailServer, mail_server
 
@@ -150,3 +152,17 @@ def test_an_approval_counts_for_the_model_that_was_seen_only(finished_run):
     finally:
         run.adopt(evaluated)
         run.store.remove(f"{run.path}/approved.json")
+
+
+def test_nothing_in_the_question_acts_as_markdown(finished_run):
+    """A warning names tags, which come from the posts."""
+    hostile = "recall of tag '<img src=x>[a](http://evil.example)**b**' fell"
+    evaluated = finished_run.manifest("evaluate")
+    finished_run.adopt(evaluated.model_copy(update={"summary": evaluated.summary | {"warnings": [hostile]}}))
+    try:
+        asked = markdown(question(finished_run, "http://airflow.example/report", 72))
+    finally:
+        finished_run.adopt(evaluated)
+    assert [part for part in ("<img", 'evil.example"', "<strong>b") if part in asked] == []
+    assert '<a href="http://airflow.example/report">' in asked
+    assert "<strong>Passed: accuracy" in asked
