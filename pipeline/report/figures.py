@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.errors import escape_control
 
@@ -51,20 +52,28 @@ def learning_curve(curve: Sequence[Mapping[str, float]], best_epoch: int | None)
 
 
 def learning_curves(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """Plot the curves of several runs in the same colours: training loss dotted, validation loss, accuracy, as SVG."""
+    """Plot the curves of several runs in the same colours: training loss dotted, validation loss, accuracy, as SVG.
+
+    Without validation posts there is no plot of the accuracy.
+    """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2 * SIZE[0], SIZE[1]), layout="constrained")
-        losses, accuracies = figure.subplots(1, 2)
+        validated = any("accuracy" in point for curve in curves.values() for point in curve)
+        figure = Figure(figsize=((2 if validated else 1) * SIZE[0], SIZE[1]), layout="constrained")
+        losses, *others = figure.subplots(1, 2 if validated else 1, squeeze=False)[0]
         for name, curve in curves.items():
             epochs = [point["epoch"] for point in curve]
             training = [point["training_loss"] for point in curve]
             [line] = losses.plot(epochs, training, marker=".", linestyle=":", label=_name(name))
-            for axes, figure_of in ((losses, "loss"), (accuracies, "accuracy")):
+            for axes, figure_of in zip((losses, *others), ("loss", "accuracy"), strict=False):
                 if figure_of in curve[0]:
                     values = [point[figure_of] for point in curve]
                     axes.plot(epochs, values, marker=".", color=line.get_color(), label=_name(name))
-        losses.set(xlabel="epoch", ylabel="loss (training: dotted, validation: solid)")
-        accuracies.set(xlabel="epoch", ylabel="accuracy on the validation posts")
+        losses.set(ylabel="loss (training: dotted, validation: solid)")
+        for axes in others:
+            axes.set(ylabel="accuracy on the validation posts")
+        for axes in (losses, *others):
+            axes.set(xlabel="epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles, labels = losses.get_legend_handles_labels()
         shown = dict(zip(labels, handles, strict=True))
         figure.legend(shown.values(), shown.keys(), frameon=False, loc="outside upper left", ncols=4)

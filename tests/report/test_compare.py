@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from pipeline import Runs
 from pipeline.cli import app
 from pipeline.errors import BadInput
+from pipeline.report import figures
 from pipeline.report.compare import Comparison
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
@@ -92,3 +93,10 @@ def test_one_run_cannot_be_compared(two_runs):
 def test_a_run_without_an_evaluation_cannot_be_compared(new_run, two_runs):
     with pytest.raises(BadInput, match="run a has not been evaluated"):
         Comparison.of([Run(two_runs, "finished"), new_run()])
+
+
+def test_without_validation_posts_there_is_no_empty_plot():
+    without = {"a": [{"epoch": 1, "training_loss": 0.5}, {"epoch": 2, "training_loss": 0.4}]}
+    validated = {"b": [{"epoch": 1, "training_loss": 0.5, "loss": 0.6, "accuracy": 0.8}]}
+    said = "accuracy on the validation posts"
+    assert [said in figures.learning_curves(of) for of in (without, validated, without | validated)] == [0, 1, 1]
