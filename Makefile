@@ -25,7 +25,7 @@ help:
 	@echo 'make quick    what to run before each commit, in two minutes: format, style, types, imports, and the fast tests'
 	@echo 'make airflow  the Airflow UI and its scheduler, on http://localhost:8080'
 	@echo 'make tensorboard  the learning curves of all runs in the store, on http://localhost:6006'
-	@echo 'make notebook    write notebooks/*.ipynb anew from the .py files beside them'
+	@echo 'make notebook    write notebooks/*.ipynb again from the .py files beside them'
 	@echo 'make docs     the documentation as a site, on http://localhost:8000'
 	@echo 'make picture  take the picture of the UI that README shows, by the browser test'
 	@echo 'make bench    compare with the notebook, Keras and scikit-learn'

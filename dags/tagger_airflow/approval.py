@@ -8,14 +8,14 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowSkipException
 
-from pipeline.execution.reporting import make_report
+from pipeline.execution.runner import refuse
 from pipeline.settings import Deployment
 from pipeline.stages.plan import LAST
-from pipeline.store.runs import TEMPORARY, Run, identifier_of, name_of
+from pipeline.store.runs import TEMPORARY, Run
 from tagger_airflow.failures import one_sentence
 from tagger_airflow.links import ReportLink, report_link
 from tagger_airflow.notify import Tell
-from tagger_airflow.store import store_of
+from tagger_airflow.store import run_of
 
 WHY = "why"
 DOES = (
@@ -63,13 +63,11 @@ class Approval(ApprovalOperator):
             else:
                 hours = f"{self.deployment.approval_hours:g}"
                 by = f"by {user['name']}" if user else f"because nobody answered within {hours} hours"
-                run.refuse(LAST, f"rejected {by}{f': {why}' if why else ''}")
-                make_report(run)
+                refuse(run, LAST, f"rejected {by}{f': {why}' if why else ''}")
         return super().execute_complete(context, event)
 
     def _run(self, context: Any) -> Run:
-        identifier = identifier_of(context["dag_run"].run_id, context.get("logical_date"))
-        return Run(store_of(self.deployment), name_of(identifier))
+        return run_of(self.deployment, context["dag_run"].run_id, context.get("logical_date"))
 
 
 def approval(deployment: Deployment, tell: Tell) -> Approval:

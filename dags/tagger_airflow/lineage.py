@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 from pipeline.settings import Deployment
 from pipeline.stages.plan import STAGES, Stage
 from pipeline.store.manifest import Manifest
-from pipeline.store.runs import Run, identifier_of, name_of
-from tagger_airflow.store import store_of
+from pipeline.store.runs import Run
+from tagger_airflow.store import run_of
 
 Lineage = Callable[[Any], Any]
 
@@ -25,7 +25,7 @@ def lineage_of(stage: Stage, deployment: Deployment) -> Lineage:
         from airflow.providers.openlineage.extractors import OperatorLineage
 
         date = instance.get_template_context().get("logical_date")
-        run = Run(store_of(deployment), name_of(identifier_of(instance.run_id, date)))
+        run = run_of(deployment, instance.run_id, date)
         manifests = run.manifests()
         made = manifests.get(stage.name)
         inputs = [_dataset(run, manifests[name]) for name in STAGES if made and name in made.inputs]

@@ -12,10 +12,11 @@ from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from pipeline.errors import BadInput
+from pipeline.report.runs import card_of
 from pipeline.settings import Deployment, read
-from pipeline.store.runs import Run, identifier_of, name_of
+from pipeline.store.runs import Run
 from tagger_airflow.links import report_link
-from tagger_airflow.store import store_of
+from tagger_airflow.store import run_of
 
 SENTENCE, BODY = "{{ told.sentence }}", "{{ told.sentence }}\n{{ told.link }}"
 HTML = '<p>{{ told.sentence | e }}</p><p><a href="{{ told.link | e }}">The report</a></p>'
@@ -81,9 +82,7 @@ class Tell:
 
     def published(self, context: Any) -> None:
         """The task that publishes has ended well."""
-        from pipeline.report.runs import card_of  # not at the top: the DAG file is parsed without pyarrow
-
-        if card := card_of(self._run(context)):
+        if self.deployment.notify and (card := card_of(self._run(context))):
             self._tell(context, f"published version {card.version}, accuracy {card.accuracy:.4f}")
 
     def asked(self, context: Any) -> None:
@@ -92,12 +91,11 @@ class Tell:
 
     def answered(self, context: Any) -> None:
         """The approval was answered: what is told is a rejection, because an approval leads to a publication."""
-        if refusal := self._run(context).refusal():
+        if self.deployment.notify and (refusal := self._run(context).refusal()):
             self._tell(context, f"was {refusal.why}")
 
     def _run(self, context: Any) -> Run:
-        identifier = identifier_of(context["dag_run"].run_id, context.get("logical_date"))
-        return Run(store_of(self.deployment), name_of(identifier))
+        return run_of(self.deployment, context["dag_run"].run_id, context.get("logical_date"))
 
     def _tell(self, context: Any, what: str) -> None:
         if self.deployment.notify:

@@ -1,4 +1,6 @@
-"""Opens the store for a task, with the keys of an Airflow connection or of the environment."""
+"""Opens the store, and the run in it, for a task, with the keys of an Airflow connection or of the environment."""
+
+from datetime import datetime
 
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
@@ -6,6 +8,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from pipeline.errors import BadInput
 from pipeline.settings import Deployment
 from pipeline.store.objects import Store
+from pipeline.store.runs import Run, identifier_of, name_of
 
 
 def store_of(deployment: Deployment) -> Store:
@@ -35,3 +38,8 @@ def store_of(deployment: Deployment) -> Store:
         token=extra.get("aws_session_token"),
         client_kwargs={name: extra[name] for name in ("endpoint_url", "region_name") if name in extra},
     )
+
+
+def run_of(deployment: Deployment, run_id: str, logical_date: datetime | None) -> Run:
+    """The run in the deployment's store that belongs to a run of Airflow's; BadInput as `store_of`, `identifier_of`."""
+    return Run(store_of(deployment), name_of(identifier_of(run_id, logical_date)))

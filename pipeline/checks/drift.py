@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 from scipy.spatial.distance import jensenshannon
-from scipy.special import xlogy
+from scipy.special import rel_entr
 
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import BadInput
@@ -105,7 +105,7 @@ def changed_most(corpus: Corpus, live: Corpus, count: int = 10) -> dict[str, lis
 
 def _most(names: list[str], now: np.ndarray, then: np.ndarray, count: int) -> list[Change]:
     middle = (now + then) / 2
-    terms = xlogy(now, now / np.where(middle, middle, 1)) + xlogy(then, then / np.where(middle, middle, 1))
+    terms = rel_entr(now, middle) + rel_entr(then, middle)
     order = np.argsort(-terms[: len(names)], kind="stable")[:count]
     return [
         Change(names[at], round(float(then[at]), 6), round(float(now[at]), 6)) for at in order if now[at] != then[at]

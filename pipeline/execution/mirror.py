@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.execution.work import Work
-from pipeline.report.runs import described
+from pipeline.report.runs import SCORES, described
 from pipeline.store.manifest import Manifest
 from pipeline.store.runs import PAGE, REPORT, Run
 
@@ -17,8 +17,6 @@ NAME, EVALUATED, VERDICT, VERSION, WHY = (
     f"tagger.{name}" for name in ("run", "evaluated", "verdict", "version", "refused")
 )
 """The tags by which a run is found in MLflow again, and which say what became of it."""
-
-SCORES = ("accuracy", "macro_f1", "loss", "calibration_error")
 
 log = logging.getLogger(__name__)
 

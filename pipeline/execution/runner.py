@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
@@ -48,15 +48,20 @@ def run_stage(name: str, run: Run, track: Track = log_lines, on_epoch: OnEpoch =
 
 @contextmanager
 def _noting_refusals(name: str, run: Run) -> Iterator[None]:
-    """If the stage refuses the run, note why in the store, make the report, and copy the run to MLflow."""
+    """If the stage refuses the run, refuse it in the store, too."""
     try:
         yield
     except REFUSALS as error:
         if run.record():
-            run.refuse(name, str(error), error.evidence)
-            make_report(run)
-            mirror(run)
+            refuse(run, name, str(error), error.evidence)
         raise
+
+
+def refuse(run: Run, stage: str, why: str, evidence: Mapping[str, Any] | None = None) -> None:
+    """Note that the run was refused by the stage or before it, make its report, and copy it to MLflow."""
+    run.refuse(stage, why, evidence)
+    make_report(run)
+    mirror(run)
 
 
 def _run_stage(name: str, run: Run, track: Track, on_epoch: OnEpoch) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pipeline.data import posts
 from pipeline.errors import BadInput
 from pipeline.report import figures, html
 from pipeline.report.facts import Facts
+from pipeline.report.runs import SCORES
 from pipeline.settings import Settings
 from pipeline.store.runs import Run
 
@@ -72,8 +73,7 @@ class Comparison:
     @property
     def scores(self) -> dict[str, list[float]]:
         """Each figure of evaluation.json that says how good a model is, in each run."""
-        names = ("accuracy", "macro_f1", "loss", "calibration_error")
-        return {name: [each.evaluation[name] for each in self.runs] for name in names}
+        return {name: [each.evaluation[name] for each in self.runs] for name in SCORES}
 
     @property
     def seconds(self) -> list[float]:

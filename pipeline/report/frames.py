@@ -14,7 +14,7 @@ from pipeline.data import held_out, posts
 from pipeline.errors import BadInput, CorruptArtifact, StageOutOfOrder
 from pipeline.files import read_lines
 from pipeline.report.facts import Facts
-from pipeline.report.runs import newest_first
+from pipeline.report.runs import SCORES, newest_first
 from pipeline.settings import read
 from pipeline.stages.plan import LABELS
 from pipeline.store.objects import Store
@@ -40,8 +40,8 @@ class Runs:
             evaluated = each["stages"].get("evaluate", {}).get("summary", {})
             refused = each["refused"]["why"] if each["refused"] else "; ".join(each["reasons"])
             rows.append(
-                {name: each[name] for name in ("run", "created", "verdict", "accuracy")}
-                | {name: evaluated.get(name) for name in ("macro_f1", "loss", "calibration_error")}
+                {name: each[name] for name in ("run", "created", "verdict")}
+                | {name: evaluated.get(name) for name in SCORES}
                 | {"version": each["version"], "seconds": each["seconds"], "refused": refused or None}
                 | each["settings"]
             )
@@ -53,14 +53,15 @@ class Runs:
 
     def by_tag(self, run: str) -> pd.DataFrame:
         """Precision, recall, F1 score and support of each tag in a run's evaluation, indexed by tag."""
-        evaluation = self._facts(run).evaluation
+        evaluation = Facts.of(self._run(run)).evaluation
         if not evaluation:
             raise StageOutOfOrder(f"run {run} has not been evaluated: run its stage evaluate first")
         return pd.DataFrame.from_dict(evaluation["per_tag"], orient="index").rename_axis("tag")
 
     def curve(self, run: str) -> pd.DataFrame:
         """Losses, and accuracy if there are validation posts, after each epoch of a run's training."""
-        curve = self._facts(run).summaries.get("train", {}).get("curve", [])
+        trained = self._run(run).manifest("train")
+        curve = trained.summary.get("curve", []) if trained else []
         return pd.DataFrame(curve, columns=None if curve else ["epoch"]).set_index("epoch")
 
     def predictions(self, run: str) -> pd.DataFrame:
@@ -88,9 +89,6 @@ class Runs:
         if record is None or given not in {run.name, record.airflow_run_id}:
             raise BadInput(f"{self._store.url} holds no run {given!r}: Runs().frame() lists its runs")
         return run
-
-    def _facts(self, run: str) -> Facts:
-        return Facts.of(self._run(run))
 
 
 def _warn(run: Run, error: CorruptArtifact) -> None:

@@ -12,6 +12,9 @@ from pipeline.store.manifest import Manifest, warnings_of
 from pipeline.store.objects import Store
 from pipeline.store.runs import PAGE, REPORT, Run, every_run
 
+SCORES = ("accuracy", "macro_f1", "loss", "calibration_error")
+"""The figures in the summary of evaluate that say how good a model is."""
+
 SHOWN = {
     "rejected": ("ingest", "rejected"),
     "evaluation": ("evaluate", EVALUATION),
@@ -87,14 +90,11 @@ def newest_first(store: Store, damaged: Callable[[Run, CorruptArtifact], None]) 
 
 
 def note(run: Run, manifest: Manifest | None) -> str:
-    """Say that the stage's result was cached, or at which step it was resumed; empty where neither is so."""
+    """Say from which run the stage's result was cached, or at which step it was resumed; empty where neither is so."""
     step = manifest.summary.get("resumed_from_step") if manifest else None
-    return cached(run, manifest) or (f"resumed from step {step:,}" if step else "")
-
-
-def cached(run: Run, manifest: Manifest | None) -> str:
-    """Say which run the stage's cached result comes from; empty where this run made it."""
-    return "" if manifest is None or manifest.run == run.name else f"cached, from run {manifest.run}"
+    if manifest and manifest.run != run.name:
+        return f"cached, from run {manifest.run}"
+    return f"resumed from step {step:,}" if step else ""
 
 
 def card_of(run: Run) -> Card | None:
