@@ -81,8 +81,12 @@ class Tell:
         self._tell(context, f"failed in {context['ti'].task_id}: {why}")
 
     def published(self, context: Any) -> None:
-        """The task that publishes has ended well."""
-        if self.deployment.notify and (card := card_of(self._run(context))):
+        """The task that publishes has ended well; one that found its result in an earlier run published nothing."""
+        if not self.deployment.notify:
+            return
+        run = self._run(context)
+        card = card_of(run)
+        if card and card.run == run.name:
             self._tell(context, f"published version {card.version}, accuracy {card.accuracy:.4f}")
 
     def asked(self, context: Any) -> None:

@@ -64,6 +64,15 @@ def test_one_mail_for_a_publication_and_one_for_a_refusal(told):
     assert {str(each["to"]) for each in mail.mails} == {TO}
 
 
+def test_a_run_that_uses_an_earlier_result_tells_of_no_publication(told):
+    airflow, mail = told.airflow, told.mail
+    before = len(mail.mails)
+    done = airflow("dags", "test", DAG_ID)
+    assert done.returncode == 0, done.stdout
+    assert len(Registry(airflow.store).cards()) == 1
+    assert len(mail.mails) == before
+
+
 def test_a_mail_links_to_the_report(told):
     body = told.mail.mails[0].get_body(("html",)).get_content()
     assert f"/dags/{DAG_ID}/runs/manual__" in body
