@@ -40,18 +40,18 @@ def vectorize(posts: pa.Array, vocabulary: Vocabulary, *, size: int, mode: str) 
     or the same divided by the Euclidean length of the post's values (log_tfidf, as scikit-learn's TfidfVectorizer with
     sublinear_tf). Words from index `size` on count as unknown. Raises ValueError for an unknown mode and null posts.
     """
-    return _Vectorizer(vocabulary, size, mode).vectors(posts)
+    return Vectorizer(vocabulary, size, mode).vectors(posts)
 
 
 def vectorize_all(
     batches: Iterable[pa.RecordBatch], vocabulary: Vocabulary, *, size: int, mode: str, threads: int = THREADS
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     """Yield each batch, in order, with the vectors of its column `post`; threads make a few of them ahead."""
-    vectorizer = _Vectorizer(vocabulary, size, mode)
+    vectorizer = Vectorizer(vocabulary, size, mode)
     return in_order(lambda batch: (batch, vectorizer.vectors(batch.column("post"))), batches, threads)
 
 
-class _Vectorizer:
+class Vectorizer:
     """What is prepared once to convert many batches of posts; see vectorize."""
 
     def __init__(self, vocabulary: Vocabulary, size: int, mode: str) -> None:

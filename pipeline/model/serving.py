@@ -17,16 +17,20 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from pipeline.data.vectors import idf
 from pipeline.data.vocabulary import COUNTS_FILE, Vocabulary
 from pipeline.data.words import EXPANDS, SIGNS, WordRule, code_points
-from pipeline.model import network
+from pipeline.model import network, warmup
 from pipeline.model.network import OUTPUT
 from pipeline.settings import Settings
 
 SERVING = "serving_default"
 VECTORS = "vectors"
 CELLS = "cells"
+CLASSIFY = "classify"
 
 RULE = "words.json"
 """An extra asset: the settings of the conversion from posts to vectors."""
+
+EXAMPLES = "examples"
+"""The input of the signature `classify`: serialized tf.Examples, string [n]."""
 
 FEATURE = "posts_input"
 """The input of the signature `vectors`: dense rows, float32 [n, vocabulary_size]."""
@@ -44,26 +48,33 @@ def export(
 
     Its signatures are `serving_default`, from post (string [n]) to tag (string [n]), probability (float32 [n]) and
     probabilities (float32 [n, tags]); `vectors`, from posts_input (float32 [n, vocabulary_size]) to labels (float32
-    [n, tags]); and `cells`, the same from a SparseTensor's components, indices (int64 [cells, 2]), values (float32
-    [cells]) and shape (int64 [2]). Both files, one entry a line, are stored as assets, and what `text_rule` reads as
-    extra assets.
+    [n, tags]); `cells`, the same from a SparseTensor's components, indices (int64 [cells, 2]), values (float32 [cells])
+    and shape (int64 [2]); and `classify`, from inputs (string [n], serialized tf.Examples with the feature `post`) to
+    classes (string [n, tags]) and scores (float32 [n, tags]). Both files, one entry a line, are stored as assets, and
+    what `text_rule` and `warmup` read as extra assets.
     """
     vocabulary = Vocabulary.load(vocabulary_file.parent)
 
     def receiver() -> tf.estimator.export.ServingInputReceiver:
         post = tf1.placeholder_with_default(tf.constant([], tf.string), [None], name="post")
+        examples = tf1.placeholder_with_default(tf.constant([], tf.string), [None], name=EXAMPLES)
         dense = tf.zeros([0, settings.vocabulary_size])
         dense = tf1.placeholder_with_default(dense, [None, settings.vocabulary_size], name=FEATURE)
-        return tf.estimator.export.ServingInputReceiver({"post": post, FEATURE: dense}, {"post": post})
+        return tf.estimator.export.ServingInputReceiver(
+            {"post": post, EXAMPLES: examples, FEATURE: dense}, {"post": post}
+        )
 
     def model_fn(features: Any, labels: Any, mode: str, config: Any) -> tf.estimator.EstimatorSpec:
-        # A signature feeds one of the two, so the other one has no rows.
-        of_text = _vectors(features["post"], _lines(vocabulary_file), vocabulary, settings)
+        # A signature feeds one of the three, so the others have no rows.
+        parsed = tf.io.parse_example(features[EXAMPLES], {"post": tf.io.FixedLenFeature([], tf.string)})["post"]
+        of_text = _vectors(tf.concat([features["post"], parsed], 0), _lines(vocabulary_file), vocabulary, settings)
         cells = tf.sparse.concat(0, [of_text, tf.sparse.from_dense(features[FEATURE])])
         spec = estimator.model_fn(network.features(cells), labels, mode, config)
         probabilities = spec.predictions[OUTPUT]
+        answer, classes = _answer(probabilities, _lines(labels_file))
         outputs = {
-            SERVING: tf.estimator.export.PredictOutput(_answer(probabilities, _lines(labels_file))),
+            SERVING: tf.estimator.export.PredictOutput(answer),
+            CLASSIFY: _FromExamples(features[EXAMPLES], probabilities, classes),
             VECTORS: _FromVectors({FEATURE: features[FEATURE]}, {OUTPUT: probabilities}),
             CELLS: _FromVectors(
                 {"indices": cells.indices, "values": cells.values, "shape": cells.dense_shape}, {OUTPUT: probabilities}
@@ -75,7 +86,12 @@ def export(
     with TemporaryDirectory(prefix="tagger-words-") as scratch:
         rule = Path(scratch, RULE)
         rule.write_text(json.dumps({name: getattr(settings, name) for name in ("vocabulary_size", "vector_mode")}))
-        extra = {RULE: str(rule), COUNTS_FILE: str(vocabulary_file.with_name(COUNTS_FILE))}
+        warmup.write(vocabulary, SERVING, Path(scratch, warmup.FILE))
+        extra = {
+            RULE: str(rule),
+            COUNTS_FILE: str(vocabulary_file.with_name(COUNTS_FILE)),
+            warmup.FILE: str(Path(scratch, warmup.FILE)),
+        }
         model = Path(served.export_saved_model(str(folder), receiver, assets_extra=extra).decode())
     _make_reproducible(model, (vocabulary_file, labels_file))
     return model
@@ -127,6 +143,17 @@ class _FromVectors(tf.estimator.export.PredictOutput):
         return super().as_signature_def(self.inputs)
 
 
+class _FromExamples(tf.estimator.export.ClassificationOutput):
+    """The signature for tf.Examples; Estimator would give it the receiver's inputs, the posts."""
+
+    def __init__(self, examples: tf.Tensor, scores: tf.Tensor, classes: tf.Tensor) -> None:
+        super().__init__(scores, classes)
+        self.examples = examples
+
+    def as_signature_def(self, receiver_tensors: dict[str, tf.Tensor]) -> Any:
+        return super().as_signature_def({"inputs": self.examples})
+
+
 def _lines(file: Path) -> tf.Tensor:
     """Read the lines of a file that is stored as an asset: string [n].
 
@@ -139,16 +166,18 @@ def _lines(file: Path) -> tf.Tensor:
     return tf.strings.split([read], sep="\n").flat_values[:-1]
 
 
-def _answer(probabilities: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The outputs of `serving_default`."""
+def _answer(probabilities: tf.Tensor, labels: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """The outputs of `serving_default`, and the tags of the columns of `probabilities`, string [n, tags]."""
     numbers = tf.range(tf.size(labels, out_type=tf.int64), dtype=tf.int64)
     # A table, because the asset's path is only valid while tables are initialized.
     tags = tf1.lookup.StaticHashTable(tf1.lookup.KeyValueTensorInitializer(numbers, labels), "")
-    return {
+    answer = {
         "tag": tags.lookup(tf.argmax(probabilities, axis=1)),
         "probability": tf.reduce_max(probabilities, axis=1),
         "probabilities": probabilities,
     }
+    columns = tf.range(tf.shape(probabilities, out_type=tf.int64)[1], dtype=tf.int64)
+    return answer, tags.lookup(tf.zeros_like(probabilities, tf.int64) + columns)
 
 
 def _vectors(post: tf.Tensor, entries: tf.Tensor, vocabulary: Vocabulary, settings: Settings) -> tf.SparseTensor:
@@ -212,6 +241,7 @@ class Served:
     """A loaded SavedModel: tags posts, and gives the vectors between."""
 
     def __init__(self, session: Any, signatures: Any) -> None:
+        self.signatures = dict(signatures)
         self._session = session
         self._post = signatures[SERVING].inputs["post"].name
         self._answer = {name: output.name for name, output in signatures[SERVING].outputs.items()}

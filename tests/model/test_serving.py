@@ -14,7 +14,7 @@ from pipeline.data.vectors import MODES, vectorize
 from pipeline.data.vocabulary import count_words
 from pipeline.data.words import WordRule
 from pipeline.files import write_lines
-from pipeline.model import network, serving
+from pipeline.model import network, serving, warmup
 from pipeline.settings import Settings
 
 TEXTS = [
@@ -154,3 +154,28 @@ def test_the_export_contains_its_words_and_tags(served):
     )
     done = subprocess.run([sys.executable, "-c", code, str(model)], capture_output=True, text=True, check=True)
     assert done.stdout == "True ['posts_input']\n"
+
+
+def test_the_signature_for_examples_gives_every_tag_of_a_post_with_its_score(served):
+    import tensorflow as tf
+
+    opened, _, _, model = served
+    feature = [{"post": tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))} for text in TEXTS]
+    examples = [tf.train.Example(features=tf.train.Features(feature=each)).SerializeToString() for each in feature]
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        signature = tf.compat.v1.saved_model.load(session, ["serve"], str(model)).signature_def[serving.CLASSIFY]
+        outputs = {name: output.name for name, output in signature.outputs.items()}
+        answer = session.run(outputs, {signature.inputs["inputs"].name: examples})
+    assert np.allclose(answer["scores"], opened.tag(TEXTS)["probabilities"], atol=1e-6)
+    assert [[tag.decode() for tag in row] for row in answer["classes"]] == [TAGS] * len(TEXTS)
+    assert signature.method_name == "tensorflow/serving/classify"
+
+
+def test_warm_up_records_are_requests_of_words_of_the_vocabulary(served):
+    opened, vocabulary, _, model = served
+    first, every = warmup.read(model)
+    assert (len(first), len(every)) == (1, warmup.POSTS)
+    assert {word for post in every for word in post.decode().split()} <= {
+        half for word in vocabulary.words.to_pylist() for half in word.split()
+    }
+    assert len(opened.tag(every)["tag"]) == warmup.POSTS

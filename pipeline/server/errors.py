@@ -1,0 +1,9 @@
+"""The error of a request that is not answered, as each protocol's own shape tells it."""
+
+
+class Refused(Exception):
+    """A request is not answered: `status` is the HTTP status, `str(error)` the sentence for the client."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
