@@ -276,10 +276,13 @@ class Served:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Served]:
-    """Load a SavedModel in its own session, which is closed at the end."""
-    with tf1.Session(graph=tf.Graph()) as session:
+    """Load a SavedModel in its own session, which is closed at the end, by whichever thread."""
+    session = tf1.Session(graph=tf.Graph())
+    try:
         meta = tf1.saved_model.load(session, [tf.saved_model.SERVING], str(folder))
         yield Served(session, meta.signature_def)
+    finally:
+        session.close()
 
 
 def _strings(posts: Sequence[str | bytes] | np.ndarray) -> np.ndarray:

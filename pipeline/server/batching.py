@@ -7,17 +7,16 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pipeline.server.errors import Refused
 
-Compute = Callable[[list[Any]], np.ndarray]
+Compute = Callable[[list[Any]], Any]
+"""From the rows of several requests to their results, of which a slice are the results of some."""
 
 
 @dataclass(frozen=True)
 class _Waiting:
     rows: list[Any]
-    answer: "asyncio.Future[np.ndarray]"
+    results: "asyncio.Future[Any]"
 
 
 class Batcher:
@@ -27,21 +26,13 @@ class Batcher:
     `queue` rows wait; a request beyond that is refused with status 429.
     """
 
-    def __init__(
-        self,
-        compute: Compute,
-        executor: Executor,
-        *,
-        batch: int,
-        queue: int,
-        seen: Callable[[int], None] = lambda rows: None,
-    ) -> None:
-        self._compute, self._executor, self._batch, self._limit, self._seen = compute, executor, batch, queue, seen
+    def __init__(self, compute: Compute, executor: Executor, *, batch: int, queue: int) -> None:
+        self._compute, self._executor, self._batch, self._limit = compute, executor, batch, queue
         self._queue: deque[_Waiting] = deque()
         self._task: asyncio.Task[None] | None = None
         self.waiting = 0
 
-    async def __call__(self, rows: list[Any]) -> np.ndarray:
+    async def __call__(self, rows: list[Any]) -> Any:
         """The results of these rows. Raises Refused where too many rows wait, and what `compute` raises."""
         if self.waiting + len(rows) > self._limit and self.waiting:
             raise Refused(429, f"{self.waiting:,} posts wait already: send fewer at a time, or try again in a second")
@@ -50,7 +41,7 @@ class Batcher:
         self.waiting += len(rows)
         if self._task is None:
             self._task = asyncio.create_task(self._work())
-        return await waiting.answer
+        return await waiting.results
 
     async def drained(self) -> None:
         """Wait until every request that was accepted is answered."""
@@ -58,26 +49,29 @@ class Batcher:
             await asyncio.wait([self._task])
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while self._queue:
-                taken = self._take()
-                rows = [row for each in taken for row in each.rows]
-                self._seen(len(rows))
-                try:
-                    results = await loop.run_in_executor(self._executor, self._compute, rows)
-                except Exception as error:
-                    for each in taken:
-                        if not each.answer.done():
-                            each.answer.set_exception(error)
-                    continue
-                start = 0
-                for each in taken:
-                    if not each.answer.done():  # its client may have gone
-                        each.answer.set_result(results[start : start + len(each.rows)])
-                    start += len(each.rows)
+                await self._compute_once()
         finally:
             self._task = None
+
+    async def _compute_once(self) -> None:
+        """Compute the next batch, and give each request its part; an error is that of each of them."""
+        taken = self._take()
+        rows = [row for each in taken for row in each.rows]
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(self._executor, self._compute, rows)
+        except Exception as error:
+            for each in taken:
+                if not each.results.done():
+                    each.results.set_exception(error)
+            return
+        start = 0
+        for each in taken:
+            stop = start + len(each.rows)
+            if not each.results.done():  # its client may have gone
+                each.results.set_result(results[start:stop])
+            start = stop
 
     def _take(self) -> list[_Waiting]:
         """Take waiting requests from the queue, at least one, until they have `batch` rows."""

@@ -14,7 +14,7 @@ from pipeline.files import read_lines
 from pipeline.model import attribution, input_fn, serving, warmup
 from pipeline.stages.plan import LABELS
 
-FEW = 16
+FEW = 64
 """Up to so many posts the graph is faster than vectors made on Arrow, whose cost is one millisecond a batch."""
 
 TOLERANCE = 1e-5
@@ -55,6 +55,11 @@ class Loaded:
     def signatures(self) -> dict[str, Any]:
         """The SavedModel's signatures by name, as SignatureDef messages."""
         return self._served.signatures
+
+    @property
+    def vector_size(self) -> int:
+        """How many numbers a vector of the signature `vectors` has."""
+        return int(self.signatures[serving.VECTORS].inputs[serving.FEATURE].tensor_shape.dim[1].size)
 
     def probabilities(self, posts: list[bytes]) -> np.ndarray:
         """Compute the probabilities of the posts, UTF-8: float32 [posts, tags]."""

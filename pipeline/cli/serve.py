@@ -1,0 +1,60 @@
+"""The command `serve`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.app import StoreOption, store_of
+from pipeline.errors import BadInput
+from pipeline.registry.registry import Registry
+
+
+def serve(
+    store: StoreOption = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine need a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port for HTTP.", min=1, max=65535)] = 8501,
+    grpc_port: Annotated[int, typer.Option(help="Port for gRPC; 0 for none.", min=0, max=65535)] = 8500,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token that every client must send, of 16 characters or more.")
+    ] = None,
+    access_log: Annotated[bool, typer.Option(help="Print a line of JSON for each request, without its posts.")] = True,
+) -> None:
+    """Answer over HTTP and gRPC with the live version, and follow promotions and rollbacks.
+
+    Speaks the protocols of TensorFlow Serving, Open Inference (KServe, Triton) and Vertex AI.
+    """
+    there = store_of(store).require()
+    token = _token(token_file)
+    try:
+        from pipeline.server.app import Server
+        from pipeline.server.listen import Listen
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"`tagger serve` needs the package {error.name}: pip install 'stackoverflow-tagger[serve]'"
+        ) from None
+    listen = Listen.of(
+        os.environ,
+        host=host,
+        port=port,
+        grpc_port=grpc_port or None,
+        token=token,
+        access_log=sys.stdout if access_log else None,
+    )
+    Server(Registry(there), listen).run()
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        token = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"--token-file {file} cannot be read: {error}") from None
+    if len(token) < 16 or not token.isascii() or not token.isprintable():
+        raise BadInput(f"--token-file {file} must hold one token of 16 printable ASCII characters or more")
+    return token

@@ -1,0 +1,157 @@
+"""The outermost layer of the HTTP server: who may ask, how much a body may hold, one line of log and no traceback."""
+
+import asyncio
+import base64
+import binascii
+import hmac
+import json
+import logging
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pipeline.server.errors import Refused
+from pipeline.server.http import Json
+from pipeline.server.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+OPEN = ("/healthz", "/readyz")
+"""Paths that answer without a token, and are not logged: a platform asks them every few seconds."""
+
+FLUSH_SECONDS = 0.2
+"""Lines of the access log are written this often."""
+
+APIS = {"v1": "tensorflow-serving", "v2": "open-inference", "": "page", "metrics": "metrics"}
+
+
+class Guard:
+    """Wraps the application; each error becomes {"error": sentence}, as TensorFlow Serving and Open Inference do."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        *,
+        token: str | None,
+        body_bytes: int,
+        access_log: TextIO | None = sys.stdout,
+    ) -> None:
+        self.app, self.metrics, self.token, self.body_bytes = app, metrics, token, body_bytes
+        self.access_log = access_log
+        self._flushing = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+        scope["app"] = self  # so that Starlette's routes raise what they do not answer
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            try:
+                headers = dict(scope["headers"])
+                self._refuse_stranger(scope["path"], headers)
+                self._refuse_large(headers)
+                await self.app(scope, _limited(receive, self.body_bytes), sending)
+            except Refused as error:
+                await refusal(error)(scope, receive, sending)
+            except HTTPException as error:
+                await refusal(_as_refused(scope, error))(scope, receive, sending)
+            except Exception as error:
+                log.exception("a request failed")
+                if not status:  # nothing has been sent yet
+                    sentence = f"the server failed ({type(error).__name__}): its log says more"
+                    await refusal(Refused(500, sentence))(scope, receive, sending)
+        finally:
+            self._note(scope, status, time.perf_counter() - started)
+
+    def _refuse_stranger(self, path: str, headers: dict[bytes, bytes]) -> None:
+        """Raise Refused unless the request has the token, as a Bearer token or as the password of Basic."""
+        if self.token is None or path in OPEN:
+            return
+        if not admits(headers.get(b"authorization", b"").decode("latin-1"), self.token):
+            raise Refused(401, "send the server's token: `Authorization: Bearer TOKEN`")
+
+    def _refuse_large(self, headers: dict[bytes, bytes]) -> None:
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self.body_bytes:
+            raise Refused(413, f"the body has {int(length):,} bytes: send at most {self.body_bytes:,}")
+        if headers.get(b"content-encoding", b"identity") != b"identity":
+            raise Refused(415, "the body is compressed: send it as it is")
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        path = scope["path"]
+        self.metrics.request(APIS.get(path.split("/")[1] if "/" in path else "", "other"), status, seconds)
+        if self.access_log is None or path in OPEN:
+            return
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "client": (scope.get("client") or ["", 0])[0],
+            "method": scope["method"],
+            "path": path,
+            "status": status,
+            "ms": round(seconds * 1000, 2),
+        }
+        self.access_log.write(f"{json.dumps(line)}\n")
+        if not self._flushing:  # once for many lines, because it takes as long as the rest of the guard
+            self._flushing = True
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self.access_log is not None:
+            self.access_log.flush()
+
+
+def refusal(error: Refused) -> Json:
+    """The answer that tells why a request was refused."""
+    headers = {"Retry-After": "1"} if error.status in {429, 503} else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Basic realm="the password is the token"'
+    return Json({"error": str(error)}, error.status, headers)
+
+
+def _as_refused(scope: Scope, error: HTTPException) -> Refused:
+    path = scope["path"]
+    sentences = {404: f"there is nothing at {path}", 405: f"{path} does not answer {scope['method']}"}
+    return Refused(error.status_code, sentences.get(error.status_code, error.detail))
+
+
+def admits(authorization: str, token: str) -> bool:
+    """Whether the header's value holds the token."""
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).decode("latin-1").partition(":")[2]
+        except binascii.Error:
+            return False
+    elif scheme.lower() != "bearer":
+        return False
+    return hmac.compare_digest(given.strip().encode(), token.encode())
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    """Receive, but raise Refused where a body without a length turns out too large."""
+    size = 0
+
+    async def receiving() -> Any:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise Refused(413, f"the body has more than {limit:,} bytes: send less")
+        return message
+
+    return receiving

@@ -1,0 +1,72 @@
+"""The page at `/`: a person pastes a post and sees its tags, their probabilities, and the words that spoke for them."""
+
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from pipeline.report import html
+from pipeline.server import bodies
+from pipeline.server.errors import Refused
+from pipeline.server.http import route
+from pipeline.server.versions import Versions
+
+SHOWN = 5
+"""Tags, the most probable first."""
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class Page:
+    """The form and its answer, without a script."""
+
+    def __init__(self, versions: Versions) -> None:
+        self.versions = versions
+
+    def routes(self) -> list[Route]:
+        """The page's address."""
+        return [route("/", self.show, "GET", "POST")]
+
+    async def show(self, request: Request) -> Response:
+        """The form; to a post also what the live version says of it, or a sentence that says why it says nothing."""
+        text, status = "", 200
+        values: dict[str, object] = {"rows": [], "words": [], "error": "", "version": None}
+        try:
+            if request.method == "POST":
+                text = await _text(request)
+                values |= await self._answer(text)
+            values["version"] = self.versions.named().version
+        except Refused as error:
+            status, values["error"] = error.status, str(error)
+        page = html.render("serve", text=text, address=request.base_url, **values)
+        return HTMLResponse(page, status, HEADERS)
+
+    async def _answer(self, text: str) -> dict[str, object]:
+        if not text.strip():
+            raise Refused(400, "there is no text: paste a post")
+        post = bodies.refuse_too_long(text.encode(errors="replace"), "the post", self.versions.limits)
+        answer = await self.versions.tag([post])
+        [probabilities] = answer.probabilities
+        order = (-probabilities).argsort(kind="stable")[:SHOWN]
+        words = await self.versions.words_for(post, int(order[0]))
+        largest = max((share for _, share in words), default=1.0)
+        return {
+            "rows": [(answer.labels[at], float(probabilities[at])) for at in order],
+            "words": [(word, share / largest) for word, share in words],
+        }
+
+
+async def _text(request: Request) -> str:
+    """The field `post` of the form."""
+    try:
+        fields = parse_qs((await request.body()).decode(), keep_blank_values=True, max_num_fields=2)
+    except ValueError:
+        raise Refused(400, "the form cannot be read: send the field `post`") from None
+    return fields.get("post", [""])[0]

@@ -1,0 +1,173 @@
+"""TensorFlow Serving's REST API (https://www.tensorflow.org/tfx/serving/api_rest), and Vertex AI's prediction route.
+
+Compatible with its requests, answers and errors, for the model's signatures `serving_default` and `vectors`.
+"""
+
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pipeline.model import serving
+from pipeline.model.network import OUTPUT
+from pipeline.registry.card import MODEL
+from pipeline.server import bodies
+from pipeline.server.errors import Refused
+from pipeline.server.http import Json, route
+from pipeline.server.loaded import Loaded
+from pipeline.server.versions import Answer, State, Versions
+
+BASE = "/v1/models/{name}"
+PREDICT_FIELDS = ("signature_name", "instances", "inputs")
+CODES = {"END": "DATA_LOSS"}
+
+
+class Api:
+    """The routes of the API."""
+
+    def __init__(self, versions: Versions) -> None:
+        self.versions = versions
+
+    def routes(self) -> list[Route]:
+        """Each path with and without a version or a label."""
+        found = []
+        for which in ("", "/versions/{version}", "/labels/{label}"):
+            found += [
+                route(f"{BASE}{which}:predict", self.predict, "POST"),
+                route(f"{BASE}{which}:classify", self.classify, "POST"),
+                route(f"{BASE}{which}/metadata", self.metadata),
+                route(f"{BASE}{which}", self.status),
+            ]
+        return found
+
+    async def status(self, request: Request) -> Response:
+        """Which versions were loaded here, and what became of each."""
+        _refuse_other(request)
+        states = dict(self.versions.states)
+        if version := request.path_params.get("version"):
+            states = {number: state for number, state in states.items() if str(number) == version}
+            if not states:
+                raise Refused(404, f"version {version} was not loaded here: /v1/models/{MODEL} lists those that were")
+        elif label := request.path_params.get("label"):
+            number = self.versions.named(label=label).version
+            states = {number: states[number]}
+        return Json({"model_version_status": [_status(*each) for each in sorted(states.items(), reverse=True)]})
+
+    async def metadata(self, request: Request) -> Response:
+        """The model's signatures: their inputs and outputs, with types and shapes."""
+        loaded = self._loaded(request)
+        signatures = {name: _to_dict(signature) for name, signature in sorted(loaded.signatures.items())}
+        spec = {"name": MODEL, "signature_name": "", "version": str(loaded.version)}
+        return Json({"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}})
+
+    async def predict(self, request: Request) -> Response:
+        """Answer instances (row format) or inputs (column format)."""
+        body = await bodies.json_object(request)
+        self._loaded(request)
+        bodies.only(body, PREDICT_FIELDS)
+        if ("instances" in body) == ("inputs" in body):
+            raise Refused(400, 'send either "instances", a list, or "inputs"')
+        name = body.get("signature_name") or serving.SERVING
+        if name == serving.SERVING:
+            return await self._from_posts(body)
+        if name == serving.VECTORS:
+            return await self._from_vectors(body)
+        raise Refused(400, f"the signature {name!r} is not answered: ask {serving.SERVING} or {serving.VECTORS}")
+
+    async def vertex(self, request: Request) -> Response:
+        """Answer Vertex AI's prediction request, whose instances are posts and whose parameters are not used.
+
+        https://cloud.google.com/vertex-ai/docs/predictions/custom-container-requirements#request_requirements
+        """
+        body = await bodies.json_object(request)
+        bodies.only(body, ("instances", "parameters"))
+        return await self._from_posts({"instances": body.get("instances")})
+
+    async def classify(self, request: Request) -> Response:
+        """Answer tf.Examples, written as objects, with each tag and its score."""
+        body = await bodies.json_object(request)
+        self._loaded(request)
+        bodies.only(body, ("signature_name", "context", "examples"))
+        context, examples = body.get("context", {}), body.get("examples")
+        if not isinstance(context, dict) or not isinstance(examples, list):
+            raise Refused(400, 'send "examples", a list of objects with the field "post"')
+        features = [context | each if isinstance(each, dict) else each for each in examples]
+        texts = [_single(text) for text in bodies.column(features, "post", "examples")]
+        answer = await self.versions.tag(bodies.posts(texts, "examples", self.versions.limits))
+        rows = answer.probabilities
+        results = [[list(each) for each in zip(answer.labels, row, strict=True)] for row in rows]
+        return Json({"results": results})
+
+    def _loaded(self, request: Request) -> Loaded:
+        _refuse_other(request)
+        return self.versions.named(request.path_params.get("version"), request.path_params.get("label"))
+
+    async def _from_posts(self, body: dict[str, Any]) -> Response:
+        where, values = _values(body, "post")
+        return _predicted(where, outputs(await self.versions.tag(bodies.posts(values, where, self.versions.limits))))
+
+    async def _from_vectors(self, body: dict[str, Any]) -> Response:
+        where, values = _values(body, serving.FEATURE)
+        rows = bodies.vectors(values, where, self.versions.vector_size, self.versions.limits)
+        answer = await self.versions.from_vectors(rows)
+        return _predicted(where, {OUTPUT: answer.probabilities})
+
+
+def outputs(answer: Answer) -> dict[str, Any]:
+    """The outputs of the signature serving_default."""
+    return {"tag": answer.tags, "probability": answer.best, "probabilities": answer.probabilities}
+
+
+def _predicted(where: str, columns: dict[str, Any]) -> Json:
+    """The answer in the request's format; where the signature has one output, its name is left out."""
+    if len(columns) == 1:
+        [single] = columns.values()
+        return Json({"outputs" if where == "inputs" else "predictions": single})
+    if where == "inputs":
+        return Json({"outputs": columns})
+    return Json({"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]})
+
+
+def _values(body: dict[str, Any], name: str) -> tuple[str, Any]:
+    """Which format the request has, and the values of its input `name`."""
+    if "instances" in body:
+        if not isinstance(body["instances"], list):
+            raise Refused(400, "instances must be a list")
+        return "instances", bodies.column(body["instances"], name, "instances")
+    inputs = body["inputs"]
+    if isinstance(inputs, dict):
+        if set(inputs) != {name}:
+            raise Refused(400, f"inputs must be a list, or an object with the field {name!r} only")
+        inputs = inputs[name]
+    return "inputs", inputs
+
+
+def _single(value: Any) -> Any:
+    """A feature of a tf.Example is a list, which JSON may write as its only value."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _refuse_other(request: Request) -> None:
+    name = request.path_params["name"]
+    if ":" in name:  # a verb, where the route for it does not take the method
+        raise Refused(405, f"{request.url.path} does not answer {request.method}")
+    if name != MODEL:
+        raise Refused(404, f"there is no model {name!r}: the model is {MODEL}")
+
+
+def _status(version: int, state: State) -> dict[str, Any]:
+    code = CODES.get(state.state, "OK") if state.error else "OK"
+    return {
+        "version": str(version),
+        "state": state.state,
+        "status": {"error_code": code, "error_message": state.error},
+    }
+
+
+def _to_dict(signature: Any) -> dict[str, Any]:
+    found: dict[str, Any] = MessageToDict(
+        signature, preserving_proto_field_name=True, including_default_value_fields=True
+    )
+    return found

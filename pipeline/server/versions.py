@@ -1,0 +1,233 @@
+"""Follows the registry: the live version is loaded and answers, until another one is ready to take its place."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.errors import TaggerError
+from pipeline.registry import model_cache
+from pipeline.registry.registry import Registry
+from pipeline.server.batching import Batcher
+from pipeline.server.errors import Refused
+from pipeline.server.loaded import Loaded
+
+log = logging.getLogger(__name__)
+
+SECONDS = 1.0
+"""How often the registry is looked at."""
+
+AGAIN_SECONDS = 60.0
+"""After so long a version that could not be loaded is tried again."""
+
+LIVE = "live"
+"""The label of the live version, as in /v1/models/<name>/labels/live."""
+
+KEPT_STATES = 10
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may ask: posts, bytes of one post and of the body; and how many posts wait or make a batch."""
+
+    posts: int = 1000
+    post_bytes: int = 100_000
+    body_bytes: int = 8 * 2**20
+    waiting: int = 4000
+    batch: int = 16
+
+
+@dataclass(frozen=True)
+class State:
+    """What became of a version here, in TensorFlow Serving's words, and why it could not be loaded."""
+
+    state: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a version answers to some posts: the best tag of each, its probability, and all probabilities.
+
+    `tags` are texts, `best` is float32 [posts], `probabilities` float32 [posts, tags], in the order of `labels`.
+    """
+
+    version: int
+    labels: list[str]
+    tags: list[str]
+    best: np.ndarray
+    probabilities: np.ndarray
+
+    @classmethod
+    def of(cls, loaded: Loaded, probabilities: np.ndarray) -> "Answer":
+        """The answer that these probabilities are."""
+        tags = [loaded.labels[at] for at in probabilities.argmax(axis=1).tolist()]
+        return cls(loaded.version, loaded.labels, tags, probabilities.max(axis=1), probabilities)
+
+    def __len__(self) -> int:
+        return len(self.tags)
+
+    def __getitem__(self, part: slice) -> "Answer":
+        """The answer to some of the posts."""
+        return Answer(self.version, self.labels, self.tags[part], self.best[part], self.probabilities[part])
+
+
+@dataclass
+class Seen:
+    """Functions that are told what happened, for the metrics; `answer` in the computing thread, for each batch."""
+
+    answer: Callable[[Answer], None] = field(default=lambda answer: None)
+    change: Callable[[int, bool], None] = field(default=lambda version, served: None)
+
+
+@dataclass(frozen=True)
+class _Served:
+    loaded: Loaded
+    posts: Batcher
+    vectors: Batcher
+
+
+class Versions:
+    """The version that answers. All but the loading and the computing happens in the event loop's thread."""
+
+    def __init__(self, registry: Registry, limits: Limits, seen: Seen | None = None) -> None:
+        self.registry, self.limits, self.seen = registry, limits, seen or Seen()
+        self.states: dict[int, State] = {}
+        self._served: _Served | None = None
+        self._tried: dict[int, float] = {}
+        self._computing = ThreadPoolExecutor(1, "compute")
+        self._warned = ""
+
+    @property
+    def live(self) -> Loaded | None:
+        """The version that answers; None until the first one is loaded."""
+        return self._served.loaded if self._served else None
+
+    @property
+    def vector_size(self) -> int:
+        """How many numbers a vector has for the version that answers; Refused, 503, while none does."""
+        return self._serving().loaded.vector_size
+
+    @property
+    def waiting(self) -> int:
+        """How many posts wait for a batch."""
+        return self._served.posts.waiting if self._served else 0
+
+    def named(self, version: str | None = None, label: str | None = None) -> Loaded:
+        """The version that a request names by number or label. Raises Refused, 404 or 503, where it does not answer."""
+        served = self._serving()
+        if label not in (None, LIVE):
+            raise Refused(404, f"there is no label {label!r}: {LIVE!r} names the version that answers")
+        if version is not None and version != str(served.loaded.version):
+            raise Refused(
+                404, f"version {version} is not loaded: version {served.loaded.version} is live, ask that one"
+            )
+        return served.loaded
+
+    async def tag(self, posts: list[bytes]) -> Answer:
+        """Tag the posts with the version that answers. Raises Refused where none does, or too many posts wait."""
+        answer: Answer = await self._serving().posts(posts)
+        return answer
+
+    async def from_vectors(self, vectors: list[np.ndarray]) -> Answer:
+        """The same for dense vectors, float32 [vocabulary_size] each. Raises Refused also where they are longer."""
+        answer: Answer = await self._serving().vectors(vectors)
+        return answer
+
+    async def words_for(self, post: bytes, tag: int) -> list[tuple[str, float]]:
+        """The words of a post that speak most for a tag, as the version that answers sees them."""
+        loaded = self._serving().loaded
+        return await asyncio.get_running_loop().run_in_executor(self._computing, loaded.words_for, post, tag)
+
+    async def follow(self) -> None:
+        """Look at the registry, and load what is live, until the task is cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(SECONDS)
+
+    async def look(self) -> None:
+        """Load the live version if it is not the one that answers. What goes wrong is logged, and kept in `states`."""
+        try:
+            version = await asyncio.to_thread(self.registry.live)
+        except TaggerError as error:
+            self._warn(f"the registry cannot be read, so version {self._number()} stays: {error}")
+            return
+        self._warned = ""
+        if version is None or version == self._number() or self._failed_lately(version):
+            return
+        try:
+            self._note(version, State("LOADING"))
+            loaded = await asyncio.to_thread(self._load, version)
+        except TaggerError as error:
+            self._tried[version] = time.monotonic()
+            self._note(version, State("END", str(error)))
+            self.seen.change(version, False)
+            stays = f": version {self._number()} stays" if self._served else ""
+            log.error("version %d is live in the registry, but is not served%s (%s)", version, stays, error)
+            return
+        await self._replace_by(loaded)
+
+    async def close(self) -> None:
+        """Answer what was accepted, and free the memory."""
+        if self._served:
+            await self._retire(self._served)
+        self._computing.shutdown()
+
+    def _serving(self) -> _Served:
+        if self._served is None:
+            errors = [state.error for state in self.states.values() if state.error]
+            raise Refused(503, errors[-1] if errors else "no version is live yet: `tagger run` publishes one")
+        return self._served
+
+    def _number(self) -> int | None:
+        return self._served.loaded.version if self._served else None
+
+    def _failed_lately(self, version: int) -> bool:
+        return time.monotonic() - self._tried.get(version, -AGAIN_SECONDS) < AGAIN_SECONDS
+
+    def _load(self, version: int) -> Loaded:
+        with model_cache.opened(self.registry, version) as folder:
+            return Loaded(version, folder)
+
+    async def _replace_by(self, loaded: Loaded) -> None:
+        before = self._served
+
+        def of_posts(posts: list[bytes]) -> Answer:
+            answer = Answer.of(loaded, loaded.probabilities(posts))
+            self.seen.answer(answer)
+            return answer
+
+        def of_vectors(vectors: list[np.ndarray]) -> Answer:
+            return Answer.of(loaded, loaded.from_vectors(np.stack(vectors)))
+
+        posts, vectors = (
+            Batcher(compute, self._computing, batch=self.limits.batch, queue=self.limits.waiting)
+            for compute in (of_posts, of_vectors)
+        )
+        self._served = _Served(loaded, posts, vectors)
+        self._note(loaded.version, State("AVAILABLE"))
+        self.seen.change(loaded.version, True)
+        log.info("version %d answers%s", loaded.version, f" instead of {before.loaded.version}" if before else "")
+        if before:
+            await self._retire(before)
+            self._note(before.loaded.version, State("END"))
+
+    async def _retire(self, served: _Served) -> None:
+        await asyncio.gather(served.posts.drained(), served.vectors.drained())
+        # Behind the words that a page may be waiting for, which only this thread computes.
+        await asyncio.get_running_loop().run_in_executor(self._computing, served.loaded.close)
+
+    def _note(self, version: int, state: State) -> None:
+        self.states.pop(version, None)
+        self.states[version] = state
+        while len(self.states) > KEPT_STATES:
+            self.states.pop(next(iter(self.states)))
+
+    def _warn(self, sentence: str) -> None:
+        if sentence != self._warned:
+            log.warning(sentence)
+        self._warned = sentence
