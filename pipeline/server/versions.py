@@ -37,7 +37,7 @@ class Limits:
     posts: int = 1000
     post_bytes: int = 100_000
     body_bytes: int = 8 * 2**20
-    waiting: int = 4000
+    waiting: int = 10_000
     batch: int = 16
 
 
