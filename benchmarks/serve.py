@@ -226,11 +226,10 @@ def soak(store: Store, texts: list[str], folder: Path, seconds: float) -> str:
         while thread.is_alive():
             if time.monotonic() - last >= PROMOTE_SECONDS:
                 last = time.monotonic()
-                # Rollbacks and promotions in turn, so that each of the three versions is loaded again and again.
                 if changes % 2:
                     registry.rollback("soak")
-                else:
-                    registry.promote(versions[(changes // 2) % len(versions)] if changes % 4 else versions[-1], "soak")
+                else:  # one of the two that are not live, in turn
+                    registry.promote(versions[1 + changes // 2 % 2], "soak")
                 changes += 1
             if time.monotonic() - started >= len(memory) * SAMPLE_SECONDS:
                 memory.append(process.memory_info().rss >> 20)

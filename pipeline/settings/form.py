@@ -41,7 +41,7 @@ def _accepted(allowed: tuple[str, ...]) -> str:
     files = [place for place in allowed if not place.startswith(SAMPLE)]
     kinds = ["the source that this form starts with"]
     kinds += ["sample://posts?rows=N&seed=N for synthetic posts"] if len(files) < len(allowed) else []
-    kinds += [f"a CSV, CSV.gz or Parquet file at or below {' or '.join(files)}"] if files else []
+    kinds += [f"a CSV, JSON Lines or Parquet file, or a folder, at or below {' or '.join(files)}"] if files else []
     return f"Where the posts are: {'; '.join(kinds)}. The operator can allow more (TAGGER_ALLOWED_SOURCES)."
 
 

@@ -9,12 +9,25 @@ import pyarrow as pa
 from pipeline.errors import BadInput
 
 MALFORMED_QUOTES = "malformed quotes"
+MALFORMED_JSON = "malformed JSON"
 WRONG_FIELD_COUNT = "wrong number of fields"
 BAD_UTF8 = "bad UTF-8"
 EMPTY_POST = "empty post"
 EMPTY_TAG = "empty tag"
 LINE_BREAK_IN_TAG = "line break in tag"
-REASONS = (MALFORMED_QUOTES, WRONG_FIELD_COUNT, BAD_UTF8, EMPTY_POST, EMPTY_TAG, LINE_BREAK_IN_TAG)
+NO_TEXT = "post or tag is no text"
+SEVERAL_TAGS = "several tags"
+REASONS = (
+    MALFORMED_QUOTES,
+    MALFORMED_JSON,
+    WRONG_FIELD_COUNT,
+    NO_TEXT,
+    BAD_UTF8,
+    EMPTY_POST,
+    EMPTY_TAG,
+    LINE_BREAK_IN_TAG,
+    SEVERAL_TAGS,
+)
 """The reasons for rejecting a row; of several that apply, the first of these is recorded."""
 
 ROWS_PER_BLOCK = 4096
@@ -25,6 +38,8 @@ TEXT_PER_BLOCK = 32 * 2**20
 
 REJECTED_TEXT = 64 * 2**10
 """Characters of a rejected row that are kept."""
+
+UTF8_BOM = b"\xef\xbb\xbf"
 
 BUFFER = 2**20
 """Bytes read from a file at a time."""

@@ -5,30 +5,23 @@ import io
 import re
 from collections.abc import Iterator
 
-import pyarrow as pa
-
-from pipeline.data.posts import POSTS, REJECTED
 from pipeline.errors import BadInput
 from pipeline.sources.blocks import (
     BAD_UTF8,
-    EMPTY_POST,
-    EMPTY_TAG,
-    LINE_BREAK_IN_TAG,
     MALFORMED_QUOTES,
     REJECTED_TEXT,
-    ROWS_PER_BLOCK,
-    TEXT_PER_BLOCK,
+    UTF8_BOM,
     WRONG_FIELD_COUNT,
     Block,
     Columns,
     corrupt,
     position,
 )
+from pipeline.sources.rows import Rows, fault_of
 
 LONGEST_RECORD = 16 * 2**20
 """Characters of a record after which it is refused: a quote was never closed, or the file is no CSV."""
 
-UTF8_BOM = b"\xef\xbb\xbf"
 OTHER_FORMATS = {
     b"PAR1": "Parquet within gzip: unpack it",  # reached only inside gzip, where seeking back is not affordable
     b"PK\x03\x04": "a zip archive or an Excel workbook: unpack it, or save it as CSV",
@@ -36,51 +29,13 @@ OTHER_FORMATS = {
     b"\xfd7zXZ": "an xz file: unpack it",
     b"\x28\xb5\x2f\xfd": "a zstd file: unpack it",
     b"\xff\xfe": "UTF-16 text: save it as UTF-8",
+    b"[{": "a JSON array: write one object a line, as `jq -c '.[]'` does",
     b"\xfe\xff": "UTF-16 text: save it as UTF-8",
 }
 """Other formats that people pass by mistake: a file's first bytes, and what it is and how to convert it."""
 
 Record = tuple[list[str] | None, list[str]]
 """A record's fields, None where its quotes are malformed, and its lines."""
-
-
-class _Rows:
-    """Collects rows until they make a block."""
-
-    def __init__(self) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self.posts: list[str] = []
-        self.tags: list[str | None] = []
-        self.rows: list[int] = []
-        self.rejected: list[dict[str, int | str]] = []
-        self.characters = 0
-
-    def accept(self, row: int, post: str, tag: str | None) -> None:
-        self.posts.append(post)
-        self.tags.append(tag)
-        self.rows.append(row)
-        self.characters += len(post) + len(tag or "")
-
-    def reject(self, row: int, reason: str, text: str) -> None:
-        self.rejected.append({"row": row, "reason": reason, "text": text})
-        self.characters += len(text)
-
-    @property
-    def count(self) -> int:
-        return len(self.rows) + len(self.rejected)
-
-    @property
-    def full(self) -> bool:
-        return self.count >= ROWS_PER_BLOCK or self.characters >= TEXT_PER_BLOCK
-
-    def block(self) -> Block:
-        """Return the collected rows as a block, and start an empty one."""
-        accepted = pa.record_batch([self.posts, self.tags, self.rows], schema=POSTS)
-        rejected = pa.RecordBatch.from_pylist(self.rejected, schema=REJECTED)
-        self._clear()
-        return Block(accepted, rejected)
 
 
 def csv_blocks(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[Block]:
@@ -98,7 +53,7 @@ def csv_blocks(file: io.BufferedReader, name: str, columns: Columns) -> Iterator
 
 
 def _collected(records: Iterator[Record], width: int, text: int, tag: int | None) -> Iterator[Block]:
-    rows = _Rows()
+    rows = Rows()
     for row, (fields, lines) in enumerate(records, 1):
         if reason := _fault(fields, width, text, tag):
             rows.reject(row, reason, _raw(lines))
@@ -179,13 +134,7 @@ def _fault(fields: list[str] | None, width: int, text: int, tag: int | None) -> 
         return WRONG_FIELD_COUNT
     if not all(map(str.isascii, fields)) and not _decoded(fields):
         return BAD_UTF8
-    if _blank(fields[text]):
-        return EMPTY_POST
-    if tag is None:
-        return None
-    if _blank(fields[tag]):
-        return EMPTY_TAG
-    return LINE_BREAK_IN_TAG if "\n" in fields[tag] or "\r" in fields[tag] else None
+    return fault_of(fields[text], None if tag is None else fields[tag])
 
 
 def _decoded(fields: list[str]) -> bool:
@@ -194,10 +143,6 @@ def _decoded(fields: list[str]) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _blank(field: str) -> bool:
-    return not field or field.isspace()
 
 
 def _raw(lines: list[str]) -> str:

@@ -5,16 +5,18 @@ import io
 from collections.abc import Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import progress
 from pipeline.data import posts
 from pipeline.settings.deployment import MAX_SOURCE_BYTES
 from pipeline.sources import sample
-from pipeline.sources.blocks import REASONS, Block, Columns, corrupt, too_large
+from pipeline.sources.blocks import REASONS, UTF8_BOM, Block, Columns, corrupt, too_large
 from pipeline.sources.csv_file import csv_blocks
+from pipeline.sources.json_lines import SUFFIXES, json_blocks
 from pipeline.sources.open import bounded, explained, on_disk, opened
 from pipeline.sources.parquet_file import parquet_blocks
-from pipeline.sources.source import Source
+from pipeline.sources.source import Kind, Source
 
 __all__ = ["REASONS", "Block", "read"]
 
@@ -37,9 +39,38 @@ def read(
     columns = Columns(text_column, tag_column)
     if source.synthetic:
         yield from _synthetic(source, columns, max_bytes)
-        return
+    elif source.kind is Kind.FILES:
+        yield from _files(source, columns, max_bytes, track)
+    else:
+        yield from _file(source, columns, max_bytes, track)
+
+
+def _file(source: Source, columns: Columns, max_bytes: int, track: progress.Track) -> Iterator[Block]:
     with explained(source.display), opened(source, max_bytes, track) as file:
         yield from _blocks(file, source.display, columns, max_bytes)
+
+
+def _files(source: Source, columns: Columns, max_bytes: int, track: progress.Track) -> Iterator[Block]:
+    """Read the files one after the other, with rows numbered through all of them."""
+    before, room = 0, max_bytes
+    with explained(source.display):
+        files = source.files()
+    for each in files:
+        last = before
+        for block in _file(each, columns, max_bytes, track):
+            room -= block.posts.nbytes + block.rejected.nbytes
+            if room < 0:
+                raise too_large(source.display, max_bytes)
+            shifted = Block(_shifted(block.posts, before), _shifted(block.rejected, before))
+            last = max([last, *(pc.max(rows.column("row")).as_py() or 0 for rows in (shifted.posts, shifted.rejected))])
+            yield shifted
+        before = last
+
+
+def _shifted(rows: pa.RecordBatch, before: int) -> pa.RecordBatch:
+    """The rows with numbers that continue those of the files before."""
+    place = rows.schema.get_field_index("row")
+    return rows.set_column(place, rows.schema.field(place), pc.add(rows.column(place), before))
 
 
 def _synthetic(source: Source, columns: Columns, max_bytes: int) -> Iterator[Block]:
@@ -68,4 +99,5 @@ def _blocks(file: io.BufferedReader, name: str, columns: Columns, max_bytes: int
     file = bounded(file, name, max_bytes)
     if head.startswith(GZIP_MAGIC):
         file = bounded(gzip.GzipFile(fileobj=file), name, max_bytes)
-    yield from csv_blocks(file, name, columns)
+    is_json = path.endswith(SUFFIXES) or file.peek(4).removeprefix(UTF8_BOM).startswith(b"{")
+    yield from json_blocks(file, name, columns) if is_json else csv_blocks(file, name, columns)

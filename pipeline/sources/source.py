@@ -3,12 +3,18 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from glob import glob
+from hashlib import sha256
 from pathlib import Path
 
 import fsspec
 
+from pipeline.errors import BadInput
 from pipeline.files import digest
 from pipeline.source_policy import SAMPLE, WEB, checked, display, is_url
+
+SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet", ".csv.gz", ".jsonl.gz", ".ndjson.gz")
+"""The names' ends of the files that are read of a folder, such as that of a Hugging Face dataset."""
 
 OBJECT_STORES = ("s3://", "s3a://", "gs://", "gcs://", "abfs://", "az://")
 
@@ -18,6 +24,7 @@ class Kind(Enum):
 
     SYNTHETIC = "synthetic"
     FILE = "file"
+    FILES = "files"
     HTTP = "http"
     OBJECT = "object"
     OTHER = "other"
@@ -46,6 +53,23 @@ class Source:
         """What to open: the real path of a restricted file, else the text; BadInput where it may not be read."""
         return self.text if self.allowed is None else checked(self.text, self.allowed)
 
+    def files(self) -> list["Source"]:
+        """The files of a folder, with those in folders below it, or those that a pattern matches, by their names.
+
+        Hidden ones are left out. Raises BadInput where there is none, or one that may not be read.
+        """
+        path = Path(self.place).expanduser()
+        if path.is_dir():
+            found = [file for file in path.rglob("*") if file.name.lower().endswith(SUFFIXES) and _shown(file, path)]
+            what = f"no file that ends in {', '.join(SUFFIXES[:4])}"
+        else:
+            found = [Path(name) for name in glob(str(path), recursive=True)]
+            what = "no file"
+        files = sorted(str(file) for file in found if file.is_file())
+        if not files:
+            raise BadInput(f"{self.display} has {what}: correct the source")
+        return [Source(file, Kind.FILE, self.allowed) for file in files]
+
     @property
     def display(self) -> str:
         """The source as messages may show it, without secrets."""
@@ -54,8 +78,8 @@ class Source:
     def fingerprint(self) -> str | None:
         """An identifier of the source's content, found without reading posts; None where there is none.
 
-        It is the sha256 of a file, the entity tag of an object in a bucket, and the text of a synthetic source. HTTP
-        sources have none.
+        It is the sha256 of a file, or of the names and sha256 of several, the entity tag of an object in a bucket, and
+        the text of a synthetic source. HTTP sources have none.
         """
         with suppress(Exception):  # ingest says what is wrong
             if self.synthetic:
@@ -63,12 +87,19 @@ class Source:
             if self.kind is Kind.FILE:
                 path = Path(self.text).expanduser()
                 return digest(path) if path.is_file() else None
+            if self.kind is Kind.FILES:
+                listed = [(file.text, file.fingerprint()) for file in self.files()]
+                return sha256(repr(listed).encode()).hexdigest()
             if self.kind is Kind.OBJECT:
                 return self._entity_tag()
         return None
 
     def state(self) -> object:
         """A value that changes whenever the source is written, even with the same content; None where it is unknown."""
+        if self.kind is Kind.FILES:
+            with suppress(BadInput):  # ingest says what is wrong
+                return tuple((file.text, file.state()) for file in self.files())
+            return None
         if self.kind is not Kind.FILE:
             return self.fingerprint()
         with suppress(OSError):
@@ -87,7 +118,14 @@ def _kind(text: str) -> Kind:
     if text.startswith(SAMPLE):
         return Kind.SYNTHETIC
     if not is_url(text):
-        return Kind.FILE
+        path = Path(text).expanduser()
+        several = path.is_dir() or (any(sign in text for sign in "*?[") and not path.exists())
+        return Kind.FILES if several else Kind.FILE
     if WEB.match(text):
         return Kind.HTTP
     return Kind.OBJECT if text.startswith(OBJECT_STORES) else Kind.OTHER
+
+
+def _shown(file: Path, folder: Path) -> bool:
+    """Whether neither the file nor a folder on the way to it is hidden."""
+    return not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)

@@ -25,7 +25,7 @@ from fsspec.registry import known_implementations
 
 from pipeline.data import posts
 from pipeline.errors import BadInput, TaggerError, Unavailable
-from pipeline.sources import csv_file, open, parquet_subprocess, reader
+from pipeline.sources import csv_file, json_lines, open, parquet_subprocess, reader, rows
 from pipeline.sources.source import Source
 
 CSV = b"post,tags\nhow to,java\nwhy not,c#\n"
@@ -216,6 +216,138 @@ class TestCsv:
         assert read(saved(text.getvalue().encode())) == (expected, [])
 
 
+LINES = b'{"post": "how to", "tags": "java"}\n{"tags": ["c#"], "more": 1, "post": "why not"}\n'
+
+
+class TestJsonLines:
+    @pytest.mark.parametrize("name", ["posts.jsonl", "posts.ndjson", "posts.csv", "posts"])
+    def test_posts_whatever_the_files_name(self, saved: Callable[..., Path], name: str) -> None:
+        assert read(saved(LINES, name)) == (CSV_POSTS, [])
+        assert read(saved(b"\xef\xbb\xbf" + LINES.replace(b"\n", b"\r\n\n"), name)) == (CSV_POSTS, [])
+        assert read(saved(LINES.rstrip(), name)) == (CSV_POSTS, [])
+
+    def test_gzipped(self, saved: Callable[..., Path]) -> None:
+        assert read(saved(gzip.compress(LINES), "posts.jsonl.gz")) == (CSV_POSTS, [])
+        assert read(saved(gzip.compress(LINES), "posts.gz")) == (CSV_POSTS, [])
+
+    @pytest.mark.parametrize(
+        ("line", "reason"),
+        [
+            (b"{", "malformed JSON"),
+            (b"[]", "malformed JSON"),
+            (b"[" * 5000, "malformed JSON"),
+            (b'{"post": "a\xff", "tags": "b"}', "bad UTF-8"),
+            (b'{"post": "\\ud800", "tags": "b"}', "bad UTF-8"),
+            (b'{"post": "a", "tags": ["\\udfff"]}', "bad UTF-8"),
+            (b'{"post": 1, "tags": "b"}', "post or tag is no text"),
+            (b'{"post": "a", "tags": {"b": 1}}', "post or tag is no text"),
+            (b'{"post": "a", "tags": [1]}', "post or tag is no text"),
+            (b'{"post": NaN, "tags": "b"}', "post or tag is no text"),
+            (b'{"tags": "b"}', "empty post"),
+            (b'{"post": null, "tags": "b"}', "empty post"),
+            (b'{"post": " ", "tags": "b"}', "empty post"),
+            (b'{"post": "a"}', "empty tag"),
+            (b'{"post": "a", "tags": []}', "empty tag"),
+            (b'{"post": "a", "tags": [""]}', "empty tag"),
+            (b'{"post": "a", "tags": ["b", "c"]}', "several tags"),
+            (b'{"post": "a", "tags": "b\\nc"}', "line break in tag"),
+        ],
+    )
+    def test_a_faulty_line_is_set_aside_and_reading_goes_on(
+        self, saved: Callable[..., Path], line: bytes, reason: str
+    ) -> None:
+        first, second = LINES.splitlines(keepends=True)
+        accepted, rejected = read(saved(first + line + b"\n" + second))
+        assert accepted == [("how to", "java", 1), ("why not", "c#", 3)]
+        assert rejected == [(2, reason, line.decode(errors="backslashreplace"))]
+        assert reason in reader.REASONS
+
+    def test_refusals(self, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        assert "has no column 'tags' (it has: post, label); set tag_column" in refusal(
+            saved(b'{"post": "a", "label": "b"}\n')
+        )
+        assert "is a JSON array: write one object a line" in refusal(saved(b'[{"post": "a"}]', "posts.json"))
+        monkeypatch.setattr(json_lines, "LONGEST_LINE", 100)
+        assert "line 3 is longer than 100 bytes" in refusal(saved(LINES + b'{"post": "' + b"a" * 100))
+
+    def test_without_a_tag_column_tags_are_null_and_not_checked(self, saved: Callable[..., Path]) -> None:
+        path = saved(b'{"post": "how"}\n{"post": "why", "tags": 1}\n{"post": ""}\n')
+        assert read(path, tag_column=None) == (
+            [("how", None, 1), ("why", None, 2)],
+            [(3, "empty post", '{"post": ""}')],
+        )
+
+
+class TestSeveralFiles:
+    def save(self, folder: Path) -> None:
+        for name, content in {
+            "train/0.csv": CSV,
+            "train/1.jsonl.gz": gzip.compress(LINES),
+            "train/2.csv": b"post,tags\n,java\nlast,java\n",
+            "train/.hidden.csv": CSV,
+            "train/_temporary/0.csv": CSV,
+            "train/README.md": b"# Posts",
+        }.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        pq.write_table(pa.table({"post": ["parquet"], "tags": ["c#"]}), folder / "train/3.parquet")
+
+    def test_a_folder_is_read_file_by_file_with_rows_numbered_through(self, tmp_path: Path) -> None:
+        self.save(tmp_path)
+        accepted, rejected = read(tmp_path)
+        assert accepted == [
+            *CSV_POSTS,
+            ("how to", "java", 3),
+            ("why not", "c#", 4),
+            ("last", "java", 6),
+            ("parquet", "c#", 7),
+        ]
+        assert rejected == [(5, "empty post", ",java")]
+
+    def test_a_pattern_picks_files_but_a_name_with_its_signs_is_a_name(self, tmp_path: Path) -> None:
+        self.save(tmp_path)
+        assert read(tmp_path / "*/[02].csv")[0] == [*CSV_POSTS, ("last", "java", 4)]
+        assert read(tmp_path / "**/*.parquet")[0] == [("parquet", "c#", 1)]
+        (tmp_path / "a[02].csv").write_bytes(CSV)
+        (tmp_path / "a0.csv").write_bytes(b"post,tags\nother,java\n")
+        assert read(tmp_path / "a[02].csv") == (CSV_POSTS, [])
+
+    def test_a_change_of_any_file_changes_what_identifies_the_source(self, tmp_path: Path) -> None:
+        self.save(tmp_path)
+        source = Source.parse(str(tmp_path))
+        before = source.fingerprint(), source.state()
+        assert None not in before
+        assert (source.fingerprint(), source.state()) == before
+        (tmp_path / "train/README.md").write_text("not read")
+        assert (source.fingerprint(), source.state()) == before
+        (tmp_path / "train/2.csv").write_bytes(CSV)
+        after = source.fingerprint(), source.state()
+        assert all(new != old for new, old in zip(after, before, strict=True))
+        (tmp_path / "train/2.csv").rename(tmp_path / "train/4.csv")
+        assert source.fingerprint() not in (before[0], after[0])
+
+    def test_a_file_that_leads_out_of_what_is_allowed_is_refused(self, tmp_path: Path) -> None:
+        inside, outside = tmp_path / "inside", tmp_path / "outside.csv"
+        inside.mkdir()
+        outside.write_bytes(CSV)
+        (inside / "a.csv").write_bytes(CSV)
+        for place in (inside, inside / "*.csv"):
+            source = Source.parse(str(place), (str(inside),))
+            assert len(list(reader.read(source, text_column="post", tag_column="tags"))) == 1
+        (inside / "b.csv").symlink_to(outside)
+        for place in (inside, inside / "*.csv"):
+            source = Source.parse(str(place), (str(inside),))
+            with pytest.raises(BadInput, match="is not one that Airflow's runs may read"):
+                list(reader.read(source, text_column="post", tag_column="tags"))
+
+    def test_the_limit_holds_for_all_files_together(self, tmp_path: Path) -> None:
+        for number in range(5):
+            (tmp_path / f"{number}.csv").write_bytes(b"post,tags\n" + b"x" * 400 + b",java\n")
+        source = Source.parse(str(tmp_path))
+        with pytest.raises(BadInput, match="is larger than max_source_bytes=1,500"):
+            list(reader.read(source, text_column="post", tag_column="tags", max_bytes=1500))
+
+
 class TestBlocks:
     def sizes(self, path: Path) -> list[int]:
         blocks = reader.read(Source.parse(str(path)), text_column="post", tag_column="tags")
@@ -225,7 +357,7 @@ class TestBlocks:
         assert self.sizes(saved(b"post,tags\n" + b"how,java\n,c#\n" * 5000)) == [4096, 4096, 1808]
 
     def test_of_long_rows_are_small(self, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(csv_file, "TEXT_PER_BLOCK", 1000)
+        monkeypatch.setattr(rows, "TEXT_PER_BLOCK", 1000)
         assert self.sizes(saved(b"post,tags\n" + (b"x" * 400 + b",java\n") * 7)) == [3, 3, 1]
         assert self.sizes(saved(b"post,tags\n" + (b"x" * 400 + b"\n") * 7)) == [3, 3, 1]
 
@@ -500,7 +632,10 @@ class TestFiles:
     def test_not_found(self, tmp_path: Path) -> None:
         assert refusal(tmp_path / "posts.csv") == f"{tmp_path}/posts.csv does not exist: correct the source"
         assert refusal("memory://sources/none.csv") == "memory://sources/none.csv does not exist: correct the source"
-        assert "is a folder: choose one file in it" in refusal(tmp_path)
+        assert refusal(tmp_path) == (
+            f"{tmp_path} has no file that ends in .csv, .jsonl, .ndjson, .parquet: correct the source"
+        )
+        assert refusal(tmp_path / "*.csv") == f"{tmp_path}/*.csv has no file: correct the source"
 
     @pytest.mark.parametrize(
         ("error", "kind", "sentence"),

@@ -1,0 +1,93 @@
+"""Reads the posts of JSON Lines (https://jsonlines.org), one object a line; a bad line is rejected by itself."""
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.sources.blocks import (
+    BAD_UTF8,
+    MALFORMED_JSON,
+    NO_TEXT,
+    REJECTED_TEXT,
+    SEVERAL_TAGS,
+    UTF8_BOM,
+    Block,
+    Columns,
+    corrupt,
+    position,
+)
+from pipeline.sources.rows import Rows, fault_of
+
+SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+LONGEST_LINE = 16 * 2**20
+"""Bytes of a line after which the file is refused: it is no JSON Lines."""
+
+
+def json_blocks(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[Block]:
+    """Read all lines that are not blank, numbered from 1; BadInput where the first object lacks a needed field."""
+    rows, row = Rows(), 0
+    if file.peek(len(UTF8_BOM)).startswith(UTF8_BOM):
+        file.read(len(UTF8_BOM))
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise corrupt(name, f"line {row + 1} is longer than {LONGEST_LINE:,} bytes")
+        if not line.strip():
+            continue
+        row += 1
+        _add(rows, row, line, name, columns)
+        if rows.full:
+            yield rows.block()
+    if rows.count:
+        yield rows.block()
+
+
+def _add(rows: Rows, row: int, line: bytes, name: str, columns: Columns) -> None:
+    """Parse a line and add it to the rows, accepted or rejected."""
+    shown = line.decode(errors="backslashreplace").rstrip("\r\n")[:REJECTED_TEXT]
+    try:
+        parsed = json.loads(line)
+    except UnicodeDecodeError:
+        rows.reject(row, BAD_UTF8, shown)
+        return
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        rows.reject(row, MALFORMED_JSON, shown)
+        return
+    if row == 1:
+        for wanted, setting in ((columns.text, "text_column"), (columns.tag, "tag_column")):
+            if wanted is not None:
+                position(list(parsed), wanted, name, setting)
+    post = _text(parsed.get(columns.text))
+    tags: list[Any] = [None]
+    if columns.tag is not None:
+        found = parsed.get(columns.tag)
+        tags = [_text(tag) for tag in (found if isinstance(found, list) else [found])] or [""]
+    if reason := _fault(post, tags):
+        rows.reject(row, reason, shown)
+    else:
+        rows.accept(row, post, tags[0])
+
+
+def _text(value: Any) -> Any:
+    """The value; an absent one as an empty text."""
+    return "" if value is None else value
+
+
+def _fault(post: Any, tags: list[Any]) -> str | None:
+    """Find the first of REASONS for which the post is to be rejected, or None; a tag of None is not checked."""
+    texts = [post, *(tag for tag in tags if tag is not None)]
+    if not all(isinstance(text, str) for text in texts):
+        return NO_TEXT
+    if not all(map(_encodes, texts)):  # JSON can name halves of a surrogate pair
+        return BAD_UTF8
+    return fault_of(post, tags[0]) or (SEVERAL_TAGS if len(tags) > 1 else None)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,71 @@
+"""Collects rows that are read one by one into blocks, and finds what is wrong with a post and its tag."""
+
+import pyarrow as pa
+
+from pipeline.data.posts import POSTS, REJECTED
+from pipeline.sources.blocks import (
+    EMPTY_POST,
+    EMPTY_TAG,
+    LINE_BREAK_IN_TAG,
+    ROWS_PER_BLOCK,
+    TEXT_PER_BLOCK,
+    Block,
+)
+
+
+class Rows:
+    """Collects rows until they make a block."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self.posts: list[str] = []
+        self.tags: list[str | None] = []
+        self.rows: list[int] = []
+        self.rejected: list[dict[str, int | str]] = []
+        self.characters = 0
+
+    def accept(self, row: int, post: str, tag: str | None) -> None:
+        """Add a row that can be used."""
+        self.posts.append(post)
+        self.tags.append(tag)
+        self.rows.append(row)
+        self.characters += len(post) + len(tag or "")
+
+    def reject(self, row: int, reason: str, text: str) -> None:
+        """Add a row that cannot, with the reason and the row as it is in the source."""
+        self.rejected.append({"row": row, "reason": reason, "text": text})
+        self.characters += len(text)
+
+    @property
+    def count(self) -> int:
+        """How many rows were added."""
+        return len(self.rows) + len(self.rejected)
+
+    @property
+    def full(self) -> bool:
+        """Whether they make a block."""
+        return self.count >= ROWS_PER_BLOCK or self.characters >= TEXT_PER_BLOCK
+
+    def block(self) -> Block:
+        """Return the collected rows as a block, and start an empty one."""
+        accepted = pa.record_batch([self.posts, self.tags, self.rows], schema=POSTS)
+        rejected = pa.RecordBatch.from_pylist(self.rejected, schema=REJECTED)
+        self._clear()
+        return Block(accepted, rejected)
+
+
+def fault_of(post: str, tag: str | None) -> str | None:
+    """Find the first of REASONS for which a decoded post is to be rejected, or None; a tag of None is not checked."""
+    if _blank(post):
+        return EMPTY_POST
+    if tag is None:
+        return None
+    if _blank(tag):
+        return EMPTY_TAG
+    return LINE_BREAK_IN_TAG if "\n" in tag or "\r" in tag else None
+
+
+def _blank(field: str) -> bool:
+    return not field or field.isspace()
