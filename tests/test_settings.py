@@ -73,8 +73,8 @@ def test_the_form_describes_the_sources_it_accepts(monkeypatch, tmp_path):
     here = Deployment(allowed_sources="sample://, https://posts.org/all, data")
     assert trigger_form(Settings(), here)["source"]["description"] == (
         "Where the posts are: the source that this form starts with; sample://posts?rows=N&seed=N for synthetic posts; "
-        f"a CSV, CSV.gz or Parquet file at or below https://posts.org/all or {tmp_path}/data. The operator can allow "
-        "more (TAGGER_ALLOWED_SOURCES)."
+        f"a CSV, JSON Lines or Parquet file, or a folder, at or below https://posts.org/all or {tmp_path}/data. The "
+        "operator can allow more (TAGGER_ALLOWED_SOURCES)."
     )
     for source in ("sample://posts?rows=9&seed=1", "https://posts.org/all/of.csv", f"{tmp_path}/data/posts.csv"):
         assert checked(source, here.allowed) == source
