@@ -59,6 +59,11 @@ def _champion(work: Work) -> list[object]:
     return [champion.version if champion else None, "itself"]
 
 
+def _warm_start(work: Work) -> list[object]:
+    """The version that training begins from, if it does."""
+    return [work.champion.version if work.champion and work.settings.warm_start == "live" else None]
+
+
 def _cluster(work: Work) -> list[object]:
     """The cluster's size, because a cluster trains other weights than a single process."""
     place = tf_config.here()
@@ -69,6 +74,7 @@ EXTRAS: dict[CacheExtra, Callable[[Work], list[object]]] = {
     "source": _source,
     "champion": _champion,
     "cluster": _cluster,
+    "warm_start": _warm_start,
 }
 """What else a key depends on. Each function returns alternatives, and every combination of these makes a key."""
 

@@ -69,6 +69,10 @@ def _fetch_champion(work: Work, folder: Path) -> bool:
     return True
 
 
+def _fetch_warm_start(work: Work, folder: Path) -> bool:
+    return work.settings.warm_start == "live" and _fetch_champion(work, folder)
+
+
 def _fetch_checkpoint(work: Work, folder: Path) -> bool:
     """Copy the checkpoint that an earlier try of the stage saved; False if there is none or it is damaged."""
     try:
@@ -81,5 +85,6 @@ def _fetch_checkpoint(work: Work, folder: Path) -> bool:
 FURTHER_INPUTS: dict[FurtherInput, Callable[[Work, Path], bool]] = {
     "champion": _fetch_champion,
     "resume": _fetch_checkpoint,
+    "warm_start": _fetch_warm_start,
 }
 """How each further input of a stage is copied to a folder; the function returns whether there is one."""

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import copytree
@@ -111,14 +111,21 @@ def keras_model(settings: Settings, tags: int) -> tf.keras.Model:
 
 
 def to_estimator(
-    settings: Settings, tags: int, model_dir: Path, place: tf_config.Place | None = None
+    settings: Settings,
+    tags: int,
+    model_dir: Path,
+    place: tf_config.Place | None = None,
+    prepare: Callable[[tf.keras.Model], object] | None = None,
 ) -> tf.estimator.Estimator:
     """Convert the network to an Estimator with checkpoints in `model_dir`; with a `place`, to one of a cluster.
 
-    If `model_dir` has a checkpoint, the Estimator continues from it.
+    If `model_dir` has a checkpoint, the Estimator continues from it, else from the model's weights, which `prepare` may
+    set.
     """
     tf.config.experimental.enable_op_determinism()
     model = keras_model(settings, tags)
+    if prepare:
+        prepare(model)
     with _tf_config(place):
         config = tf.estimator.RunConfig(
             tf_random_seed=settings.seed,

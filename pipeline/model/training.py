@@ -5,7 +5,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -132,8 +132,11 @@ def train(
     save: SaveCheckpoint = no_checkpoint,
     on_epoch: OnEpoch = no_report,
     answers: Path | None = None,
+    prepare: Callable[[tf.keras.Model], object] | None = None,
 ) -> Training:
     """Train on the train vectors, from the checkpoint in `model_dir` if there is one, otherwise from the beginning.
+
+    `prepare` may set the weights of the Keras model with which it begins.
 
     The seed determines the order of the batches, so a resumed training ends with the same weights as one without
     interruption, except with dropout, whose random state is not saved. With validation posts and `patience` it ends
@@ -153,7 +156,7 @@ def train(
     validation.load(model_dir, curve)
     if done:
         log.info("resuming from the checkpoint of step %d of %d", done, steps)
-    estimator = network.to_estimator(settings, tags, model_dir)
+    estimator = network.to_estimator(settings, tags, model_dir, prepare=prepare)
     feed = input_fn.training(
         vectors,
         columns=settings.vocabulary_size,

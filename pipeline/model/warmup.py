@@ -14,14 +14,15 @@ from pipeline.data.vocabulary import Vocabulary
 
 FILE = "tf_serving_warmup_requests"
 POSTS, WORDS = 20, 30
-"""How many posts, and how many words each has at most."""
+"""How many posts, and how many words of the vocabulary are in each at most."""
 
 
 def texts(vocabulary: Vocabulary) -> list[str]:
-    """Make POSTS texts of the vocabulary's words, frequent ones and rare ones in each."""
+    """Make POSTS texts of the vocabulary's words, frequent ones and rare ones in each, and a few of them twice."""
     step = max(1, len(vocabulary.words) // (POSTS * WORDS))
     words = vocabulary.words.to_pylist()[::step]
-    return [" ".join(words[start::POSTS][:WORDS]) for start in range(POSTS)]
+    chosen = [words[start::POSTS][:WORDS] for start in range(POSTS)]
+    return [" ".join(text + text[: WORDS // 5]) for text in chosen]
 
 
 def write(vocabulary: Vocabulary, signature: str, file: Path) -> None:

@@ -164,8 +164,11 @@ def _published(run: Run, record: Record) -> Card | None:
 
 def lineage(facts: Facts) -> list[tuple[str, str, str, str]]:
     """For each stage the run that made its files, their digest, and what they were made from."""
-    return [
-        (stage, facts.manifests[stage].run, facts.manifests[stage].digest, ", ".join(facts.manifests[stage].inputs))
-        for stage in STAGES
-        if stage in facts.manifests
-    ]
+    found = []
+    for stage in STAGES:
+        if manifest := facts.manifests.get(stage):
+            sources = list(manifest.inputs)
+            if begun := manifest.summary.get("warm_start"):
+                sources.append(f"weights of version {begun['version']}")
+            found.append((stage, manifest.run, manifest.digest, ", ".join(sources)))
+    return found

@@ -43,7 +43,7 @@ class Loaded:
             self._vectorizer = Vectorizer(rule.vocabulary, rule.size, rule.mode) if rule else None
             self._size = rule.size if rule else 0
             self._warm_up(warmup.read(folder), rule.vocabulary if rule else None)
-        except (*serving.ERRORS, OSError, KeyError, ValueError) as error:
+        except (serving.ERRORS, OSError, KeyError, ValueError) as error:
             self.close()
             why = str(error).splitlines()[0]
             raise CorruptArtifact(f"version {version} cannot be served: {type(error).__name__}: {why}") from error

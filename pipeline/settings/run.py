@@ -158,6 +158,13 @@ class Settings(Base):
         "Training steps, 1 or more, between two checkpoints in the store; a retry of train continues from the last.",
         ge=1,
     )
+    warm_start: Literal["none", "live"] = field(
+        "none",
+        "Training",
+        "live: training begins from the weights of the live model, matched by the names of words and tags; what is new "
+        "begins at random. It needs fewer epochs, and the result depends on what was live. none: all weights begin at "
+        "random.",
+    )
     class_weights: Literal["none", "balanced"] = field(
         "none",
         "Training",

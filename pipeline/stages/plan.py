@@ -28,12 +28,15 @@ DECISION = "decision.json"
 CHAMPION = "champion"
 """A further input: the live version, as card.json and the SavedModel in model/. Absent if no version is live."""
 
+WARM_START = "warm_start"
+"""A further input: the same, where the setting warm_start is live."""
+
 RESUME = "resume"
 """A further input: the checkpoint of an interrupted attempt. Absent if there is none."""
 
-FurtherInput = Literal["champion", "resume"]
+FurtherInput = Literal["champion", "resume", "warm_start"]
 Before = Literal["drift"]
-CacheExtra = Literal["source", "champion", "cluster"]
+CacheExtra = Literal["source", "champion", "cluster", "warm_start"]
 After = Literal["publish", "report", "mirror"]
 
 
@@ -66,7 +69,8 @@ class Stage:
     @property
     def asks_champion(self) -> bool:
         """Whether the stage depends on which version is live."""
-        return "champion" in (*self.further_inputs, *self.cache_extra) or "drift" in self.before
+        asked = {*self.further_inputs, *self.cache_extra}
+        return bool(asked & {"champion", "warm_start"}) or "drift" in self.before
 
 
 NETWORK = ("vocabulary_size", "hidden_units", "dropout", "optimizer", "learning_rate", "checkpoint_steps", "seed")
@@ -125,11 +129,21 @@ STAGES: dict[str, Stage] = {
         Stage(
             "train",
             needs=("fit_vocabulary", "vectorize"),
-            reads=(*NETWORK, "epochs", "batch_size", "patience", "class_weights", "temperature", "fit_temperature"),
+            reads=(
+                *NETWORK,
+                "vector_mode",
+                "epochs",
+                "batch_size",
+                "patience",
+                "warm_start",
+                "class_weights",
+                "temperature",
+                "fit_temperature",
+            ),
             does="Builds the Keras network, converts it with model_to_estimator, and trains the Estimator.",
             by_cluster=True,
-            further_inputs=("resume",),
-            cache_extra=("cluster",),
+            further_inputs=("resume", "warm_start"),
+            cache_extra=("cluster", "warm_start"),
         ),
         Stage(
             "evaluate",

@@ -1,17 +1,22 @@
 """Train the network, converted to an Estimator, on the vectors; alone or as the chief of a cluster."""
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline import tf_config
 from pipeline.data import posts
+from pipeline.data.vocabulary import VOCABULARY_FILE
+from pipeline.errors import BadInput
 from pipeline.files import read_lines
 from pipeline.model import distributed, temperature, training
+from pipeline.model.warm_start import Initial, WarmStart
 from pipeline.settings import Settings
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CHECKPOINT, LABELS, RESUME, VALIDATED
+from pipeline.stages.plan import CHECKPOINT, LABELS, RESUME, VALIDATED, WARM_START
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Trained:
     best_epoch: int | None
     temperature: float  # what the logits were divided by
     calibration: dict[str, dict[str, float]] | None  # of the validation posts, see pipeline.model.training.Training
+    warm_start: dict[str, int] | None  # the version that training began from, see pipeline.model.warm_start
     checkpoint: str
 
 
@@ -36,12 +42,15 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     The answers to the validation posts, if there are any, are written to `out/validated.parquet`.
 
     Without a cluster, training resumes from the checkpoint in the input RESUME, if there is one, and the same inputs
-    and settings give the same bytes. Raises TrainingFailed if the loss is not a finite number, and if the global step
+    and settings give the same bytes. With the input WARM_START it begins from the live model's weights. Raises BadInput
+    where these do not fit this run, TrainingFailed if the loss is not a finite number, and if the global step
     is not what the posts and the settings require.
     """
-    tags = len(read_lines(inputs["fit_vocabulary"] / LABELS))
-    model_dir = out / CHECKPOINT
+    labels = read_lines(inputs["fit_vocabulary"] / LABELS)
+    tags, model_dir, begun = len(labels), out / CHECKPOINT, list[WarmStart]()
     if place := tf_config.here():
+        if settings.warm_start == "live":
+            raise BadInput("warm_start=live is for one process: set warm_start=none, or train without TF_CONFIG")
         result = distributed.train(
             inputs["vectorize"], model_dir, settings, tags, place, context.track, context.save_checkpoint
         )
@@ -57,11 +66,23 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
             context.save_checkpoint,
             context.on_epoch,
             out / VALIDATED,
+            _warm_start(inputs, settings, labels, begun) if WARM_START in inputs else None,
         )
     training.drop_graphs(model_dir)
     temperature.fold(model_dir, result.temperature)
     return Trained(
         rows=posts.rows(inputs["vectorize"], "train"),
         checkpoint=training.checkpoint_digest(model_dir),
+        warm_start=asdict(begun[0]) if begun else None,
         **asdict(result),
     )
+
+
+def _warm_start(
+    inputs: Mapping[str, Path], settings: Settings, labels: list[str], begun: list[WarmStart]
+) -> Callable[[Any], None]:
+    """A function that sets a Keras model's weights to those of the live version, and adds to `begun` what it did."""
+    champion, words = inputs[WARM_START], read_lines(inputs["fit_vocabulary"] / VOCABULARY_FILE)
+    version = json.loads((champion / "card.json").read_text())["version"]
+    initial = Initial.read(version, champion / "model", vector_mode=settings.vector_mode)
+    return lambda model: begun.append(initial.put_into(model, words, labels))

@@ -1,13 +1,17 @@
+import json
 import logging
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
-from pipeline.errors import TrainingFailed
+from pipeline.errors import BadInput, TrainingFailed
 from pipeline.execution.runner import run_stage
 from pipeline.model import events, training
+from pipeline.registry.registry import Registry
+from pipeline.report.facts import Facts, lineage
 from pipeline.store.runs import Run
+from tests.conftest import CREATED, small_version
 
 
 @pytest.fixture
@@ -133,3 +137,53 @@ def test_the_seed_determines_the_model(vectorized_run):
         for n in range(3)
     ]
     assert checkpoints[0] == checkpoints[1] != checkpoints[2]
+
+
+def test_a_warm_start_begins_with_the_live_models_answers_and_says_so(first):
+    """With a learning rate of next to nothing, what was trained is what it began with."""
+    settings = first.existing().settings.model_copy(update={"warm_start": "live", "learning_rate": 1e-30, "epochs": 1})
+    answers = []
+    for name, changed in (("warm", {}), ("cold", {"warm_start": "none"})):
+        run = Run(first.store, name)
+        run.begin(
+            settings.model_copy(update=changed | {"min_accuracy": 0, "max_regression": 1}), CREATED.replace(day=9)
+        )
+        for stage in ("ingest", "fit_vocabulary", "vectorize", "train", "evaluate"):
+            summary = run_stage(stage, run)
+        answers.append((run.manifest("train").summary, summary["accuracy"], summary["loss"], run))
+    (warm, accuracy, loss, run), (cold, _, cold_loss, _) = answers
+    live = Registry(first.store).live()
+    words = run.manifest("fit_vocabulary").summary["words"]
+    assert warm["warm_start"] == {"version": live, "words_kept": words, "words_new": 0, "words_lost": 0}
+    assert cold["warm_start"] is None
+    evaluated = first.manifest("evaluate").summary
+    assert (accuracy, loss) == (evaluated["accuracy"], pytest.approx(evaluated["loss"], abs=1e-5))
+    assert cold_loss > loss + 0.1
+    [row] = [row for row in lineage(Facts.of(run)) if row[0] == "train"]
+    assert row[3] == f"fit_vocabulary, vectorize, weights of version {live}"
+
+
+def test_a_warm_start_is_found_in_the_cache_only_for_the_same_live_version(first):
+    def trained_by(name: str, day: int) -> str:
+        run = Run(first.store, name)
+        run.begin(first.existing().settings.model_copy(update={"warm_start": "live"}), CREATED.replace(day=day))
+        for stage in ("ingest", "fit_vocabulary", "vectorize", "train"):
+            run_stage(stage, run)
+        return run.manifest("train").run
+
+    assert (trained_by("a", 9), trained_by("b", 10)) == ("a", "a")
+    small_version(first.store, 20260111000000, Path(first.store.url).parent / "small", created=CREATED.replace(day=11))
+    with pytest.raises(BadInput, match="cannot be read"):
+        trained_by("c", 12)
+
+
+def test_without_a_live_version_a_warm_start_begins_at_random(vectorized_run):
+    assert run_stage("train", vectorized_run(warm_start="live"))["warm_start"] is None
+
+
+def test_a_cluster_cannot_begin_warm(vectorized_run, monkeypatch):
+    run = vectorized_run(warm_start="live")
+    cluster = {"cluster": {"chief": ["127.0.0.1:1"], "ps": ["127.0.0.1:2"]}, "task": {"type": "chief", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    with pytest.raises(BadInput, match="warm_start=live is for one process"):
+        run_stage("train", run)

@@ -1,0 +1,88 @@
+"""Begins a training from a published model's weights, whose words and tags are matched by name."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.data.vocabulary import VOCABULARY_FILE
+from pipeline.errors import BadInput
+from pipeline.files import read_lines
+from pipeline.model import serving
+from pipeline.model.attribution import LAYERS
+
+CURE = "or set warm_start=none"
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """The version whose weights a training began from: its words that are kept, new ones, and lost ones."""
+
+    version: int
+    words_kept: int
+    words_new: int
+    words_lost: int
+
+
+@dataclass(frozen=True)
+class Initial:
+    """A version's weights: kernels and biases of the layers `posts` and `labels`, and what their rows stand for."""
+
+    version: int
+    words: list[str]
+    tags: list[str]
+    posts: list[np.ndarray]  # float32 [vocabulary_size, hidden_units] and [hidden_units]
+    labels: list[np.ndarray]  # float32 [hidden_units, tags] and [tags]
+
+    @classmethod
+    def read(cls, version: int, saved_model: Path, *, vector_mode: str) -> "Initial":
+        """Read a version's SavedModel. Raises BadInput where it cannot be read, or has other kinds of vectors."""
+        try:
+            reader = tf.train.load_checkpoint(str(saved_model / "variables" / "variables"))
+            posts, labels = (
+                [reader.get_tensor(LAYERS.format(layer, part)) for part in ("kernel", "bias")] for layer in (0, 1)
+            )
+            words, tags = (read_lines(saved_model / "assets" / name) for name in (VOCABULARY_FILE, "labels.txt"))
+            rule = json.loads((saved_model / "assets.extra" / serving.RULE).read_text())
+        except (serving.ERRORS, OSError, ValueError) as error:
+            raise BadInput(
+                f"warm_start=live: version {version}, which is live, cannot be read ({type(error).__name__}): run "
+                f"`tagger verify {version}`, {CURE}"
+            ) from error
+        if rule["vector_mode"] != vector_mode:
+            raise BadInput(
+                f"warm_start=live: version {version}, which is live, reads vectors of the mode {rule['vector_mode']}, "
+                f"and this run makes {vector_mode}: set vector_mode={rule['vector_mode']}, {CURE}"
+            )
+        return cls(version, words, tags, posts, labels)
+
+    def put_into(self, model: Any, words: list[str], tags: list[str]) -> WarmStart:
+        """Set the weights of the Keras model's layers for the words and tags that the version knows, too.
+
+        `words` and `tags` are this run's. What is new keeps the weights that it was drawn. Raises BadInput where the
+        hidden layers differ in size.
+        """
+        kernel, _ = model.get_layer("posts").get_weights()
+        if kernel.shape[1] != self.posts[0].shape[1]:
+            raise BadInput(
+                f"warm_start=live: version {self.version}, which is live, has hidden_units={self.posts[0].shape[1]}, "
+                f"and this run {kernel.shape[1]}: set them equal, {CURE}"
+            )
+        # Column 0 stands for unknown words, so that of word i is i + 1.
+        columns = {word: column for column, word in enumerate(self.words, 1) if column < len(self.posts[0])}
+        pairs = [(new, columns[word]) for new, word in enumerate(words, 1) if word in columns and new < len(kernel)]
+        new, old = (np.array(each, int) for each in zip(*pairs, strict=True)) if pairs else (np.empty(0, int),) * 2
+        kernel[new] = self.posts[0][old]
+        model.get_layer("posts").set_weights([kernel, self.posts[1]])
+        outputs, bias = model.get_layer("labels").get_weights()
+        places = {tag: column for column, tag in enumerate(self.tags)}
+        for column, tag in enumerate(tags):
+            if tag in places:
+                outputs[:, column] = self.labels[0][:, places[tag]]
+                bias[column] = self.labels[1][places[tag]]
+        model.get_layer("labels").set_weights([outputs, bias])
+        known = min(len(words), len(kernel) - 1)
+        return WarmStart(self.version, len(pairs), known - len(pairs), len(columns) - len(pairs))
