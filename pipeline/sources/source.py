@@ -1,5 +1,6 @@
 """A source of posts, parsed once: its kind, what to open, how to show it, and how to tell whether it has changed."""
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -118,8 +119,8 @@ def _kind(text: str) -> Kind:
     if text.startswith(SAMPLE):
         return Kind.SYNTHETIC
     if not is_url(text):
-        path = Path(text).expanduser()
-        several = path.is_dir() or (any(sign in text for sign in "*?[") and not path.exists())
+        path = os.path.expanduser(text)  # os.path, because a path may be too long or hold a NUL
+        several = os.path.isdir(path) or (any(sign in text for sign in "*?[") and not os.path.exists(path))
         return Kind.FILES if several else Kind.FILE
     if WEB.match(text):
         return Kind.HTTP
