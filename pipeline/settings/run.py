@@ -32,18 +32,24 @@ def _fail(default: float, what: str, ge: float = 0, le: float | None = 1) -> Any
 class Settings(Base):
     """The settings of one run; the defaults are those of the article that the network comes from."""
 
-    NULLABLE = frozenset({"min_accuracy", "force_reason", "tuned"})
+    NULLABLE = frozenset({"keep_tags", "min_accuracy", "force_reason", "tuned"})
 
     source: str = field(
         "sample://posts?rows=4000&seed=0",
         FIRST,
-        "Where the posts are: the path, http(s):// address or fsspec URL of a CSV, JSON Lines (either may be gzipped) "
-        "or Parquet file; a folder of such files, or a pattern such as posts/*.csv; or sample://posts?rows=N&seed=N "
+        "Where the posts are: the path, http(s):// address or fsspec URL of a CSV or JSON Lines file, Stack Overflow's "
+        "Posts.xml (all may be gzipped) or a Parquet file; a folder of such files, or a pattern such as posts/*.csv; or sample://posts?rows=N&seed=N "
         "for synthetic posts. Airflow's trigger form accepts only allowed_sources.",
         min_length=1,
     )
     text_column: str = field("post", FIRST, "Column that holds the post's text.", min_length=1)
     tag_column: str = field("tags", FIRST, "Column that holds the post's one tag.", min_length=1)
+    keep_tags: str | None = field(
+        None,
+        FIRST,
+        "Tags to learn, separated by commas, such as python, java: posts that have none of them, or several, are left "
+        "out. If none, every tag is learned, and a post may have only one.",
+    )
     max_rejected_fraction: float = field(
         0.01,
         FIRST,
@@ -221,6 +227,11 @@ class Settings(Base):
         "A reason to publish even if the live model is better, newer, not comparable or trained on other data; it is "
         "stored permanently. min_accuracy and min_tag_recall must still be reached. Empty (or none): not forced.",
     )
+
+    @property
+    def kept_tags(self) -> frozenset[str]:
+        """The tags of keep_tags; empty for all."""
+        return frozenset(filter(None, map(str.strip, (self.keep_tags or "").split(","))))
 
     @field_validator("force_reason")
     @classmethod

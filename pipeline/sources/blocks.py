@@ -47,17 +47,25 @@ BUFFER = 2**20
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive rows of a source: accepted ones as posts.POSTS, rejected ones as posts.REJECTED."""
+    """Consecutive rows of a source: accepted ones as posts.POSTS, rejected ones as posts.REJECTED.
+
+    `left_out` counts the posts that have none of the tags to keep, or several of them.
+    """
 
     posts: pa.RecordBatch
     rejected: pa.RecordBatch
+    left_out: int = 0
 
 
 class Columns(NamedTuple):
-    """The names of the columns to read; without a tag column (posts to be tagged), tags are null and not checked."""
+    """The names of the columns to read; without a tag column (posts to be tagged), tags are null and not checked.
+
+    `keep` are the tags to keep; empty for all.
+    """
 
     text: str
     tag: str | None
+    keep: frozenset[str] = frozenset()
 
 
 def corrupt(name: str, fault: str) -> BadInput:

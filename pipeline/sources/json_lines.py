@@ -10,14 +10,13 @@ from pipeline.sources.blocks import (
     MALFORMED_JSON,
     NO_TEXT,
     REJECTED_TEXT,
-    SEVERAL_TAGS,
     UTF8_BOM,
     Block,
     Columns,
     corrupt,
     position,
 )
-from pipeline.sources.rows import Rows, fault_of
+from pipeline.sources.rows import Rows
 
 SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 LONGEST_LINE = 16 * 2**20
@@ -63,26 +62,19 @@ def _add(rows: Rows, row: int, line: bytes, name: str, columns: Columns) -> None
     tags: list[Any] = [None]
     if columns.tag is not None:
         found = parsed.get(columns.tag)
-        tags = [_text(tag) for tag in (found if isinstance(found, list) else [found])] or [""]
-    if reason := _fault(post, tags):
-        rows.reject(row, reason, shown)
+        tags = [_text(tag) for tag in (found if isinstance(found, list) else [found])]
+    texts = [post, *(tag for tag in tags if tag is not None)]
+    if not all(isinstance(text, str) for text in texts):
+        rows.reject(row, NO_TEXT, shown)
+    elif not all(map(_encodes, texts)):  # JSON can name halves of a surrogate pair
+        rows.reject(row, BAD_UTF8, shown)
     else:
-        rows.accept(row, post, tags[0])
+        rows.add(row, post, tags, columns, shown)
 
 
 def _text(value: Any) -> Any:
     """The value; an absent one as an empty text."""
     return "" if value is None else value
-
-
-def _fault(post: Any, tags: list[Any]) -> str | None:
-    """Find the first of REASONS for which the post is to be rejected, or None; a tag of None is not checked."""
-    texts = [post, *(tag for tag in tags if tag is not None)]
-    if not all(isinstance(text, str) for text in texts):
-        return NO_TEXT
-    if not all(map(_encodes, texts)):  # JSON can name halves of a surrogate pair
-        return BAD_UTF8
-    return fault_of(post, tags[0]) or (SEVERAL_TAGS if len(tags) > 1 else None)
 
 
 def _encodes(text: str) -> bool:

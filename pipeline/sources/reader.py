@@ -13,6 +13,7 @@ from pipeline.settings.deployment import MAX_SOURCE_BYTES
 from pipeline.sources import sample
 from pipeline.sources.blocks import REASONS, UTF8_BOM, Block, Columns, corrupt, too_large
 from pipeline.sources.csv_file import csv_blocks
+from pipeline.sources.dump import XML_STARTS, dump_blocks
 from pipeline.sources.json_lines import SUFFIXES, json_blocks
 from pipeline.sources.open import bounded, explained, on_disk, opened
 from pipeline.sources.parquet_file import parquet_blocks
@@ -28,21 +29,31 @@ def read(
     *,
     text_column: str,
     tag_column: str | None,
+    keep: frozenset[str] = frozenset(),
     max_bytes: int = MAX_SOURCE_BYTES,
     track: progress.Track = progress.log_lines,
 ) -> Iterator[Block]:
     """Read all rows in order, numbered from 1, in blocks of at most ROWS_PER_BLOCK rows and about 32 MB of text.
 
+    With tags to `keep`, posts that have none of them, or several, are left out.
+
     Raises BadInput for a source that is damaged, not allowed, or larger, unpacked, than `max_bytes`; Unavailable
     where a retry can succeed.
     """
-    columns = Columns(text_column, tag_column)
+    columns = Columns(text_column, tag_column, keep if tag_column else frozenset())
     if source.synthetic:
-        yield from _synthetic(source, columns, max_bytes)
+        blocks = _synthetic(source, columns, max_bytes)
     elif source.kind is Kind.FILES:
-        yield from _files(source, columns, max_bytes, track)
+        blocks = _files(source, columns, max_bytes, track)
     else:
-        yield from _file(source, columns, max_bytes, track)
+        blocks = _file(source, columns, max_bytes, track)
+    yield from (_kept(block, columns.keep) for block in blocks) if columns.keep else blocks
+
+
+def _kept(block: Block, keep: frozenset[str]) -> Block:
+    """The block without the posts whose tag is not one to keep."""
+    kept = block.posts.filter(pc.is_in(block.posts.column("tag"), value_set=pa.array(sorted(keep), pa.string())))
+    return Block(kept, block.rejected, block.left_out + block.posts.num_rows - kept.num_rows)
 
 
 def _file(source: Source, columns: Columns, max_bytes: int, track: progress.Track) -> Iterator[Block]:
@@ -61,7 +72,7 @@ def _files(source: Source, columns: Columns, max_bytes: int, track: progress.Tra
             room -= block.posts.nbytes + block.rejected.nbytes
             if room < 0:
                 raise too_large(source.display, max_bytes)
-            shifted = Block(_shifted(block.posts, before), _shifted(block.rejected, before))
+            shifted = Block(_shifted(block.posts, before), _shifted(block.rejected, before), block.left_out)
             last = max([last, *(pc.max(rows.column("row")).as_py() or 0 for rows in (shifted.posts, shifted.rejected))])
             yield shifted
         before = last
@@ -99,5 +110,8 @@ def _blocks(file: io.BufferedReader, name: str, columns: Columns, max_bytes: int
     file = bounded(file, name, max_bytes)
     if head.startswith(GZIP_MAGIC):
         file = bounded(gzip.GzipFile(fileobj=file), name, max_bytes)
+    if file.peek(8).removeprefix(UTF8_BOM).startswith(XML_STARTS):
+        yield from dump_blocks(file, name, columns)
+        return
     is_json = path.endswith(SUFFIXES) or file.peek(4).removeprefix(UTF8_BOM).startswith(b"{")
     yield from json_blocks(file, name, columns) if is_json else csv_blocks(file, name, columns)

@@ -8,8 +8,10 @@ from pipeline.sources.blocks import (
     EMPTY_TAG,
     LINE_BREAK_IN_TAG,
     ROWS_PER_BLOCK,
+    SEVERAL_TAGS,
     TEXT_PER_BLOCK,
     Block,
+    Columns,
 )
 
 
@@ -25,6 +27,7 @@ class Rows:
         self.rows: list[int] = []
         self.rejected: list[dict[str, int | str]] = []
         self.characters = 0
+        self.left_out = 0
 
     def accept(self, row: int, post: str, tag: str | None) -> None:
         """Add a row that can be used."""
@@ -38,10 +41,22 @@ class Rows:
         self.rejected.append({"row": row, "reason": reason, "text": text})
         self.characters += len(text)
 
+    def add(self, row: int, post: str, tags: list[str | None], columns: Columns, raw: str) -> None:
+        """Add a post that has any number of tags; `raw` is the row as it is in the source."""
+        if columns.keep:
+            tags = [tag for tag in tags if tag in columns.keep]
+            if len(tags) != 1:
+                self.left_out += 1
+                return
+        if reason := fault_of(post, tags[0] if tags else "") or (SEVERAL_TAGS if len(tags) > 1 else None):
+            self.reject(row, reason, raw)
+        else:
+            self.accept(row, post, tags[0])
+
     @property
     def count(self) -> int:
-        """How many rows were added."""
-        return len(self.rows) + len(self.rejected)
+        """How many rows were added, or left out."""
+        return len(self.rows) + len(self.rejected) + self.left_out
 
     @property
     def full(self) -> bool:
@@ -52,8 +67,9 @@ class Rows:
         """Return the collected rows as a block, and start an empty one."""
         accepted = pa.record_batch([self.posts, self.tags, self.rows], schema=POSTS)
         rejected = pa.RecordBatch.from_pylist(self.rejected, schema=REJECTED)
+        block = Block(accepted, rejected, self.left_out)
         self._clear()
-        return Block(accepted, rejected)
+        return block
 
 
 def fault_of(post: str, tag: str | None) -> str | None:

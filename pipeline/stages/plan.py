@@ -85,6 +85,7 @@ STAGES: dict[str, Stage] = {
                 "source",
                 "text_column",
                 "tag_column",
+                "keep_tags",
                 "max_rejected_fraction",
                 "split",
                 "train_fraction",

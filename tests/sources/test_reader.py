@@ -278,6 +278,84 @@ class TestJsonLines:
         )
 
 
+DUMP = b"""\xef\xbb\xbf<?xml version="1.0" encoding="utf-8"?>
+<posts>
+  <row Id="4" PostTypeId="1" Title="How to?" Tags="&lt;java&gt;"
+    Body="&lt;p&gt;a &lt;code&gt;List&amp;lt;int&amp;gt;&lt;/code&gt;&lt;/p&gt;&lt;p&gt;b&lt;br&gt;c&lt;/p&gt;" />
+  <row Id="5" PostTypeId="2" ParentId="4" Body="&lt;p&gt;an answer&lt;/p&gt;" />
+  <row Id="6" PostTypeId="1" Title="Why not" Body="" Tags="|c#|" />
+  <row Id="7" PostTypeId="1" Title="Both" Body="&lt;p&gt;x&lt;/p&gt;" Tags="&lt;python&gt;&lt;pandas&gt;" />
+  <row Id="8" PostTypeId="1" Title=" " Body="&lt;p&gt; &lt;/p&gt;" Tags="|c#|" />
+  <row Id="9" PostTypeId="1" Title="None" Body="&lt;p&gt;y" Tags="" />
+</posts>
+"""
+
+
+class TestDump:
+    def test_the_questions_of_stack_overflows_dump(self, saved: Callable[..., Path]) -> None:
+        accepted, rejected = read(saved(DUMP, "Posts.xml"))
+        assert accepted == [("How to?\na  List<int> b c", "java", 1), ("Why not", "c#", 3)]
+        assert [row[:2] for row in rejected] == [(4, "several tags"), (5, "empty post"), (6, "empty tag")]
+        assert rejected[0][2].startswith('<row Id="7" PostTypeId="1" Title="Both"')
+        assert read(saved(gzip.compress(DUMP), "Posts.xml.gz"))[0] == accepted
+        assert read(saved(DUMP.removeprefix(b"\xef\xbb\xbf")))[0] == accepted
+
+    def test_without_a_tag_column_every_question_is_read(self, saved: Callable[..., Path]) -> None:
+        assert [row for _, _, row in read(saved(DUMP), tag_column=None)[0]] == [1, 3, 4, 6]
+
+    def test_memory_does_not_grow_with_the_dump(self, saved: Callable[..., Path]) -> None:
+        row = b'<row Id="1" PostTypeId="2" Body="' + b"answer " * 100 + b'"/>\n'
+        path = saved(b"<posts>" + row * 100_000 + b"</posts>")
+        before = psutil.Process().memory_info().rss
+        assert read(path) == ([], [])
+        assert psutil.Process().memory_info().rss - before < 30 * 2**20
+
+    @pytest.mark.parametrize(
+        ("content", "sentence"),
+        [
+            (DUMP[:400], "is truncated or corrupt: XML cannot be read from it"),
+            (b"<?xml version='1.0'?><rows/>", "is XML, but not Posts.xml of Stack Overflow's data dump"),
+            (b"<posts><row PostTypeId='1' Title='a\xff'/></posts>", "is truncated or corrupt"),
+            (b"<?xml version='1.0'?><!DOCTYPE posts><posts/>", "defines a document type"),
+            (
+                b"<?xml version='1.0'?><!DOCTYPE posts [<!ENTITY a SYSTEM 'file:///etc/passwd'>]><posts>&a;</posts>",
+                "defines a document type",
+            ),
+            (
+                b"<?xml version='1.0'?><!DOCTYPE posts [<!ENTITY a0 'lol'>"
+                + b"".join(b"<!ENTITY a%d '%s'>" % (i, b"&a%d;" % (i - 1) * 10) for i in range(1, 10))
+                + b"]><posts a='&a9;'/>",
+                "truncated or corrupt",
+            ),
+        ],
+    )
+    def test_refusals(self, saved: Callable[..., Path], content: bytes, sentence: str) -> None:
+        assert sentence in refusal(saved(content, "Posts.xml"))
+
+
+class TestTagsToKeep:
+    def kept(self, path: Path, *tags: str) -> tuple[Rows, Rows, int]:
+        keep = frozenset(tags)
+        blocks = list(reader.read(Source.parse(str(path)), text_column="post", tag_column="tags", keep=keep))
+        left_out = sum(block.left_out for block in blocks)
+        return rows_of([block.posts for block in blocks]), rows_of([block.rejected for block in blocks]), left_out
+
+    def test_of_several_tags_the_one_to_keep_counts_and_other_posts_are_left_out(
+        self, saved: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        accepted, rejected, left_out = self.kept(saved(DUMP), "python", "c#")
+        assert [(tag, row) for _, tag, row in accepted] == [("c#", 3), ("python", 4)]
+        assert ([row[:2] for row in rejected], left_out) == ([(5, "empty post")], 2)
+        assert self.kept(saved(DUMP), "python", "pandas") == ([], [], 5)
+        lines = b'{"post": "a", "tags": ["x", "java"]}\n{"post": "b", "tags": []}\n{"post": "c", "tags": "c#"}\n'
+        assert self.kept(saved(lines), "java") == ([("a", "java", 1)], [], 2)
+
+    def test_of_files_whose_posts_have_one_tag_too(self, saved: Callable[..., Path], tmp_path: Path) -> None:
+        assert self.kept(saved(CSV + b",java\n"), "java") == ([CSV_POSTS[0]], [(3, "empty post", ",java")], 1)
+        pq.write_table(pa.table({"post": ["a", "b"], "tags": ["c#", "java"]}), tmp_path / "posts.parquet")
+        assert self.kept(tmp_path / "posts.parquet", "java") == ([("b", "java", 2)], [], 1)
+
+
 class TestSeveralFiles:
     def save(self, folder: Path) -> None:
         for name, content in {

@@ -50,6 +50,7 @@ def test_posts_and_rejected_rows(tmp_path: Path) -> None:
         rejected_by_reason={"empty tag": 2, "empty post": 1},
         posts_by_tag={"java": 2, "c#": 1, "php": 1},
         rows=7,
+        left_out=0,
         synthetic=False,
         median_characters=3.0,
         duplicates=0.0,
@@ -77,6 +78,17 @@ def test_a_source_of_many_blocks(tmp_path: Path) -> None:
     ingested = run(tmp_path, HEADER + "".join(f"how {at},c#\nwhy {at},java\n" for at in range(5000)))
     assert (ingested.rows, ingested.posts_by_tag) == (10_000, {"c#": 5000, "java": 5000})
     assert len(posts_of(tmp_path)) == 10_000
+
+
+def test_tags_to_keep_leave_out_other_posts(tmp_path: Path) -> None:
+    content = HEADER + "how,c#\nwhy,java\nwhere,php\nwhen,java\n"
+    ingested = run(tmp_path, content, keep_tags=" java ,c#,")
+    assert (ingested.posts, ingested.left_out, ingested.rows) == (3, 1, 3)
+    assert posts_of(tmp_path) == [("how", "c#", 1), ("why", "java", 2), ("when", "java", 4)]
+    with pytest.raises(
+        BadInput, match="all 4 posts of .* are left out, because none has exactly one tag of keep_tags=x"
+    ):
+        run(tmp_path / "none", content, keep_tags="x")
 
 
 def test_columns_are_those_of_the_settings(tmp_path: Path) -> None:
