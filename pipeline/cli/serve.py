@@ -22,6 +22,10 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help="File with the token that every client must send, of 16 characters or more.")
     ] = None,
+    shadow: Annotated[
+        int | None,
+        typer.Option(help="A published version to ask the same posts on the side; /metrics says how often it agrees."),
+    ] = None,
     access_log: Annotated[bool, typer.Option(help="Print a line of JSON for each request, without its posts.")] = True,
 ) -> None:
     """Answer over HTTP and gRPC with the live version, and follow promotions and rollbacks.
@@ -45,7 +49,7 @@ def serve(
         token=token,
         access_log=sys.stdout if access_log else None,
     )
-    Server(Registry(there), listen).run()
+    Server(Registry(there), listen, shadow=shadow).run()
 
 
 def _token(file: Path | None) -> str | None:

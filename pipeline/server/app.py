@@ -19,6 +19,7 @@ from pipeline.server.http import route
 from pipeline.server.listen import Listen
 from pipeline.server.metrics import Metrics
 from pipeline.server.page import Page
+from pipeline.server.shadow import Shadow
 from pipeline.server.versions import Limits, Versions
 
 log = logging.getLogger(__name__)
@@ -27,10 +28,14 @@ log = logging.getLogger(__name__)
 class Server:
     """The HTTP and gRPC server of one store's live version."""
 
-    def __init__(self, registry: Registry, listen: Listen, limits: Limits | None = None) -> None:
+    def __init__(
+        self, registry: Registry, listen: Listen, limits: Limits | None = None, *, shadow: int | None = None
+    ) -> None:
+        """Raises BadInput or CorruptArtifact where the version `shadow` cannot be asked."""
         self.listen, limits = listen, limits or Limits()
         self.metrics = Metrics()
-        self.versions = Versions(registry, limits, self.metrics.seen())
+        beside = None if shadow is None else Shadow(registry, shadow, self.metrics.shadow)
+        self.versions = Versions(registry, limits, self.metrics.seen(), beside)
         self.metrics.follow(self.versions)
         self.app = Guard(
             self._router(),

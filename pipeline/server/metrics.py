@@ -24,12 +24,22 @@ class Metrics:
         self._posts = Counter("tagger_posts", "Posts tagged", registry=to)
         self._tags = Counter("tagger_tags", "Posts for which this tag was the most probable", ["tag"], registry=to)
         self._changes = Counter("tagger_version_changes", "Versions taken up or refused", ["result"], registry=to)
+        self._shadow = Counter(
+            "tagger_shadow_posts",
+            "Posts that the shadow version tagged the same, otherwise, or not",
+            ["result"],
+            registry=to,
+        )
         self._live = Gauge("tagger_live_version", "The version that answers; 0 while there is none", registry=to)
         self._waiting = Gauge("tagger_waiting_posts", "Posts that wait for a batch", registry=to)
 
     def seen(self) -> Seen:
         """What the versions tell of their work."""
         return Seen(self._answered, self._changed)
+
+    def shadow(self, result: str, posts: int) -> None:
+        """Count posts by what the shadow version said of them."""
+        self._shadow.labels(result).inc(posts)
 
     def follow(self, versions: Versions) -> None:
         """Read how many posts wait whenever the metrics are asked for."""

@@ -15,6 +15,7 @@ from pipeline.registry.registry import Registry
 from pipeline.server.batching import Batcher
 from pipeline.server.errors import Refused
 from pipeline.server.loaded import Loaded
+from pipeline.server.shadow import Shadow
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +95,10 @@ class _Served:
 class Versions:
     """The version that answers. All but the loading and the computing happens in the event loop's thread."""
 
-    def __init__(self, registry: Registry, limits: Limits, seen: Seen | None = None) -> None:
-        self.registry, self.limits, self.seen = registry, limits, seen or Seen()
+    def __init__(
+        self, registry: Registry, limits: Limits, seen: Seen | None = None, shadow: Shadow | None = None
+    ) -> None:
+        self.registry, self.limits, self.seen, self.shadow = registry, limits, seen or Seen(), shadow
         self.states: dict[int, State] = {}
         self._served: _Served | None = None
         self._tried: dict[int, float] = {}
@@ -176,6 +179,8 @@ class Versions:
         if self._served:
             await self._retire(self._served)
         self._computing.shutdown()
+        if self.shadow:
+            await asyncio.to_thread(self.shadow.close)
 
     def _serving(self) -> _Served:
         if self._served is None:
@@ -199,6 +204,8 @@ class Versions:
         def of_posts(posts: list[bytes]) -> Answer:
             answer = Answer.of(loaded, loaded.probabilities(posts))
             self.seen.answer(answer)
+            if self.shadow:
+                self.shadow.ask(posts, answer.tags)
             return answer
 
         def of_vectors(vectors: list[np.ndarray]) -> Answer:

@@ -62,13 +62,13 @@ class Source:
         path = Path(self.place).expanduser()
         if path.is_dir():
             found = [file for file in path.rglob("*") if file.name.lower().endswith(SUFFIXES) and _shown(file, path)]
-            what = f"no file that ends in {', '.join(SUFFIXES[:4])}"
+            none = f"has no file that ends in {', '.join(SUFFIXES[:4])}"
         else:
             found = [Path(name) for name in glob(str(path), recursive=True)]
-            what = "no file"
+            none = "does not exist, and matches no file as a pattern"
         files = sorted(str(file) for file in found if file.is_file())
         if not files:
-            raise BadInput(f"{self.display} has {what}: correct the source")
+            raise BadInput(f"{self.display} {none}: correct the source")
         return [Source(file, Kind.FILE, self.allowed) for file in files]
 
     @property

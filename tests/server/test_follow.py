@@ -1,20 +1,26 @@
 """A server that follows the registry: promotions during load, damaged versions, and a store without a model."""
 
 import json
+import re
 import shutil
 import signal
 import threading
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
+from tensorflow_serving.apis import model_service_pb2_grpc
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 
 from pipeline.execution.runner import run_stage
+from pipeline.model import serving as saved_model
+from pipeline.registry import model_cache
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
-from tests.server.conftest import MODEL, serving, wait_for
+from tests.server.conftest import MODEL, Serving, serving, wait_for
 
 PREDICT = f"{MODEL}:predict"
 CLIENTS = 8
@@ -123,7 +129,38 @@ def test_each_client_must_send_the_token_where_there_is_one(finished_run, tmp_pa
         bearer = {"Authorization": "Bearer correct horse battery"}
         assert server.client.post(PREDICT, json={"instances": ["a"]}, headers=bearer).is_success
         assert server.client.get("/", auth=("anybody", "correct horse battery")).is_success
+        with grpc.insecure_channel(server.grpc) as channel:
+            request = GetModelStatusRequest()
+            request.model_spec.name = "stackoverflow_tagger"
+            ask = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus
+            for metadata in ((), (("authorization", "Bearer wrong"),)):
+                with pytest.raises(grpc.RpcError, match="send the server's token as metadata") as refused:
+                    ask(request, metadata=metadata)
+                assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            assert ask(request, metadata=(("authorization", "Bearer correct horse battery"),)).model_version_status
         assert "correct horse" not in server.output.read_text() + server.errors.read_text()
+
+
+def test_a_shadow_version_is_asked_the_same_posts_and_answers_nobody(two_versions, tmp_path):
+    newest, first = [card.version for card in Registry(two_versions).cards()]
+    texts = [f"a java list {number} in python with css" for number in range(60)]
+    with serving(two_versions, tmp_path, "--shadow", str(first)) as server:
+
+        def counted() -> dict[str, float]:
+            found = re.findall(r'^tagger_shadow_posts_total\{result="(\w+)"\} (\S+)', metrics(server), re.MULTILINE)
+            return {result: float(count) for result, count in found}
+
+        answered = server.client.post(PREDICT, json={"instances": texts}).json()["predictions"]
+        wait_for("the shadow version was asked", lambda: counted().get("same", 0) + counted().get("other", 0) == 60)
+        with model_cache.opened(Registry(two_versions), first) as model, saved_model.opened(model) as opened:
+            tags = [tag.decode() for tag in opened.tag(texts)["tag"]]
+        assert counted()["same"] == sum(tag == row["tag"] for tag, row in zip(tags, answered, strict=True))
+        assert server.states()[newest]["state"] == "AVAILABLE"
+        assert first not in server.states()
+
+
+def metrics(server: Serving) -> str:
+    return server.client.get("/metrics").text
 
 
 def test_vertex_ai_calls_it_by_the_routes_that_it_chose(finished_run, tmp_path, free_port):
@@ -146,6 +183,7 @@ def test_vertex_ai_calls_it_by_the_routes_that_it_chose(finished_run, tmp_path, 
         (("--port", "{taken}"), "Address already in use"),
         (("--host", "192.0.2.1", "--token-file", "{long}"), "cannot listen"),
         (("--store", "{folder}/none"), "none"),
+        (("--shadow", "7"), "does not hold version 7"),
     ],
 )
 def test_what_cannot_be_followed_is_one_sentence(finished_run, tmp_path, tagger, taken_port, options, sentence):

@@ -713,7 +713,9 @@ class TestFiles:
         assert refusal(tmp_path) == (
             f"{tmp_path} has no file that ends in .csv, .jsonl, .ndjson, .parquet: correct the source"
         )
-        assert refusal(tmp_path / "*.csv") == f"{tmp_path}/*.csv has no file: correct the source"
+        assert refusal(tmp_path / "*.csv") == (
+            f"{tmp_path}/*.csv does not exist, and matches no file as a pattern: correct the source"
+        )
 
     @pytest.mark.parametrize(
         ("error", "kind", "sentence"),

@@ -1,0 +1,62 @@
+"""A second version that is asked the same posts on the side, to see how often it agrees with the one that answers."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.registry import model_cache
+from pipeline.registry.registry import Registry
+from pipeline.server.loaded import Loaded
+
+log = logging.getLogger(__name__)
+
+NICE = 10
+"""The priority of its thread, below that of the thread that computes answers."""
+
+Seen = Callable[[str, int], None]
+"""Is told a result, `same`, `other` or `skipped`, and for how many posts."""
+
+
+class Shadow:
+    """Asks the version in a thread of its own, a batch at a time; batches that come meanwhile are skipped.
+
+    So answers never wait for it, and it takes up what the processor has left.
+    """
+
+    def __init__(self, registry: Registry, version: int, seen: Seen) -> None:
+        """Load the version. Raises BadInput if there is no such version, CorruptArtifact if it cannot be served."""
+        with model_cache.opened(registry, version) as folder:
+            self.loaded = Loaded(version, folder)
+        self._seen, self._busy = seen, threading.Event()
+        self._thread = ThreadPoolExecutor(1, "shadow", initializer=_yield_to_others)
+
+    def ask(self, posts: list[bytes], tags: list[str]) -> None:
+        """Ask the version these posts, for which `tags` were answered; returns at once."""
+        if self._busy.is_set():
+            self._seen("skipped", len(posts))
+            return
+        self._busy.set()
+        self._thread.submit(self._compare, posts, tags)
+
+    def close(self) -> None:
+        """Wait for the batch that is being computed, and free the memory."""
+        self._thread.shutdown()
+        self.loaded.close()
+
+    def _compare(self, posts: list[bytes], tags: list[str]) -> None:
+        try:
+            labels = self.loaded.labels
+            found = [labels[at] for at in self.loaded.probabilities(posts).argmax(axis=1).tolist()]
+            same = sum(ours == theirs for ours, theirs in zip(found, tags, strict=True))
+            self._seen("same", same)
+            self._seen("other", len(posts) - same)
+        except Exception:
+            log.exception("the shadow version %d did not answer", self.loaded.version)
+        finally:
+            self._busy.clear()
+
+
+def _yield_to_others() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
