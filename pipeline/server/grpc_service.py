@@ -188,8 +188,7 @@ class Service(
         if values.dtype != object:
             raise Refused(400, f"the input post has the type {values.dtype}: posts are DT_STRING")
         answer = await self._tag(values.tolist(), "post")
-        best = answer.probabilities.max(axis=1)
-        return {"tag": answer.tags, "probability": best, "probabilities": answer.probabilities}, answer.version
+        return answer.outputs(), answer.version
 
     async def _from_vectors(self, request: Any) -> tuple[dict[str, Any], int]:
         size = self.versions.vector_size

@@ -13,7 +13,6 @@ from pipeline.registry.card import MODEL
 from pipeline.server import bodies
 from pipeline.server.errors import Refused
 from pipeline.server.http import Json, route
-from pipeline.server.tf_serving import outputs
 from pipeline.server.versions import Answer, Versions
 
 BASE = "/v2/models/{name}"
@@ -121,7 +120,7 @@ def _wanted(asked: Any) -> list[str]:
 
 
 def _tensor(name: str, answer: Answer) -> dict[str, Any]:
-    values = outputs(answer)[name]
+    values = answer.outputs()[name]
     shape = list(answer.probabilities.shape) if name == "probabilities" else [len(answer)]
     data = values.reshape(-1) if name == "probabilities" else values
     return {"name": name, "shape": shape, "datatype": TYPES[name], "data": data}

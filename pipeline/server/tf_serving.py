@@ -17,7 +17,7 @@ from pipeline.server import bodies
 from pipeline.server.errors import Refused
 from pipeline.server.http import Json, route
 from pipeline.server.loaded import Loaded
-from pipeline.server.versions import Answer, State, Versions
+from pipeline.server.versions import State, Versions
 
 BASE = "/v1/models/{name}"
 PREDICT_FIELDS = ("signature_name", "instances", "inputs")
@@ -106,18 +106,14 @@ class Api:
 
     async def _from_posts(self, body: dict[str, Any]) -> Response:
         where, values = _values(body, "post")
-        return _predicted(where, outputs(await self.versions.tag(bodies.posts(values, where, self.versions.limits))))
+        answer = await self.versions.tag(bodies.posts(values, where, self.versions.limits))
+        return _predicted(where, answer.outputs())
 
     async def _from_vectors(self, body: dict[str, Any]) -> Response:
         where, values = _values(body, serving.FEATURE)
         rows = bodies.vectors(values, where, self.versions.vector_size, self.versions.limits)
         answer = await self.versions.from_vectors(rows)
         return _predicted(where, {OUTPUT: answer.probabilities})
-
-
-def outputs(answer: Answer) -> dict[str, Any]:
-    """The outputs of the signature serving_default."""
-    return {"tag": answer.tags, "probability": answer.best, "probabilities": answer.probabilities}
 
 
 def _predicted(where: str, columns: dict[str, Any]) -> Json:

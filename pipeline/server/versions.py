@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +69,10 @@ class Answer:
         """The answer that these probabilities are."""
         tags = [loaded.labels[at] for at in probabilities.argmax(axis=1).tolist()]
         return cls(loaded.version, loaded.labels, tags, probabilities.max(axis=1), probabilities)
+
+    def outputs(self) -> dict[str, Any]:
+        """The outputs of the signature serving_default."""
+        return {"tag": self.tags, "probability": self.best, "probabilities": self.probabilities}
 
     def __len__(self) -> int:
         return len(self.tags)
