@@ -270,6 +270,7 @@ def test_a_body_is_limited_whether_it_says_its_length_or_not(served):
     unsaid = served.client.post(PREDICT, content=iter([large[:100], large[100:]]))
     assert (said.status_code, unsaid.status_code) == (413, 413)
     assert "send at most 8,388,608" in said.json()["error"]
+    assert unsaid.json() == {"error": "the body has more than 8,388,608 bytes: send less"}
     packed = served.client.post(PREDICT, content=b"x", headers={"Content-Encoding": "gzip"})
     assert packed.status_code == 415
 
