@@ -14,14 +14,18 @@ LAYERS = "layer_with_weights-{}/{}/.ATTRIBUTES/VARIABLE_VALUE"
 """The weights of the layers `posts` (0) and `labels` (1) as a converted Estimator's checkpoint names them."""
 
 
+def weights(checkpoint: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Read kernel and bias of the layer `posts`, and those of `labels`, from a checkpoint's folder or prefix."""
+    reader = tf.train.load_checkpoint(str(checkpoint))
+    posts, labels = ([reader.get_tensor(LAYERS.format(layer, part)) for part in ("kernel", "bias")] for layer in (0, 1))
+    return posts, labels
+
+
 class Network:
     """The weights of a trained network, as arrays."""
 
     def __init__(self, model_dir: Path) -> None:
-        reader = tf.train.load_checkpoint(str(model_dir))
-        (self.kernel, self.bias), (labels, _) = (
-            [reader.get_tensor(LAYERS.format(layer, part)) for part in ("kernel", "bias")] for layer in (0, 1)
-        )
+        (self.kernel, self.bias), (labels, _) = weights(model_dir)
         # What all tags have in common speaks for none of them.
         self.labels = labels - labels.mean(axis=1, keepdims=True)
 

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from pipeline.data.vocabulary import VOCABULARY_FILE
 from pipeline.errors import BadInput
 from pipeline.files import read_lines
 from pipeline.model import serving
-from pipeline.model.attribution import LAYERS
+from pipeline.model.attribution import weights
 
 CURE = "or set warm_start=none"
 
@@ -41,10 +40,7 @@ class Initial:
     def read(cls, version: int, saved_model: Path, *, vector_mode: str) -> "Initial":
         """Read a version's SavedModel. Raises BadInput where it cannot be read, or has other kinds of vectors."""
         try:
-            reader = tf.train.load_checkpoint(str(saved_model / "variables" / "variables"))
-            posts, labels = (
-                [reader.get_tensor(LAYERS.format(layer, part)) for part in ("kernel", "bias")] for layer in (0, 1)
-            )
+            posts, labels = weights(saved_model / "variables" / "variables")
             words, tags = (read_lines(saved_model / "assets" / name) for name in (VOCABULARY_FILE, "labels.txt"))
             rule = json.loads((saved_model / "assets.extra" / serving.RULE).read_text())
         except (serving.ERRORS, OSError, ValueError) as error:

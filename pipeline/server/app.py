@@ -34,8 +34,8 @@ class Server:
         """Raises BadInput or CorruptArtifact where the version `shadow` cannot be asked."""
         self.listen, limits = listen, limits or Limits()
         self.metrics = Metrics()
-        beside = None if shadow is None else Shadow(registry, shadow, self.metrics.shadow)
-        self.versions = Versions(registry, limits, self.metrics.seen(), beside)
+        shadowing = None if shadow is None else Shadow(registry, shadow, self.metrics.shadow)
+        self.versions = Versions(registry, limits, self.metrics.seen(), shadowing)
         self.metrics.follow(self.versions)
         self.app = Guard(
             self._router(),

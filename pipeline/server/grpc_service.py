@@ -22,7 +22,7 @@ from pipeline.server.errors import Refused
 from pipeline.server.guard import admits
 from pipeline.server.listen import Listen
 from pipeline.server.metrics import Metrics
-from pipeline.server.versions import Answer, Versions
+from pipeline.server.versions import Answer, Versions, refuse_other_model
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class Service(
     @_answered
     async def GetModelStatus(self, request: Any, context: Any) -> Any:
         """Tell which versions were loaded here, and what became of each."""
-        self._refuse_other(request.model_spec)
+        refuse_other_model(request.model_spec.name)
         version, label = _wanted(request.model_spec)
         states = self.versions.states
         if label is not None:
@@ -167,12 +167,8 @@ class Service(
         return response
 
     def _named(self, spec: Any) -> Any:
-        self._refuse_other(spec)
+        refuse_other_model(spec.name)
         return self.versions.named(*_wanted(spec))
-
-    def _refuse_other(self, spec: Any) -> None:
-        if spec.name != MODEL:
-            raise Refused(404, f"there is no model {spec.name!r}: the model is {MODEL}")
 
     def _fill(self, spec: Any, version: int, signature: str) -> None:
         spec.name, spec.signature_name = MODEL, signature

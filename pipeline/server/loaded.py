@@ -12,6 +12,8 @@ from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import CorruptArtifact
 from pipeline.files import read_lines
 from pipeline.model import attribution, input_fn, serving, warmup
+from pipeline.registry import model_cache
+from pipeline.registry.registry import Registry
 from pipeline.stages.plan import LABELS
 
 FEW = 64
@@ -43,13 +45,18 @@ class Loaded:
             self._vectorizer = Vectorizer(rule.vocabulary, rule.size, rule.mode) if rule else None
             self._size = rule.size if rule else 0
             self._warm_up(warmup.read(folder), rule.vocabulary if rule else None)
-        except (serving.ERRORS, OSError, KeyError, ValueError) as error:
+        except Exception as error:  # whatever it is: the version before goes on answering
             self.close()
-            why = str(error).splitlines()[0]
+            if isinstance(error, CorruptArtifact):
+                raise
+            why = str(error).partition("\n")[0]
             raise CorruptArtifact(f"version {version} cannot be served: {type(error).__name__}: {why}") from error
-        except CorruptArtifact:
-            self.close()
-            raise
+
+    @classmethod
+    def of(cls, registry: Registry, version: int) -> "Loaded":
+        """Fetch a published version and load it. Raises BadInput if there is none, CorruptArtifact as above."""
+        with model_cache.opened(registry, version) as folder:
+            return cls(version, folder)
 
     @property
     def signatures(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pipeline.registry.card import MODEL
 from pipeline.server import bodies
 from pipeline.server.errors import Refused
 from pipeline.server.http import Json, route
-from pipeline.server.versions import Answer, Versions
+from pipeline.server.versions import Answer, Versions, refuse_other_model
 
 BASE = "/v2/models/{name}"
 TYPES = {"tag": "BYTES", "probability": "FP32", "probabilities": "FP32"}
@@ -83,8 +83,7 @@ class Api:
         return Json(told | named | {"outputs": [_tensor(name, answer) for name in wanted]})
 
     def _version(self, request: Request) -> int:
-        if request.path_params["name"] != MODEL:
-            raise Refused(404, f"there is no model {request.path_params['name']!r}: the model is {MODEL}")
+        refuse_other_model(request.path_params["name"])
         return self.versions.named(request.path_params.get("version")).version
 
 

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.registry import model_cache
 from pipeline.registry.registry import Registry
 from pipeline.server.loaded import Loaded
 
@@ -27,8 +26,7 @@ class Shadow:
 
     def __init__(self, registry: Registry, version: int, seen: Seen) -> None:
         """Load the version. Raises BadInput if there is no such version, CorruptArtifact if it cannot be served."""
-        with model_cache.opened(registry, version) as folder:
-            self.loaded = Loaded(version, folder)
+        self.loaded = Loaded.of(registry, version)
         self._seen, self._busy = seen, threading.Event()
         self._thread = ThreadPoolExecutor(1, "shadow", initializer=_yield_to_others)
 

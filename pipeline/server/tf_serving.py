@@ -17,11 +17,10 @@ from pipeline.server import bodies
 from pipeline.server.errors import Refused
 from pipeline.server.http import Json, route
 from pipeline.server.loaded import Loaded
-from pipeline.server.versions import State, Versions
+from pipeline.server.versions import State, Versions, refuse_other_model
 
 BASE = "/v1/models/{name}"
 PREDICT_FIELDS = ("signature_name", "instances", "inputs")
-CODES = {"END": "DATA_LOSS"}
 
 
 class Api:
@@ -149,12 +148,11 @@ def _refuse_other(request: Request) -> None:
     name = request.path_params["name"]
     if ":" in name:  # a verb, where the route for it does not take the method
         raise Refused(405, f"{request.url.path} does not answer {request.method}")
-    if name != MODEL:
-        raise Refused(404, f"there is no model {name!r}: the model is {MODEL}")
+    refuse_other_model(name)
 
 
 def _status(version: int, state: State) -> dict[str, Any]:
-    code = CODES.get(state.state, "OK") if state.error else "OK"
+    code = "DATA_LOSS" if state.error else "OK"
     return {
         "version": str(version),
         "state": state.state,

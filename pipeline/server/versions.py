@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import TaggerError
-from pipeline.registry import model_cache
+from pipeline.registry.card import MODEL
 from pipeline.registry.registry import Registry
 from pipeline.server.batching import Batcher
 from pipeline.server.errors import Refused
@@ -90,6 +90,12 @@ class Seen:
     change: Callable[[int, bool], None] = field(default=lambda version, served: None)
 
 
+def refuse_other_model(name: str) -> None:
+    """Raise Refused, 404, where a request names another model."""
+    if name != MODEL:
+        raise Refused(404, f"there is no model {name!r}: the model is {MODEL}")
+
+
 @dataclass(frozen=True)
 class _Served:
     loaded: Loaded
@@ -152,10 +158,10 @@ class Versions:
         return await asyncio.get_running_loop().run_in_executor(self._computing, loaded.words_for, post, tag)
 
     async def follow(self) -> None:
-        """Look at the registry, and load what is live, until the task is cancelled."""
+        """Look at the registry again and again, and load what is live, until the task is cancelled."""
         while True:
-            await self.look()
             await asyncio.sleep(SECONDS)
+            await self.look()
 
     async def look(self) -> None:
         """Load the live version if it is not the one that answers. What goes wrong is logged, and kept in `states`."""
@@ -169,7 +175,7 @@ class Versions:
             return
         try:
             self._note(version, State("LOADING"))
-            loaded = await asyncio.to_thread(self._load, version)
+            loaded = await asyncio.to_thread(Loaded.of, self.registry, version)
         except TaggerError as error:
             self._tried[version] = time.monotonic()
             self._note(version, State("END", str(error)))
@@ -198,10 +204,6 @@ class Versions:
 
     def _failed_lately(self, version: int) -> bool:
         return time.monotonic() - self._tried.get(version, -AGAIN_SECONDS) < AGAIN_SECONDS
-
-    def _load(self, version: int) -> Loaded:
-        with model_cache.opened(self.registry, version) as folder:
-            return Loaded(version, folder)
 
     async def _replace_by(self, loaded: Loaded) -> None:
         before = self._served

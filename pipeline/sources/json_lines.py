@@ -18,7 +18,6 @@ from pipeline.sources.blocks import (
 )
 from pipeline.sources.rows import Rows
 
-SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 LONGEST_LINE = 16 * 2**20
 """Bytes of a line after which the file is refused: it is no JSON Lines."""
 

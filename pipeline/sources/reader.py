@@ -14,10 +14,10 @@ from pipeline.sources import sample
 from pipeline.sources.blocks import REASONS, UTF8_BOM, Block, Columns, corrupt, too_large
 from pipeline.sources.csv_file import csv_blocks
 from pipeline.sources.dump import XML_STARTS, dump_blocks
-from pipeline.sources.json_lines import SUFFIXES, json_blocks
+from pipeline.sources.json_lines import json_blocks
 from pipeline.sources.open import bounded, explained, on_disk, opened
 from pipeline.sources.parquet_file import parquet_blocks
-from pipeline.sources.source import Kind, Source
+from pipeline.sources.source import JSON_LINES, Kind, Source
 
 __all__ = ["REASONS", "Block", "read"]
 
@@ -113,5 +113,5 @@ def _blocks(file: io.BufferedReader, name: str, columns: Columns, max_bytes: int
     if file.peek(8).removeprefix(UTF8_BOM).startswith(XML_STARTS):
         yield from dump_blocks(file, name, columns)
         return
-    is_json = path.endswith(SUFFIXES) or file.peek(4).removeprefix(UTF8_BOM).startswith(b"{")
+    is_json = path.endswith(JSON_LINES) or file.peek(4).removeprefix(UTF8_BOM).startswith(b"{")
     yield from json_blocks(file, name, columns) if is_json else csv_blocks(file, name, columns)

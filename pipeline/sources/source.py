@@ -14,7 +14,8 @@ from pipeline.errors import BadInput
 from pipeline.files import digest
 from pipeline.source_policy import SAMPLE, WEB, checked, display, is_url
 
-SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet", ".csv.gz", ".jsonl.gz", ".ndjson.gz")
+JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+SUFFIXES = (".csv", ".csv.gz", ".parquet", *JSON_LINES)
 """The names' ends of the files that are read of a folder, such as that of a Hugging Face dataset."""
 
 OBJECT_STORES = ("s3://", "s3a://", "gs://", "gcs://", "abfs://", "az://")
@@ -62,7 +63,7 @@ class Source:
         path = Path(self.place).expanduser()
         if path.is_dir():
             found = [file for file in path.rglob("*") if file.name.lower().endswith(SUFFIXES) and _shown(file, path)]
-            none = f"has no file that ends in {', '.join(SUFFIXES[:4])}"
+            none = "has no file that ends in .csv, .jsonl, .ndjson, .parquet"
         else:
             found = [Path(name) for name in glob(str(path), recursive=True)]
             none = "does not exist, and matches no file as a pattern"

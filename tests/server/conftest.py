@@ -5,10 +5,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,6 +19,8 @@ from pipeline.registry.registry import Registry
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import Once, free_port
+from tests.dags.conftest import PATIENCE
+from tests.dags.conftest import wait_for as patiently
 
 MODEL = "/v1/models/stackoverflow_tagger"
 SECONDS = 120
@@ -49,11 +51,7 @@ class Serving:
         return self.states().get(version, {}).get("state") == "AVAILABLE"
 
 
-def wait_for(what: str, look: Callable[[], object]) -> None:
-    end = time.monotonic() + SECONDS
-    while not look():
-        assert time.monotonic() < end, f"{what}: not within {SECONDS} s"
-        time.sleep(0.1)
+wait_for = partial(patiently, seconds=SECONDS / PATIENCE, otherwise=str)
 
 
 @contextmanager
@@ -89,6 +87,15 @@ def _alive(client: httpx.Client, process: subprocess.Popen[str], errors: Path) -
         return False
 
 
+@pytest.fixture(scope="module")
+def served(finished_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server of a copy of the finished run's store."""
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copytree(finished_run.store.url, folder / "store")
+    with serving(Store(str(folder / "store")), folder) as server:
+        yield server
+
+
 @pytest.fixture
 def two_versions(once: Once, two_runs: Store, tmp_path: Path) -> Store:
     """A copy of a store with two published versions, the first of 20 tags and the second, which is live."""
@@ -99,11 +106,6 @@ def two_versions(once: Once, two_runs: Store, tmp_path: Path) -> Store:
 
     shutil.copytree(once("two_versions", make) / "store", tmp_path / "store")
     return Store(str(tmp_path / "store"))
-
-
-@pytest.fixture(name="free_port")
-def a_free_port() -> int:
-    return free_port()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+from tests.conftest import free_port
 from tests.server.conftest import MODEL, Serving, serving, wait_for
 
 PREDICT = f"{MODEL}:predict"
@@ -163,8 +164,8 @@ def metrics(server: Serving) -> str:
     return server.client.get("/metrics").text
 
 
-def test_vertex_ai_calls_it_by_the_routes_that_it_chose(finished_run, tmp_path, free_port):
-    vertex = {"AIP_HTTP_PORT": str(free_port), "AIP_HEALTH_ROUTE": "/health", "AIP_PREDICT_ROUTE": "/predict"}
+def test_vertex_ai_calls_it_by_the_routes_that_it_chose(finished_run, tmp_path):
+    vertex = {"AIP_HTTP_PORT": str(free_port()), "AIP_HEALTH_ROUTE": "/health", "AIP_PREDICT_ROUTE": "/predict"}
     with serving(finished_run.store, tmp_path, **vertex) as server:
         assert server.client.get("/health").is_success
         body = {"instances": ["a java list", {"post": "python"}], "parameters": {}}

@@ -1,7 +1,6 @@
 """The page on which a person tries the live model, in a real browser."""
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,20 +9,10 @@ from playwright import sync_api as playwright
 from playwright.sync_api import expect
 
 from pipeline.registry.registry import Registry
-from pipeline.store.objects import Store
 from tests.conftest import programs
 from tests.dags.conftest import FLAGS, in_the_browser
-from tests.server.conftest import serving
 
 POST = "how do i center a <div> with css and </textarea><script>document.title='owned'</script> html?"
-
-
-@pytest.fixture(scope="module")
-def server(finished_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("served")
-    shutil.copytree(finished_run.store.url, folder / "store")
-    with serving(Store(str(folder / "store")), folder) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +32,12 @@ def page(browser, request):
 
 
 @in_the_browser
-def test_a_person_pastes_a_post_and_sees_its_tags_and_words(server, page, tmp_path, request):
-    page.goto(str(server.client.base_url))
-    expect(page.get_by_text(f"Version {Registry(server.store).live()} is live.")).to_be_visible()
+def test_a_person_pastes_a_post_and_sees_its_tags_and_words(served, page, tmp_path, request):
+    page.goto(str(served.client.base_url))
+    expect(page.get_by_text(f"Version {Registry(served.store).live()} is live.")).to_be_visible()
     page.get_by_label("The question as its author wrote it").fill(POST)
     page.get_by_role("button", name="Tag it").click()
-    best = server.client.post("/v1/models/stackoverflow_tagger:predict", json={"instances": [POST]}).json()
+    best = served.client.post("/v1/models/stackoverflow_tagger:predict", json={"instances": [POST]}).json()
     tag = best["predictions"][0]["tag"]
     expect(page.get_by_role("heading", name=f"Words that speak for {tag}")).to_be_visible()
     expect(page.locator("strong")).to_have_text(tag)
@@ -62,17 +51,17 @@ def test_a_person_pastes_a_post_and_sees_its_tags_and_words(server, page, tmp_pa
     page.screenshot(path=folder / f"serve-{request.node.callspec.id}.png", full_page=True)
 
 
-def test_the_page_says_what_is_wrong_without_a_script(server):
-    empty = server.client.post("/", data={"post": "  "})
+def test_the_page_says_what_is_wrong_without_a_script(served):
+    empty = served.client.post("/", data={"post": "  "})
     assert (empty.status_code, "there is no text: paste a post" in empty.text) == (400, True)
-    long = server.client.post("/", data={"post": "a" * 100_001})
+    long = served.client.post("/", data={"post": "a" * 100_001})
     assert (long.status_code, "may have at most 100,000" in long.text) == (413, True)
-    unreadable = server.client.post("/", content=b"a=1&b=2&c=3")
+    unreadable = served.client.post("/", content=b"a=1&b=2&c=3")
     assert (unreadable.status_code, "the form cannot be read" in unreadable.text) == (400, True)
-    assert "script" not in server.client.get("/").text
-    assert "default-src 'none'" in server.client.get("/").headers["content-security-policy"]
+    assert "script" not in served.client.get("/").text
+    assert "default-src 'none'" in served.client.get("/").headers["content-security-policy"]
 
 
-def test_words_that_are_unknown_speak_for_no_tag(server):
-    answer = server.client.post("/", data={"post": "zzzz qqqq"})
+def test_words_that_are_unknown_speak_for_no_tag(served):
+    answer = served.client.post("/", data={"post": "zzzz qqqq"})
     assert "None of its words speaks for this tag more than for the others." in answer.text

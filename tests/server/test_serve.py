@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,20 +20,11 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from pipeline.model import serving as saved_model
 from pipeline.registry import model_cache
 from pipeline.registry.registry import Registry
-from pipeline.store.objects import Store
-from tests.server.conftest import MODEL, serving
+from tests.server.conftest import MODEL
 
 PREDICT, INFER = f"{MODEL}:predict", "/v2/models/stackoverflow_tagger/infer"
 TEXTS = ["how do i center a div with css", "print a list in python", "", "naïve 🙂 \x00 text", "java\r\nc++ c#"]
 SECRET = "the posts are secret"
-
-
-@pytest.fixture(scope="module")
-def served(finished_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("served")
-    shutil.copytree(finished_run.store.url, folder / "store")
-    with serving(Store(str(folder / "store")), folder) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
