@@ -17,7 +17,7 @@ UV_VERSION := 0.13.9
 UV := $(shell command -v uv || echo .uv/bin/uv)
 BIN := .venv/bin
 
-.PHONY: help install demo test quick code lint docs picture bench fuzz airflow tensorboard notebook lock clean
+.PHONY: help install demo test emulator quick code lint docs picture bench fuzz airflow tensorboard notebook lock clean
 
 help:
 	@echo 'make demo     set up, run the whole DAG through Airflow on synthetic posts, and say how to ask the model'
@@ -85,11 +85,21 @@ picture: install
 PROCESSES := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 PYTEST := $(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
-test: lint
+test: lint emulator
 	$(PYTEST)
 
 quick: code
 	$(PYTEST) -m 'not slow'
+
+# BigQuery's emulator wants newer packages than TensorFlow does, so it has an environment of its own. The tests that need
+# it are skipped without it.
+emulator:
+	@$(MAKE) --silent .emulator/installed || echo 'the emulator of BigQuery could not be installed'
+
+.emulator/installed: tests/sources/bqemulator.lock | install
+	$(UV) venv --quiet --allow-existing --python 3.11 .emulator
+	$(UV) pip install --quiet --python .emulator --require-hashes -r $<
+	@touch $@
 
 # Atheris is wanted here only, so it is in no lock: one wheel, by its hash, in a folder of its own.
 ATHERIS := atheris==3.0.0 --hash=sha256:8a5c8a781467c187da40fd29139784193e2647058831f837f675d0bb8cbd8746
@@ -127,6 +137,8 @@ notebook: install
 lock: | $(UV)
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
 	  --upgrade --quiet --custom-compile-command 'make lock' --output-file requirements.lock
+	printf 'bqemulator==1.4.0\nnumpy\npandas\n' | $(UV) pip compile - --universal --python-version 3.11 --generate-hashes \
+	  --upgrade --quiet --custom-compile-command 'make lock' --output-file tests/sources/bqemulator.lock
 
 clean:
-	rm -rf .venv .uv
+	rm -rf .venv .uv .emulator

@@ -14,6 +14,7 @@ from pipeline.stages.plan import STAGES, Stage
 from pipeline.store.runs import Run, identifier_of, name_of
 from pipeline.tuning.winner import with_tuned
 from tagger_airflow.failures import RETRIED, one_sentence
+from tagger_airflow.google import google_credentials
 from tagger_airflow.lineage import lineage_of
 from tagger_airflow.links import ReportLink, report_link
 from tagger_airflow.notify import Tell
@@ -64,7 +65,8 @@ def do_stage(
         if "publish" in stage.after and deployment.approval:
             skip_unapproved(run)
         try:
-            summary = run_stage(stage.name, run) if index is None else run_shard(stage.name, run, index)
+            with google_credentials(deployment):
+                summary = run_stage(stage.name, run) if index is None else run_shard(stage.name, run, index)
         except GateNotPassed as error:
             ti.xcom_push("return_value", error.evidence)  # what a task that fails would not leave
             raise

@@ -9,6 +9,7 @@ from airflow.sdk import DAG, Param, task
 from pipeline.settings import Tuning, from_form, read_all, trigger_form, tuning_form
 from pipeline.store.runs import identifier_of, name_of
 from tagger_airflow.failures import RETRIED, one_sentence
+from tagger_airflow.google import google_credentials
 from tagger_airflow.store import store_of
 
 DOC = """\
@@ -77,7 +78,8 @@ with DAG(
             if tuning.spent(asked):
                 done, label = {}, "not begun"
             else:
-                result = tuning.do_trial(asked, number)
+                with google_credentials(deployment):
+                    result = tuning.do_trial(asked, number)
                 done = result.model_dump(mode="json", include={"number", "state", "accuracy", "settings"})
                 label = f"{number}: {result.state if result.accuracy is None else f'{result.accuracy:.4f}'}"
         context: Any = get_current_context()

@@ -11,7 +11,7 @@ import httpx
 from pipeline.errors import BadInput
 
 SETTING = "TAGGER_ALLOWED_SOURCES"
-SAMPLE = "sample://"
+SAMPLE, BIGQUERY = "sample://", "bigquery://"
 WEB = re.compile("https?://", re.IGNORECASE)
 LOCAL = re.compile("(?:file|local)://")
 PORTS = {"http": 80, "https": 443}
@@ -19,6 +19,9 @@ PORTS = {"http": 80, "https": 443}
 SECRET_PARAMETER = re.compile(r"[?&][^=&#]*(?:token|sig|key|secret|passw|pwd|auth|cred)[^=&#]*=", re.IGNORECASE)
 ENCODED = re.compile("%(?:2[ef5]|5c|00)", re.IGNORECASE)
 """An encoded dot, slash, percent sign, backslash or NUL, which a server may decode to another path."""
+
+LONGEST_SHOWN = 200
+"""Characters of a source that a message shows."""
 
 GLOBAL_IPV6, NAT64 = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("64:ff9b::/96")
 CLOUD_INTERNAL = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("168.63.129.16/32"))
@@ -33,10 +36,10 @@ def is_url(source: str) -> bool:
 def display(text: str) -> str:
     """The source, or the message that quotes one, as it may be shown: a URL without user, password and query.
 
-    The query of a synthetic source stays, because it says which posts these are.
+    The query of a synthetic source or of BigQuery stays, because it says which posts these are; the latter is cut.
     """
-    if not is_url(text) or (text.startswith(SAMPLE) and not SECRET_PARAMETER.search(text)):
-        return text
+    if not is_url(text) or (text.startswith((SAMPLE, BIGQUERY)) and not SECRET_PARAMETER.search(text)):
+        return text if not text.startswith(BIGQUERY) or len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
     return re.sub(r"[?#].*|(?<=://)[^/?#]*@", "", text, flags=re.DOTALL)
 
 
@@ -102,7 +105,7 @@ def _ambiguity(source: str) -> str | None:
         return "invisible characters"
     if "::" in source and not web:
         return "one URL within another"
-    if not is_url(source) or LOCAL.match(source):
+    if not is_url(source) or LOCAL.match(source) or source.startswith(BIGQUERY):
         return None
     place = re.split("[?#]", source)[0]
     if "\\" in source or ENCODED.search(place):
@@ -123,7 +126,10 @@ def _path(source: str) -> str | None:
 
 
 def _below(source: str, url: str) -> bool:
-    """Whether the source is the URL itself or a path below it."""
+    """Whether the source is the URL itself or a path below it; of BigQuery, a table in the dataset or project."""
+    if source.startswith(BIGQUERY) and url.startswith(BIGQUERY):
+        table, within = (text.removeprefix(BIGQUERY).partition("?")[0] for text in (source, url))
+        return within == "" or table == within or table.startswith(f"{within}.")
     if not WEB.match(source):
         return not WEB.match(url) and _starts(source, url)
     if not WEB.match(url):
@@ -150,5 +156,5 @@ def _site(url: str) -> tuple[str, str, int, str]:
 
 
 def _quoted(source: str) -> str:
-    """The source without secrets, cut to 200 characters."""
-    return display(source)[:200]
+    """The source without secrets, cut to LONGEST_SHOWN characters."""
+    return display(source)[:LONGEST_SHOWN]

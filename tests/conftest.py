@@ -96,6 +96,7 @@ SLOW = [
     "stages/test_train.py",
     "frozen/test_frozen.py",
     "dags/test_dag.py",
+    "sources/test_bigquery.py",
 ]
 """The files of tests that `make quick` leaves out, the longest first, which is the order in which they are begun."""
 

@@ -25,7 +25,9 @@ def _of_deployment(description: str, **rest: Any) -> Any:
 class Deployment(Base):
     """The settings of an installation, which Airflow's trigger form does not change."""
 
-    NULLABLE = frozenset({"late_hours", "notify", "schedule", "store_connection", "tuning_schedule"})
+    NULLABLE = frozenset(
+        {"google_connection", "late_hours", "notify", "schedule", "store_connection", "tuning_schedule"}
+    )
 
     keep_versions: int = _of_deployment(
         "Versions that garbage collection keeps besides the live one, 0 or more.", default=5, ge=0
@@ -52,6 +54,11 @@ class Deployment(Base):
     store_connection: str | None = _of_deployment(
         "The Airflow connection, of type aws, with the keys to an s3:// store for Airflow's runs. If none, they come "
         "from the environment's AWS_* variables, as they do on the command line.",
+        default=None,
+    )
+    google_connection: str | None = _of_deployment(
+        "The Airflow connection, of type google_cloud_platform, with the key to BigQuery for Airflow's runs. If none, "
+        "Google's own defaults are used, as they are on the command line.",
         default=None,
     )
     schedule: str | None = _of_deployment(

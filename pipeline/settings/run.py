@@ -39,7 +39,8 @@ class Settings(Base):
         FIRST,
         "Where the posts are: the path, http(s):// address or fsspec URL of a CSV or JSON Lines file, Stack Overflow's "
         "Posts.xml (all may be gzipped) or a Parquet file; a folder of such files, or a pattern such as posts/*.csv; "
-        "or sample://posts?rows=N&seed=N for synthetic posts. Airflow's trigger form accepts only allowed_sources.",
+        "bigquery://project.dataset.table or bigquery://?query=SQL; or sample://posts?rows=N&seed=N for synthetic "
+        "posts. Airflow's trigger form accepts only allowed_sources.",
         min_length=1,
     )
     text_column: str = field("post", FIRST, "Column that holds the post's text.", min_length=1)

@@ -14,31 +14,18 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadInput
-from pipeline.sources.blocks import (
-    BAD_UTF8,
-    BUFFER,
-    EMPTY_POST,
-    EMPTY_TAG,
-    LINE_BREAK_IN_TAG,
-    ROWS_PER_BLOCK,
-    TEXT_PER_BLOCK,
-    Columns,
-    corrupt,
-    position,
-)
+from pipeline.sources import text_columns
+from pipeline.sources.blocks import BUFFER, ROWS_PER_BLOCK, TEXT_PER_BLOCK, Columns, corrupt
+from pipeline.sources.text_columns import DECODED
 
 MEMORY = 2 * 2**30
 """Bytes of memory that decoding may use in addition to what the process uses at its start."""
 
 MOST_COLUMNS = 10_000
 """Largest number of columns, and of row groups. Arrow's parser recurses, and crashes on 30,000 nested groups."""
-
-DECODED = pa.schema([("post", pa.string()), ("tag", pa.string()), ("fault", pa.string())])
-"""The rows that are sent back; `fault` is one of blocks.REASONS, or null for an accepted row."""
 
 
 def main(job: dict[str, Any], complain: int) -> NoReturn:
@@ -92,9 +79,9 @@ def decoded(file: IO[bytes], name: str, columns: Columns) -> Iterator[pa.RecordB
             page_checksum_verification=True,
             thrift_container_size_limit=MOST_COLUMNS,
         ) as parquet:
-            needed = _checked(parquet.schema_arrow, name, columns)
+            needed = text_columns.checked(parquet.schema_arrow, name, columns)
             for batch in parquet.iter_batches(_rows_per_batch(parquet, needed), columns=needed):
-                yield from _halves(_with_faults(batch, columns))
+                yield from text_columns.halves(text_columns.with_faults(batch, columns))
     except MemoryError:  # Arrow's is an ArrowException too
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of the schema's names
@@ -107,21 +94,6 @@ def _first_line(error: BaseException) -> str:
     return ascii(str(error).partition("\n")[0].rstrip("."))[1:-1][:200]  # it may quote bytes of the file
 
 
-def _checked(schema: pa.Schema, name: str, columns: Columns) -> list[str]:
-    """List the columns to read; BadInput where one is missing, there twice, or does not hold text."""
-    needed = {columns.text: "text_column"} | ({} if columns.tag is None else {columns.tag: "tag_column"})
-    for column, setting in needed.items():
-        kind = schema.field(position(schema.names, column, name, setting)).type
-        if not _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
-            raise BadInput(f"{name} has {kind} in column {column!r}, not text: set {setting} to a column of strings")
-    return list(needed)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    kinds = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view())
-    return kind in kinds
-
-
 def _rows_per_batch(parquet: pq.ParquetFile, needed: list[str]) -> int:
     """Choose a batch size for which no row group's needed columns exceed TEXT_PER_BLOCK on average."""
     meta = parquet.metadata
@@ -131,46 +103,3 @@ def _rows_per_batch(parquet: pq.ParquetFile, needed: list[str]) -> int:
         size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in needed)
         most = max(most, size / (group.num_rows or 1))
     return max(1, min(ROWS_PER_BLOCK, int(TEXT_PER_BLOCK / most)))
-
-
-def _halves(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Halve the batch until each piece of several rows has at most TEXT_PER_BLOCK bytes."""
-    if batch.num_rows < 2 or batch.nbytes <= TEXT_PER_BLOCK:
-        yield batch
-        return
-    middle = batch.num_rows // 2
-    yield from _halves(batch.slice(0, middle))
-    yield from _halves(batch.slice(middle))
-
-
-def _with_faults(batch: pa.RecordBatch, columns: Columns) -> pa.RecordBatch:
-    """Convert the batch to DECODED: texts as plain strings, and each row's first fault."""
-    post, undecodable = _strings(batch.column(columns.text))
-    tag = pa.nulls(batch.num_rows, pa.string())
-    faults = [(_empty(post), EMPTY_POST)]
-    if columns.tag is not None:
-        tag, bad = _strings(batch.column(columns.tag))
-        undecodable = pc.or_(undecodable, bad)
-        faults += [(_empty(tag), EMPTY_TAG), (pc.match_substring_regex(tag, "[\r\n]"), LINE_BREAK_IN_TAG)]
-    fault = pa.nulls(batch.num_rows, pa.string())
-    for where, reason in reversed([(undecodable, BAD_UTF8), *faults]):
-        fault = pc.if_else(where, reason, fault)
-    return pa.record_batch([post, tag, fault], schema=DECODED)
-
-
-def _strings(column: pa.Array) -> tuple[pa.Array, pa.Array]:
-    r"""Convert the column to strings, undecodable bytes as \xff; the second array, bool [rows], says where."""
-    raw = column.cast(pa.large_binary())  # strings, too: a file may call bytes strings that are not UTF-8
-    try:
-        return raw.cast(pa.string()), pa.repeat(False, len(raw))
-    except pa.ArrowInvalid:
-        values = raw.to_pylist()
-    texts = [None if value is None else value.decode(errors="backslashreplace") for value in values]
-    bad = [text is not None and text.encode() != value for text, value in zip(texts, values, strict=True)]
-    return pa.array(texts, pa.string()), pa.array(bad)
-
-
-def _empty(column: pa.Array) -> pa.Array:
-    """Find the texts of which str.strip() leaves nothing: bool [rows]."""
-    nothing = pc.equal(pc.binary_length(column), 0)
-    return pc.fill_null(pc.or_(nothing, pc.utf8_is_space(column)), True)

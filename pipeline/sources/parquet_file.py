@@ -3,12 +3,9 @@
 import io
 from collections.abc import Iterator
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from pipeline.data.posts import POSTS, REJECTED
 from pipeline.sources import parquet_subprocess
-from pipeline.sources.blocks import REJECTED_TEXT, Block, Columns, too_large
+from pipeline.sources.blocks import Block, Columns, too_large
+from pipeline.sources.rows import decoded_block
 
 
 def parquet_blocks(file: io.BufferedReader, name: str, columns: Columns, max_bytes: int) -> Iterator[Block]:
@@ -21,18 +18,5 @@ def parquet_blocks(file: io.BufferedReader, name: str, columns: Columns, max_byt
         room -= batch.nbytes
         if room < 0:
             raise too_large(name, max_bytes)
-        yield _block(batch, row)
+        yield decoded_block(batch, row)
         row += batch.num_rows
-
-
-def _block(decoded: pa.RecordBatch, first_row: int) -> Block:
-    """Divide the decoded rows into accepted and rejected ones."""
-    rows = pa.array(range(first_row, first_row + decoded.num_rows), pa.int64())
-    numbered = decoded.append_column("row", rows)
-    accepted = numbered.filter(pc.is_null(decoded.column("fault")))
-    rejected = numbered.filter(pc.is_valid(decoded.column("fault")))
-    text = pc.utf8_slice_codeunits(pc.fill_null(rejected.column("post"), ""), 0, REJECTED_TEXT)
-    return Block(
-        posts=accepted.select(POSTS.names),
-        rejected=pa.record_batch([rejected.column("row"), rejected.column("fault"), text], schema=REJECTED),
-    )

@@ -11,6 +11,8 @@ from pipeline import progress
 from pipeline.data import posts
 from pipeline.settings.deployment import MAX_SOURCE_BYTES
 from pipeline.sources import sample
+from pipeline.sources.bigquery import parse as parse_bigquery
+from pipeline.sources.bigquery_rows import bigquery_blocks
 from pipeline.sources.blocks import REASONS, UTF8_BOM, Block, Columns, corrupt, too_large
 from pipeline.sources.csv_file import csv_blocks
 from pipeline.sources.dump import XML_STARTS, dump_blocks
@@ -43,6 +45,8 @@ def read(
     columns = Columns(text_column, tag_column, keep if tag_column else frozenset())
     if source.synthetic:
         blocks = _synthetic(source, columns, max_bytes)
+    elif source.kind is Kind.BIGQUERY:
+        blocks = bigquery_blocks(parse_bigquery(source.place, source.allowed), source.display, columns, max_bytes)
     elif source.kind is Kind.FILES:
         blocks = _files(source, columns, max_bytes, track)
     else:

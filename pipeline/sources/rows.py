@@ -1,12 +1,14 @@
-"""Collects rows that are read one by one into blocks, and finds what is wrong with a post and its tag."""
+"""Makes blocks of rows, of those that are read one by one too, and finds what is wrong with a post and its tag."""
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.data.posts import POSTS, REJECTED
 from pipeline.sources.blocks import (
     EMPTY_POST,
     EMPTY_TAG,
     LINE_BREAK_IN_TAG,
+    REJECTED_TEXT,
     ROWS_PER_BLOCK,
     SEVERAL_TAGS,
     TEXT_PER_BLOCK,
@@ -70,6 +72,19 @@ class Rows:
         block = Block(accepted, rejected, self.left_out)
         self._clear()
         return block
+
+
+def decoded_block(decoded: pa.RecordBatch, first_row: int) -> Block:
+    """The block of rows that are text_columns.DECODED, the first of which has the number `first_row`."""
+    rows = pa.array(range(first_row, first_row + decoded.num_rows), pa.int64())
+    numbered = decoded.append_column("row", rows)
+    accepted = numbered.filter(pc.is_null(decoded.column("fault")))
+    rejected = numbered.filter(pc.is_valid(decoded.column("fault")))
+    text = pc.utf8_slice_codeunits(pc.fill_null(rejected.column("post"), ""), 0, REJECTED_TEXT)
+    return Block(
+        posts=accepted.select(POSTS.names),
+        rejected=pa.record_batch([rejected.column("row"), rejected.column("fault"), text], schema=REJECTED),
+    )
 
 
 def fault_of(post: str, tag: str | None) -> str | None:

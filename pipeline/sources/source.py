@@ -12,7 +12,8 @@ import fsspec
 
 from pipeline.errors import BadInput
 from pipeline.files import digest
-from pipeline.source_policy import SAMPLE, WEB, checked, display, is_url
+from pipeline.source_policy import BIGQUERY, SAMPLE, WEB, checked, display, is_url
+from pipeline.sources import bigquery
 
 JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 SUFFIXES = (".csv", ".csv.gz", ".parquet", *JSON_LINES)
@@ -29,6 +30,7 @@ class Kind(Enum):
     FILES = "files"
     HTTP = "http"
     OBJECT = "object"
+    BIGQUERY = "bigquery"
     OTHER = "other"
 
 
@@ -55,6 +57,11 @@ class Source:
         """What to open: the real path of a restricted file, else the text; BadInput where it may not be read."""
         return self.text if self.allowed is None else checked(self.text, self.allowed)
 
+    @property
+    def ordered(self) -> bool:
+        """Whether its rows come in the same order each time."""
+        return self.kind is not Kind.BIGQUERY
+
     def files(self) -> list["Source"]:
         """The files of a folder, with those in folders below it, or those that a pattern matches, by their names.
 
@@ -80,8 +87,8 @@ class Source:
     def fingerprint(self) -> str | None:
         """An identifier of the source's content, found without reading posts; None where there is none.
 
-        It is the sha256 of a file, or of the names and sha256 of several, the entity tag of an object in a bucket, and
-        the text of a synthetic source. HTTP sources have none.
+        It is the sha256 of a file, or of the names and sha256 of several, the entity tag of an object in a bucket,
+        what BigQuery says of its tables, and the text of a synthetic source. HTTP sources have none.
         """
         with suppress(Exception):  # ingest says what is wrong
             if self.synthetic:
@@ -92,6 +99,8 @@ class Source:
             if self.kind is Kind.FILES:
                 listed = [(file.text, file.fingerprint()) for file in self.files()]
                 return sha256(repr(listed).encode()).hexdigest()
+            if self.kind is Kind.BIGQUERY:
+                return bigquery.fingerprint(bigquery.parse(self.place, self.allowed))
             if self.kind is Kind.OBJECT:
                 return self._entity_tag()
         return None
@@ -119,6 +128,8 @@ class Source:
 def _kind(text: str) -> Kind:
     if text.startswith(SAMPLE):
         return Kind.SYNTHETIC
+    if text.startswith(BIGQUERY):
+        return Kind.BIGQUERY
     if not is_url(text):
         path = os.path.expanduser(text)  # os.path, because a path may be too long or hold a NUL
         several = os.path.isdir(path) or (any(sign in text for sign in "*?[") and not os.path.exists(path))

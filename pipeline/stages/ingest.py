@@ -18,6 +18,7 @@ from pipeline.errors import BadInput
 from pipeline.settings import Settings
 from pipeline.sources import reader, sample
 from pipeline.sources.blocks import REJECTED_TEXT
+from pipeline.sources.source import Source
 from pipeline.stages.context import Context
 
 DUPLICATE = "copy of an earlier post"
@@ -95,7 +96,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
         leaked=seen.leaked(settings),
         warnings=[],
     )
-    return replace(ingested, warnings=_warnings(ingested, settings, source.display))
+    return replace(ingested, warnings=_warnings(ingested, settings, source))
 
 
 class _SplitWriter(ExitStack):
@@ -180,13 +181,18 @@ class _Seen:
         return np.frombuffer(self.digests, np.uint64)
 
 
-def _warnings(ingested: Ingested, settings: Settings, source: str) -> list[str]:
-    """Return warnings about copies among the posts, none if they were dropped; raise BadInput if they are too many."""
-    if settings.drop_duplicates:
-        return []
-    figures = {"duplicates": ingested.duplicates, "leaked": ingested.leaked}
-    cure = f"set drop_duplicates, fix {source}, or raise the limit"
-    warnings = drift.judge(figures, settings, cure)
+def _warnings(ingested: Ingested, settings: Settings, source: Source) -> list[str]:
+    """Return warnings about the posts' order and about copies among them; raise BadInput if copies are too many."""
+    warnings = []
+    if not source.ordered and settings.split == "sequential":
+        warnings.append(
+            f"{source.display} has no order, so that split=sequential divides its posts in another way each time: set "
+            "split=hash"
+        )
+    if not settings.drop_duplicates:
+        figures = {"duplicates": ingested.duplicates, "leaked": ingested.leaked}
+        cure = f"set drop_duplicates, fix {source.display}, or raise the limit"
+        warnings += drift.judge(figures, settings, cure)
     for warning in warnings:
         log.warning("warning: %s", warning)
     return warnings

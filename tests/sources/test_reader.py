@@ -60,7 +60,7 @@ def decoder(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def run_first(statement: str) -> None:
         start, main = parquet_subprocess.PROGRAM.rsplit("main(", 1)
-        code = f"{start}\nfrom pipeline.sources import parquet_decoder\n{statement}\nmain({main}"
+        code = f"{start}\nfrom pipeline.sources import parquet_decoder, text_columns\n{statement}\nmain({main}"
         monkeypatch.setattr(parquet_subprocess, "COMMAND", (sys.executable, "-P", "-c", code))
 
     return run_first
@@ -443,7 +443,7 @@ class TestBlocks:
     def test_of_parquet_are_small_where_rows_are_long(
         self, tmp_path: Path, decoder: Callable[[str], None], kind: pa.DataType
     ) -> None:
-        decoder("parquet_decoder.TEXT_PER_BLOCK = 1000")
+        decoder("parquet_decoder.TEXT_PER_BLOCK = text_columns.TEXT_PER_BLOCK = 1000")
         long = pa.array([f"{i}" * 400 for i in range(7)]).cast(kind)
         pq.write_table(pa.table({"post": long, "tags": ["java"] * 7}), tmp_path / "p", compression="none")
         assert all(size <= 3 for size in self.sizes(tmp_path / "p"))
@@ -452,7 +452,7 @@ class TestBlocks:
     def test_one_long_row_among_short_ones_makes_a_small_block(
         self, tmp_path: Path, decoder: Callable[[str], None]
     ) -> None:
-        decoder("parquet_decoder.TEXT_PER_BLOCK = 4000")
+        decoder("parquet_decoder.TEXT_PER_BLOCK = text_columns.TEXT_PER_BLOCK = 4000")
         table = pa.table({"post": ["a"] * 63 + ["b" * 5000] + ["c"] * 64, "tags": ["java"] * 128})
         pq.write_table(table, tmp_path / "p", compression="none")
         for block in reader.read(Source.parse(str(tmp_path / "p")), text_column="post", tag_column="tags"):
@@ -464,7 +464,7 @@ class TestBlocks:
         self, tmp_path: Path, decoder: Callable[[str], None]
     ) -> None:
         megabyte = 2**20
-        decoder(f"parquet_decoder.TEXT_PER_BLOCK = {2 * megabyte}")
+        decoder(f"parquet_decoder.TEXT_PER_BLOCK = text_columns.TEXT_PER_BLOCK = {2 * megabyte}")
         table = pa.table({"post": [f"{i:03d}" + "x" * megabyte for i in range(48)], "tags": ["java"] * 48})
         pq.write_table(table, tmp_path / "p", compression="none", use_dictionary=False, write_batch_size=1)
         del table
@@ -677,8 +677,8 @@ class TestParquet:
         assert imported <= {"pyarrow", "cloudpickle", "dateutil", "six"}  # the last three by pyarrow
 
     def test_our_own_faults_are_no_faults_of_the_file(self, tmp_path: Path, decoder: Callable[[str], None]) -> None:
-        decoder("del parquet_decoder._with_faults")
-        with pytest.raises(RuntimeError, match="NameError: name '_with_faults' is not defined"):
+        decoder("del text_columns._strings")
+        with pytest.raises(RuntimeError, match="NameError: name '_strings' is not defined"):
             read(self.write(tmp_path, post=["how"], tags=["java"]))
 
     def test_a_fault_that_quotes_the_file_is_one_visible_line(self, tmp_path: Path) -> None:
