@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Param, TaskGroup, chain, task
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, TaskGroup, chain, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipeline.errors import GateNotPassed
@@ -13,6 +13,7 @@ from pipeline.settings import from_form, read, trigger_form
 from pipeline.stages.plan import STAGES, Stage
 from pipeline.store.runs import Run, identifier_of, name_of
 from pipeline.tuning.winner import with_tuned
+from tagger_airflow.assets import declined, published
 from tagger_airflow.failures import RETRIED, one_sentence
 from tagger_airflow.google import google_credentials
 from tagger_airflow.lineage import lineage_of
@@ -36,7 +37,6 @@ Estimator, trained, evaluated, and exported as a SavedModel that reads raw text.
 
 settings, deployment = read(os.environ)
 
-published = Asset("stackoverflow_tagger_model")
 tell = Tell(deployment)
 
 
@@ -130,11 +130,18 @@ def tasks() -> Iterator[Any]:
         yield as_task(stage)
 
 
+def schedule() -> Any:
+    """When the DAG runs by itself: at its times, and when the live model has declined."""
+    if deployment.schedule is None:
+        return [declined]
+    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(deployment.schedule, timezone="UTC"), assets=[declined])
+
+
 with DAG(
     "stackoverflow_tagger",
     description="Stack Overflow posts in, a published tag classifier out",
     doc_md=DOC,
-    schedule=deployment.schedule,
+    schedule=schedule(),
     catchup=False,
     max_active_runs=1,
     params={name: Param(**param) for name, param in trigger_form(settings, deployment).items()},

@@ -7,10 +7,18 @@ from airflow.sdk import BaseOperatorLink
 from airflow.sdk.configuration import conf
 
 
+def _base() -> str:
+    return (conf.get("api", "base_url", fallback="") or "").rstrip("/")
+
+
 def report_link(dag_id: str, run_id: str) -> str:
     """The address of the tab Report of a run; without a host unless Airflow's setting [api] base_url names one."""
-    base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
-    return f"{base}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}/plugin/report"
+    return f"{_base()}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}/plugin/report"
+
+
+def models_link() -> str:
+    """The address of the page Models."""
+    return f"{_base()}/plugin/models"
 
 
 class ReportLink(BaseOperatorLink):

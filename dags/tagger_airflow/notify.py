@@ -15,11 +15,11 @@ from pipeline.errors import BadInput
 from pipeline.report.runs import card_of
 from pipeline.settings import Deployment, read
 from pipeline.store.runs import Run
-from tagger_airflow.links import report_link
+from tagger_airflow.links import models_link, report_link
 from tagger_airflow.store import run_of
 
 SENTENCE, BODY = "{{ told.sentence }}", "{{ told.sentence }}\n{{ told.link }}"
-HTML = '<p>{{ told.sentence | e }}</p><p><a href="{{ told.link | e }}">The report</a></p>'
+HTML = '<p>{{ told.sentence | e }}</p><p><a href="{{ told.link | e }}">More</a></p>'
 """What notifiers render: the sentence is a value, so nothing in it, such as the name of a tag, acts as a template."""
 
 
@@ -77,8 +77,7 @@ class Tell:
 
     def failed(self, context: Any) -> None:
         """The task failed for good: the run was refused, or what it needs did not work."""
-        why = getattr(context.get("exception"), "sentence", None) or f"{context.get('exception')!r}"
-        self._tell(context, f"failed in {context['ti'].task_id}: {why}")
+        self._tell(context, f"failed in {context['ti'].task_id}: {_why(context)}")
 
     def published(self, context: Any) -> None:
         """The task that publishes has ended well; one that found its result in an earlier run published nothing."""
@@ -98,13 +97,30 @@ class Tell:
         if self.deployment.notify and (refusal := self._run(context).refusal()):
             self._tell(context, f"was {refusal.why}")
 
+    def declined(self, context: Any) -> None:
+        """The live model's accuracy has fallen so far that a retraining starts."""
+        if self.deployment.notify:
+            seen = context["ti"].xcom_pull(task_ids="watch")
+            what = (
+                f"found the accuracy of the live version {seen['version']} to be {seen['accuracy']:.4f} on "
+                f"{seen['posts']:,} new posts, below {seen['limit']:.4f}: a retraining starts"
+            )
+            _send(self.deployment.notify, context, context["dag_run"].run_id, models_link(), what)
+
+    def not_watched(self, context: Any) -> None:
+        """The live model could not be asked about new posts."""
+        if self.deployment.notify:
+            what = f"could not watch the live model: {_why(context)}"
+            _send(self.deployment.notify, context, context["dag_run"].run_id, models_link(), what)
+
     def _run(self, context: Any) -> Run:
         return run_of(self.deployment, context["dag_run"].run_id, context.get("logical_date"))
 
     def _tell(self, context: Any, what: str) -> None:
         if self.deployment.notify:
             dag_run = context["dag_run"]
-            _send(self.deployment.notify, context, dag_run.dag_id, dag_run.run_id, what)
+            link = report_link(dag_run.dag_id, dag_run.run_id)
+            _send(self.deployment.notify, context, dag_run.run_id, link, what)
 
     def deadline(self) -> DeadlineAlert | None:
         """When Airflow calls `late` for a run; None unless somebody is to be told, and TAGGER_LATE_HOURS is set."""
@@ -119,9 +135,14 @@ def late(context: dict[str, Any]) -> None:
     deployment, dag_run = read(os.environ)[1], context["dag_run"]
     what = f"is late: it has not ended within {deployment.late_hours:g} hours"
     if deployment.notify:
-        _send(deployment.notify, context, dag_run["dag_id"], dag_run["dag_run_id"], what)
+        link = report_link(dag_run["dag_id"], dag_run["dag_run_id"])
+        _send(deployment.notify, context, dag_run["dag_run_id"], link, what)
 
 
-def _send(notify: str, context: Any, dag_id: str, run_id: str, what: str) -> None:
-    told = {"sentence": f"run {run_id} {what}", "link": report_link(dag_id, run_id)}
+def _why(context: Any) -> str:
+    return getattr(context.get("exception"), "sentence", None) or f"{context.get('exception')!r}"
+
+
+def _send(notify: str, context: Any, run_id: str, link: str, what: str) -> None:
+    told = {"sentence": f"run {run_id} {what}", "link": link}
     notifier(notify)({**context, "told": told})  # logs an error where it cannot tell

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from typer.exceptions import TyperException
 
-from pipeline.cli import models, run, runs, serve, settings, tunings
+from pipeline.cli import models, run, runs, serve, settings, tunings, watch
 from pipeline.cli.app import app, err
 from pipeline.errors import TaggerError
 
-__all__ = ["app", "main", "models", "run", "runs", "serve", "settings", "tunings"]
+__all__ = ["app", "main", "models", "run", "runs", "serve", "settings", "tunings", "watch"]
 
 COMMANDS: dict[Callable[..., None], str] = {
     run.run: "Example: tagger run --source posts.csv --set epochs=3",
@@ -25,6 +25,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     models.predict: "Examples: tagger predict 'How do I center a div with css?'\n\n"
     "tagger predict --input posts.csv --output tags.parquet",
     serve.serve: "Example: tagger serve --port 8501",
+    watch.watch: "Example: tagger watch --source new-posts.csv || tagger run",
     models.models: "Example: tagger models --at 2026-11-01T12:00Z",
     models.promote: "Example: tagger promote 20261122082527 --reason 'fewer wrong tags'",
     models.rollback: "Example: tagger rollback --reason 'tags c as c++'",

@@ -44,8 +44,8 @@ def check_drift(work: Work) -> dict[str, Any]:
     with TemporaryDirectory(prefix="tagger-drift-") as scratch:
         folders = Path(scratch, "now"), Path(scratch, "then")
         try:
-            now = drift.Corpus.of(*_words(work.run, work.inputs, FREQUENT, folders[0]))
-            then = drift.Corpus.of(*_words(lineage, trained_on, ".", folders[1]))
+            now = drift.Corpus.of(*counted_words(work.run, work.inputs, FREQUENT, folders[0]))
+            then = drift.Corpus.of(*counted_words(lineage, trained_on, ".", folders[1]))
         except (KeyError, CorruptArtifact) as error:
             log.warning("the data that the live model was trained on cannot be read: %s", error)
             lost = f"the data that the live model, version {version}, was trained on is lost: drift was not measured"
@@ -60,7 +60,7 @@ def check_drift(work: Work) -> dict[str, Any]:
         raise
 
 
-def _words(run: Run, manifests: Mapping[str, Manifest], words: str, folder: Path) -> tuple[dict[str, Any], Path]:
+def counted_words(run: Run, manifests: Mapping[str, Manifest], words: str, folder: Path) -> tuple[dict[str, Any], Path]:
     """The summary of the run's ingest, and the local folder with the word counts that its fit_vocabulary left.
 
     `words` is the folder of those counts among the files of fit_vocabulary; only they are fetched.

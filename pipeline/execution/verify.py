@@ -9,6 +9,7 @@ from pipeline.execution import cache
 from pipeline.progress import Track, log_lines
 from pipeline.registry.card import Card
 from pipeline.registry.registry import CARDS, LOG, Registry
+from pipeline.registry.series import SERIES, Series
 from pipeline.registry.serving_dir import path_of
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
@@ -41,6 +42,7 @@ def _checks(store: Store, name: str | None) -> Iterator[str | None]:
         for run in every_run(store):
             yield from _run(run)
         yield from _log(store)
+        yield from _series(store)
         for stage in STAGES:
             yield from (_readable(store, path) for path in _documents(store, f"{cache.FOLDER}/{stage}"))
         for version in _versions(store):
@@ -113,6 +115,13 @@ def _log(store: Store) -> Iterator[str | None]:
             return
     with suppress(CorruptArtifact):  # named already, as a document
         yield Registry(store).log.fault()
+
+
+def _series(store: Store) -> Iterator[str | None]:
+    """Check each observation of the series, and the copy of them."""
+    yield from (_readable(store, path) for path in _documents(store, SERIES) if path.endswith(".json"))
+    with suppress(CorruptArtifact):  # named already, as a document
+        yield Series(store).log.fault()
 
 
 def _versions(store: Store) -> list[int]:

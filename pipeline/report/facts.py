@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.data import posts
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
+from pipeline.registry.series import Observation, Series
 from pipeline.settings import Settings
 from pipeline.stages.plan import DECISION, EVALUATION, STAGES
 from pipeline.store.manifest import Manifest, warnings_of
@@ -27,7 +28,7 @@ class Facts:
     `evaluation` and `decision` are the documents that evaluate left, empty if it left none; `rejected` counts the
     rejected rows by reason. `champion` is the card of the version that the candidate was compared with, and
     `champion_settings` are those of its run; both None if there is none. `published` is the card of the run's own
-    version, None if it published none.
+    version, None if it published none; `observations` are those of it on newly tagged posts.
     """
 
     run: Run
@@ -40,6 +41,7 @@ class Facts:
     champion: Card | None
     champion_settings: Settings | None
     published: Card | None
+    observations: Sequence[Observation]
 
     @classmethod
     def of(cls, run: Run) -> "Facts":
@@ -48,7 +50,7 @@ class Facts:
         with TemporaryDirectory(prefix="tagger-report-") as scratch:
             found = [_document(run, manifests.get("evaluate"), name, Path(scratch)) for name in (EVALUATION, DECISION)]
             rejected = _rejected(run, manifests.get("ingest"), Path(scratch))
-        champion = _champion(run, found[1])
+        champion, published = _champion(run, found[1]), published_by(run, record)
         trained = Run(run.store, champion.run).record() if champion else None
         return cls(
             run,
@@ -60,7 +62,8 @@ class Facts:
             rejected,
             champion,
             trained.settings if trained else None,
-            _published(run, record),
+            published,
+            observations(run, published),
         )
 
     @property
@@ -157,9 +160,17 @@ def _champion(run: Run, decision: Mapping[str, Any]) -> Card | None:
     return Registry(run.store).card(version) if version is not None else None
 
 
-def _published(run: Run, record: Record) -> Card | None:
+def published_by(run: Run, record: Record) -> Card | None:
+    """The card of the version that the run published; None if it published none."""
     card = Registry(run.store).card(record.version)
     return card if card and card.run == run.name else None
+
+
+def observations(run: Run, card: Card | None) -> list[Observation]:
+    """What was observed of the run's version after it went live, newest first."""
+    if card is None:
+        return []
+    return [each for each in Series(run.store).observations() if each.live.version == card.version][::-1]
 
 
 def lineage(facts: Facts) -> list[tuple[str, str, str, str]]:

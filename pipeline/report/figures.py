@@ -7,11 +7,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.errors import escape_control
+from pipeline.registry.series import Observation
 
 BLUE, ORANGE, GREY = "#3b76d4", "#d9772b", "#8a8f98"
 SIZE = (5.2, 3.0)
@@ -129,13 +131,44 @@ def accuracy_over_time(points: Sequence[tuple[str, float, bool]]) -> str:
                     markerfacecolor=face,
                     label=label,
                 )
-        if max(times) - min(times) < timedelta(days=1):  # else matplotlib shows years around a single point
-            axes.set_xlim(min(times) - timedelta(days=1), max(times) + timedelta(days=1))  # type: ignore[arg-type]
-        dates = ConciseDateFormatter(axes.xaxis.get_major_locator())  # type: ignore[no-untyped-call]
-        axes.xaxis.set_major_formatter(dates)
+        _dated(axes, min(times), max(times))
         axes.set_ylabel("accuracy")
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
         return _svg(figure, "accuracy of the versions over time")
+
+
+def watched(series: Sequence[Observation]) -> str:
+    """Plot the live version's accuracy on newly tagged posts, with its interval and its limit, as SVG."""
+    times = np.array([datetime.fromisoformat(each.at) for each in series])
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2 * SIZE[0], SIZE[1]), layout="constrained")
+        axes = figure.add_subplot()
+        accuracy = [each.live.accuracy for each in series]
+        reach = [
+            [each.live.accuracy - each.live.low for each in series],
+            [each.live.high - each.live.accuracy for each in series],
+        ]
+        axes.errorbar(
+            times, accuracy, yerr=reach, color=BLUE, marker="o", linewidth=0.8, capsize=2, label="live version"
+        )
+        before = [at for at, each in enumerate(series) if each.before]
+        if before:
+            there = [score.accuracy for each in series if (score := each.before)]
+            axes.plot(times[before], there, linestyle="none", marker="d", color=GREY, label="the one before it")
+        limits = [each.limit for each in series]
+        axes.plot(times, limits, color=ORANGE, linestyle=":", marker="_", label="limit")
+        axes.set_ylabel("accuracy on new posts")
+        _dated(axes, times[0], times[-1])
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+        return _svg(figure, "accuracy of the live version on newly tagged posts over time")
+
+
+def _dated(axes: Any, first: datetime, last: datetime) -> None:
+    """Label the axis of times."""
+    if last - first < timedelta(days=1):  # else matplotlib shows years around a single point
+        axes.set_xlim(first - timedelta(days=1), last + timedelta(days=1))
+    dates = ConciseDateFormatter(axes.xaxis.get_major_locator())  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(dates)
 
 
 def _name(tag: str) -> str:

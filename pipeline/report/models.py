@@ -6,7 +6,11 @@ from markupsafe import Markup
 
 from pipeline.registry.events import PROMOTE, PUBLISH, ROLLBACK, Event
 from pipeline.registry.registry import Registry
+from pipeline.registry.series import Series
 from pipeline.report import figures, html
+
+SHOWN = 30
+"""Observations of the series that the page lists, the newest ones; the figure has all."""
 
 WORDS = {PUBLISH: "Published", PROMOTE: "Promoted", ROLLBACK: "Rolled back"}
 
@@ -15,6 +19,7 @@ def render(registry: Registry, report_link: Callable[[str], str] | None = None) 
     """The page as HTML; `report_link` makes the address of a run's report from the run's name."""
     events, cards = registry.events(), registry.cards()
     live, since = next((card for card in cards if events and card.version == events[-1].live), None), _since(events)
+    series = Series(registry.store).observations()
     lived = {event.live for event in events}
     points = [(card.published, card.accuracy, card.version in lived) for card in reversed(cards)]
     return html.render(
@@ -25,6 +30,8 @@ def render(registry: Registry, report_link: Callable[[str], str] | None = None) 
         collected={card.version for card in cards if registry.collected(card.version)},
         events=events[::-1],
         words=WORDS,
+        series=series[::-1][:SHOWN],
+        watched=Markup(figures.watched(series)) if series else "",  # noqa: S704 - drawn from numbers
         report_link=report_link,
         drawn=Markup(figures.accuracy_over_time(points)) if points else "",  # noqa: S704 - drawn from numbers
     )

@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline.report import figures, html
-from pipeline.report.facts import Facts, lineage
+from pipeline.report.facts import Facts, lineage, observations, published_by
 from pipeline.store.runs import PAGE, REPORT, Run
 
 FILE = "report.html"
@@ -32,7 +32,9 @@ def rendered(facts: Facts) -> str:
 
 
 def latest(run: Run) -> str:
-    """The report in the store, if it was made of the run's present results, and else one that is made now."""
+    """The report in the store, if it was made of all that is known of the run, and else one that is made now."""
+    if observations(run, published_by(run, run.existing())):
+        return render(run)
     with TemporaryDirectory(prefix="tagger-report-") as scratch:
         if run.resume(REPORT, PAGE, run.manifests(), Path(scratch, REPORT)):
             return Path(scratch, REPORT, FILE).read_text()

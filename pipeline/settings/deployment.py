@@ -27,6 +27,7 @@ class Deployment(Base):
 
     NULLABLE = frozenset(
         {"google_connection", "late_hours", "notify", "schedule", "store_connection", "tuning_schedule"}
+        | {"watch_schedule", "watch_source"}
     )
 
     keep_versions: int = _of_deployment(
@@ -67,6 +68,22 @@ class Deployment(Base):
     )
     tuning_schedule: str | None = _of_deployment(
         "When a tuning runs by itself, such as @monthly; if none, only when triggered.", default=None
+    )
+    watch_schedule: str | None = _of_deployment(
+        "When the live model is watched, such as @daily: asked about newly tagged posts. If none, only when triggered.",
+        default=None,
+    )
+    watch_source: str | None = _of_deployment(
+        "Where the newly tagged posts are, as the setting source. Posts that the live model's run had are left out. If "
+        "none, the setting source.",
+        default=None,
+    )
+    watch_drop: float = _of_deployment(
+        "How much lower than at its publication, 0 to 1, the live model's accuracy on newly tagged posts may be; below "
+        "this, watching starts a retraining.",
+        default=0.05,
+        ge=0,
+        le=1,
     )
     approval: bool = _of_deployment(
         "Whether a person must approve each model in Airflow's UI, after the gate, before it is published: on or off.",

@@ -29,6 +29,7 @@ from tests.conftest import Once, programs
 
 ROOT = Path(__file__).parents[2]
 DAG_ID = "stackoverflow_tagger"
+WATCH_ID = "stackoverflow_tagger_watch"
 GC_ID = "stackoverflow_tagger_gc"
 TUNE_ID = "stackoverflow_tagger_tune"
 SMALL = "sample://posts?rows=2000&seed=1"

@@ -13,7 +13,7 @@ from pipeline.registry.registry import Registry
 from pipeline.settings import Deployment, Settings, trigger_form
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
-from tests.dags.conftest import DAG_ID, GC_ID, ROOT, TUNE_ID, Forks, clean_environment
+from tests.dags.conftest import DAG_ID, GC_ID, ROOT, TUNE_ID, WATCH_ID, Forks, clean_environment
 
 READ = """
 import json, os, sys
@@ -24,7 +24,10 @@ bag = DagBag(sys.argv[1])
 report = {"errors": list(bag.import_errors.values()), "dags": sorted(bag.dags), "imported": list(sys.modules)}
 report["home"] = os.environ["AIRFLOW_HOME"]
 for dag in (dag for name, dag in bag.dags.items() if name == "stackoverflow_tagger"):
-    report |= {name: getattr(dag, name) for name in ("schedule", "catchup", "max_active_runs", "doc_md", "description")}
+    report |= {name: getattr(dag, name) for name in ("catchup", "max_active_runs", "doc_md", "description")}
+    times = getattr(dag.timetable, "timetable", None)
+    report["schedule"] = times and times.expression
+    report["started_by"] = [asset.name for asset in dag.timetable.asset_condition.objects]
     report["params"] = {
         name: {"default": param.value, "description": param.description, **param.schema}
         for name, param in dag.params.items()
@@ -101,7 +104,7 @@ def dag(read: Callable[..., dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_there_is_one_dag_and_it_has_no_errors(dag):
-    assert (dag["errors"], dag["dags"]) == ([], [DAG_ID, GC_ID, TUNE_ID])
+    assert (dag["errors"], dag["dags"]) == ([], [DAG_ID, GC_ID, TUNE_ID, WATCH_ID])
 
 
 def test_the_tasks_are_the_stages_in_a_chain(dag):
@@ -134,9 +137,14 @@ def test_a_variable_changes_the_form_s_default(read):
 
 
 def test_the_schedule_is_a_setting_of_the_installation(dag, read):
-    assert dag["schedule"] == "@weekly"
+    assert dag["schedule"] == "0 0 * * 0"
     assert read(TAGGER_SCHEDULE="30 4 * * 1")["schedule"] == "30 4 * * 1"
     assert read(TAGGER_SCHEDULE="none")["schedule"] is None
+
+
+@pytest.mark.parametrize("schedule", ["@weekly", "none"])
+def test_a_live_model_that_has_declined_starts_it_too(read, schedule):
+    assert read(TAGGER_SCHEDULE=schedule)["started_by"] == ["stackoverflow_tagger_declined"]
 
 
 def test_runs_are_neither_caught_up_nor_side_by_side(dag):
