@@ -1,6 +1,7 @@
 """Helpers for local files: the names, sizes and digests of a folder's files, and text files of one entry a line."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,3 +38,9 @@ def write_lines(path: Path, lines: list[str]) -> None:
 def read_lines(path: Path) -> list[str]:
     """Read the entries that write_lines wrote."""
     return path.read_bytes().decode().split("\n")[:-1]
+
+
+def user_cache() -> Path:
+    """The folder of what this user's commands remember: under XDG_CACHE_HOME, or ~/.cache if that is not set."""
+    above = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.path.expanduser(above), "stackoverflow-tagger").absolute()

@@ -73,6 +73,7 @@ SLOW = [
     "server/test_follow.py",
     "server/test_serve.py",
     "server/test_page.py",
+    "server/test_forger.py",
     "test_curves.py",
     "test_notebook.py",
     "fuzz/test_hostile.py",

@@ -30,6 +30,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     models.promote: "Example: tagger promote 20261122082527 --reason 'fewer wrong tags'",
     models.rollback: "Example: tagger rollback --reason 'tags c as c++'",
     models.verify: "Example: tagger verify 20261122082527",
+    models.sign: "Example: TAGGER_SIGNING_KEY=tagger.pem tagger sign",
     models.gc: "Example: tagger gc --dry-run",
 }
 """The commands with the last lines of their help, in the order in which a new user needs them."""

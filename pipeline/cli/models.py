@@ -22,6 +22,7 @@ from pipeline.cli.app import (
 )
 from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.execution.gc import collect, removals
+from pipeline.execution.sign import sign_store
 from pipeline.execution.verify import verify as verify_store
 from pipeline.registry import model_cache
 from pipeline.registry.events import Event
@@ -120,6 +121,15 @@ def verify(
     if result.faults:
         raise CorruptArtifact(f"{len(result.faults):,} of {result.files:,} checks failed: see the list above")
     out.print(f"{result.files:,} files and documents are unchanged since they were written", soft_wrap=True)
+
+
+def sign(store: StoreOption = None) -> None:
+    """Sign everything in the store with TAGGER_SIGNING_KEY: after the first key was made, or with a new one.
+
+    Run `tagger verify` before: what is signed counts as right from then on.
+    """
+    documents, versions = sign_store(store_of(store).require(), track())
+    out.print(f"signed {documents:,} documents and {versions:,} versions", soft_wrap=True)
 
 
 def gc(

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.execution import cache
@@ -12,6 +14,7 @@ from pipeline.registry.registry import CARDS, LOG, Registry
 from pipeline.registry.series import SERIES, Series
 from pipeline.registry.serving_dir import path_of
 from pipeline.stages.plan import STAGES
+from pipeline.store import signatures
 from pipeline.store.objects import Store
 from pipeline.store.runs import CHECKPOINT, PAGE, REPORT, SHARDS, Run, every_run
 
@@ -144,8 +147,21 @@ def _version(store: Store, version: int) -> Iterator[str | None]:
     yield None if card else f"{store.display_path(path)} is gone, though the log names version {version}: restore it"
     if card and not registry.collected(version):
         yield from _cured(store.faults(card.path, card.files), "this version cannot be served again, publish another")
+        yield _signature(registry, card)
     if card and store.names(path_of(version)):
         yield from _copy(store, card)
+
+
+def _signature(registry: Registry, card: Card) -> str | None:
+    """What is wrong with the signature of the version's files; None if nothing is, or if no key is trusted."""
+    if not signatures.keys().trusted:
+        return None
+    with TemporaryDirectory(prefix="tagger-verify-") as scratch:
+        try:
+            registry.fetch(card.version, Path(scratch, str(card.version)))
+        except CorruptArtifact as error:
+            return str(error)
+    return None
 
 
 def _copy(store: Store, card: Card) -> Iterator[str | None]:

@@ -16,7 +16,8 @@ class Event(Document):
     """An entry of the log: the action on `version`, the version that is `live` after it, and by whom and why.
 
     For a publication that did not go live, `reason` says why the live version stayed. `model` identifies the version's
-    model, as model_digest; the entries of older versions of the pipeline have none.
+    model, as model_digest; the entries of older versions of the pipeline have none. `previous`
+    is the digest of the entry before it.
     """
 
     WHAT = "entry of the log"
@@ -29,6 +30,7 @@ class Event(Document):
     by: str
     reason: str
     model: str = ""
+    previous: str = ""
 
 
 def model_digest(card: Card) -> str:

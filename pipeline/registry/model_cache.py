@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.errors import CorruptArtifact
-from pipeline.files import entries
+from pipeline.files import entries, user_cache
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 
@@ -32,9 +32,8 @@ ABANDONED_SECONDS = 86_400.0
 
 
 def cache_folder() -> Path:
-    """The folder of the cache: under XDG_CACHE_HOME, or ~/.cache if that is not set."""
-    above = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(above), "stackoverflow-tagger", "models").absolute()
+    """The folder of the cache."""
+    return user_cache() / "models"
 
 
 @contextmanager

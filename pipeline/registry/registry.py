@@ -3,9 +3,11 @@
 import getpass
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pipeline.errors import (
     BadInput,
@@ -17,9 +19,11 @@ from pipeline.errors import (
     escape_control,
 )
 from pipeline.registry import events as log_events
+from pipeline.registry import signing
 from pipeline.registry.card import MODEL, Card
 from pipeline.registry.events import PROMOTE, PUBLISH, ROLLBACK, Event, live_history, model_digest
 from pipeline.registry.serving_dir import ServingDir
+from pipeline.store import signatures
 from pipeline.store.append_log import AppendLog
 from pipeline.store.documents import Document
 from pipeline.store.objects import Store
@@ -110,6 +114,7 @@ class Registry:
         event = log_events.publication(self.events(), card.version)
         if event is None:
             decide(self.events())  # refuses before anything is written
+        signing.sign_version(self.store, card)
         if not self.store.create(f"{CARDS}/{card.version}.json", card.to_dict()):
             self._take_card(card, published=event is not None)
         by = f"run {card.run}" + (f", approved by {approved_by}" if approved_by else "")
@@ -198,9 +203,12 @@ class Registry:
             )
 
     def _refuse_unservable(self, card: Card) -> None:
-        """Raise CorruptArtifact if the version's files are missing or damaged."""
+        """Raise CorruptArtifact if the version's files are missing or damaged, or have no signature that is trusted."""
         gone = self.collected(card.version)
         fault = gone or next(filter(None, self.store.faults(card.path, card.files)), None)
+        if not fault and signatures.keys().trusted:
+            with TemporaryDirectory(prefix="tagger-verify-") as scratch:
+                self.fetch(card.version, Path(scratch, str(card.version)))
         if fault:
             raise CorruptArtifact(
                 f"version {card.version} cannot go live: {fault}; the live version is unchanged, promote another one"
@@ -249,6 +257,11 @@ class Registry:
         if gone := self.collected(card.version):
             raise CorruptArtifact(f"version {card.version} cannot be fetched: {gone}; name another version")
         self.store.download(card.path, card.files, folder)
+        try:
+            signing.refuse_untrusted(self.store, card.version, folder)
+        except CorruptArtifact:
+            shutil.rmtree(folder)  # so that nobody uses what is there
+            raise
         return card
 
     def published(self, version: int | None) -> Card:
@@ -321,8 +334,8 @@ class Registry:
                 reason=reason,
                 model=model_digest(card),
             )
-            if self.log.append(number, event.to_dict()):
-                return event
+            if entry := self.log.append(number, event.to_dict()):
+                return Event.parse(entry, self.store.display_path(LOG))
 
     def _refuse_overwriting(self, card: Card) -> None:
         """Raise Forbidden if the store overwrites a file that it is asked to create, as some S3 servers do.

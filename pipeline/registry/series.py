@@ -56,6 +56,7 @@ class Observation(Document):
     unknown_tags: int
     drift: dict[str, float] | None
     warnings: list[str] = Field(default_factory=list)
+    previous: str = ""
 
     def worst(self, count: int = 5) -> list[tuple[str, OfTag]]:
         """The tags that the live version found least often."""
@@ -80,5 +81,5 @@ class Series:
             so_far = self.observations()
             number = so_far[-1].number + 1 if so_far else 1
             made = make(number, datetime.now(UTC).isoformat(timespec="seconds"), so_far)
-            if self.log.append(number, made.to_dict()):
-                return made
+            if entry := self.log.append(number, made.to_dict()):
+                return Observation.parse(entry, self.store.display_path(SERIES))

@@ -27,7 +27,7 @@ class Deployment(Base):
 
     NULLABLE = frozenset(
         {"google_connection", "late_hours", "notify", "schedule", "store_connection", "tuning_schedule"}
-        | {"watch_schedule", "watch_source"}
+        | {"signing_key", "trusted_keys", "watch_schedule", "watch_source"}
     )
 
     keep_versions: int = _of_deployment(
@@ -60,6 +60,16 @@ class Deployment(Base):
     google_connection: str | None = _of_deployment(
         "The Airflow connection, of type google_cloud_platform, with the key to BigQuery for Airflow's runs. If none, "
         "Google's own defaults are used, as they are on the command line.",
+        default=None,
+    )
+    signing_key: str | None = _of_deployment(
+        "File with the private key, in PEM, that signs published versions and the store's documents; if none, nothing "
+        "is signed. It is read from the environment only.",
+        default=None,
+    )
+    trusted_keys: str | None = _of_deployment(
+        "Files with public keys, in PEM, separated by commas: whatever none of them signed is refused. If none, "
+        "nothing is. They are read from the environment only.",
         default=None,
     )
     schedule: str | None = _of_deployment(

@@ -21,6 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import BadInput, CorruptArtifact, Forbidden, TaggerError, Unavailable
 from pipeline.files import FileEntry, digest, files
+from pipeline.store import signatures
 from pipeline.store.durable import UNFINISHED, placed, sync_folder
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
@@ -48,7 +49,7 @@ class Store:
 
         Raises BadInput if the protocol is unknown or its package is not installed.
         """
-        self.url = url.rstrip("/") or url
+        self.url, self.prefix = url.rstrip("/") or url, ""
         try:
             # Listings are not cached, because other processes write to the store.
             self.fs, self.root = fsspec.url_to_fs(url, use_listings_cache=False, **options)
@@ -60,7 +61,7 @@ class Store:
     def within(self, path: str) -> "Store":
         """The store in a folder of this one."""
         inner = copy(self)
-        inner.url, inner.root = f"{self.url.rstrip('/')}/{path}", self.path(path)
+        inner.url, inner.root, inner.prefix = f"{self.url.rstrip('/')}/{path}", self.path(path), f"{self.prefix}{path}/"
         return inner
 
     def path(self, path: str) -> str:
@@ -87,10 +88,13 @@ class Store:
         return self
 
     def read(self, path: str) -> dict[str, Any] | None:
-        """The JSON document, None if there is none. Raises CorruptArtifact if its content was changed."""
+        """The JSON document, None if there is none.
+
+        Raises CorruptArtifact if its content was changed, or if keys are trusted and none of them has signed it.
+        """
         with self._answering(path):
             try:
-                return _document(self.fs.cat_file(self.path(path)))
+                found = _document(self.fs.cat_file(self.path(path)))
             except ABSENT as error:
                 self._refuse_missing_bucket(error)
                 return None
@@ -99,6 +103,36 @@ class Store:
                     f"{self.display_path(path)} is not the document that was written there: restore it, or make "
                     "the run or version that it belongs to again"
                 ) from None
+            return signatures.unsigned(self.prefix + path, found, self.display_path(path))
+
+    def _sealed(self, path: str, document: dict[str, Any]) -> bytes:
+        """The bytes of a document, with its signature if there is a key to sign with."""
+        return _json(signatures.signed(self.prefix + path, document, self.display_path(path)))
+
+    def sign(self, path: str) -> bool:
+        """Sign the document that is there; False if the file is no document of a store.
+
+        Raises CorruptArtifact if keys are trusted, and the document has a signature which is none of theirs.
+        """
+        with self._answering(path):
+            try:
+                found = _document(self.fs.cat_file(self.path(path)))
+            except ValueError:
+                return False
+            if signatures.FIELD in found:
+                found = signatures.unsigned(self.prefix + path, found, self.display_path(path))
+            self._put(self._sealed(path, found), self.path(path))
+        return True
+
+    def get(self, path: str, file: Path) -> bool:
+        """Copy a file of the store to a local one, unchecked; False if there is none."""
+        with self._answering(path):
+            try:
+                file.write_bytes(self.fs.cat_file(self.path(path)))
+            except ABSENT as error:
+                self._refuse_missing_bucket(error)
+                return False
+        return True
 
     def exists(self, path: str) -> bool:
         """Whether the document or file exists."""
@@ -107,7 +141,7 @@ class Store:
     def write(self, path: str, document: dict[str, Any]) -> None:
         """Write the JSON document; readers see the old or the new one, never a mixture."""
         with self._answering(path):
-            self._put(_json(document), self.path(path))
+            self._put(self._sealed(path, document), self.path(path))
 
     def _put_file(self, file: Path, target: str) -> None:
         if not isinstance(self.fs, LocalFileSystem):
@@ -125,8 +159,8 @@ class Store:
 
     def create(self, path: str, document: dict[str, Any]) -> bool:
         """Write the JSON document unless there is one already; returns whether it was written."""
-        data, target = _json(document), self.path(path)
         with self._answering(path):
+            data, target = self._sealed(path, document), self.path(path)
             try:
                 self._put_new(data, target)
             except FileExistsError:
@@ -295,8 +329,7 @@ def _json(document: dict[str, Any]) -> bytes:
 def _document(data: bytes) -> dict[str, Any]:
     """Parse a document that _json serialized; ValueError if any byte of it was changed."""
     document: dict[str, Any] = json.loads(data)
-    document.pop("sha256", None)
-    if _json(document) != data:
+    if not isinstance(document, dict) or document.pop("sha256", None) is None or _json(document) != data:
         raise ValueError("the document was changed")
     return document
 

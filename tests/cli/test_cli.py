@@ -423,7 +423,7 @@ def test_the_installed_command_answers():
         ["run", "show", "report", "runs", "compare", "settings", "tune"],
         ["predict", "serve", "watch", "models", "promote", "rollback"],
     )
-    assert listed == [*first, "tunings", *second, "verify", "gc"]
+    assert listed == [*first, "tunings", *second, "verify", "sign", "gc"]
 
 
 def test_without_a_command_the_help_is_printed_and_nothing_else(tagger):

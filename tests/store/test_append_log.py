@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pipeline.store.append_log import AppendLog
+from pipeline.store.append_log import AppendLog, digest_of
 from pipeline.store.documents import FORMAT
 from pipeline.store.objects import Store
 
@@ -20,6 +20,14 @@ def store(tmp_path):
     return store
 
 
+def chained(entries):
+    """The entries with the digest of the one before each."""
+    made = []
+    for entry in entries:
+        made.append(entry | {"previous": digest_of(made[-1]) if made else ""})
+    return made
+
+
 def fresh(store):
     return AppendLog(store, "log")
 
@@ -27,7 +35,7 @@ def fresh(store):
 def test_a_long_log_is_read_in_three_calls(store, monkeypatch):
     read = []
     monkeypatch.setattr(store, "read", lambda path, real=store.read: (read.append(path), real(path))[1])
-    assert fresh(store).entries() == ENTRIES
+    assert fresh(store).entries() == chained(ENTRIES)
     assert read == ["log.json", "log/00000005.json"]
 
 
@@ -35,11 +43,11 @@ def test_a_number_is_taken_once(store):
     log = fresh(store)
     assert not log.append(5, {"number": 5, "what": "another's"})
     assert log.append(5, ENTRIES[4]), "the answer to the first try was lost"
-    assert fresh(store).entries() == ENTRIES
+    assert fresh(store).entries() == chained(ENTRIES)
 
 
 def behind(store):
-    store.create("log/00000006.json", {"number": 6})
+    store.create("log/00000006.json", {"number": 6, "previous": digest_of(chained(ENTRIES)[-1])})
 
 
 def damaged(store):
@@ -48,7 +56,7 @@ def damaged(store):
 
 def of_another_log(store):
     """As where the log was restored, and went on from there."""
-    other = {f"{entry['number']:08d}.json": entry | {"what": "other"} for entry in ENTRIES}
+    other = {f"{entry['number']:08d}.json": entry | {"what": "other"} for entry in chained(ENTRIES)}
     store.write("log.json", {"format": FORMAT, "entries": other})
 
 
@@ -77,5 +85,5 @@ def test_a_wrong_copy_changes_nothing(store, spoil):
         log.entries()
         assert log.append(number, {"number": number})
         assert fresh(store).fault() is None
-        assert fresh(store).entries() == [*truth, {"number": number}]
+        assert fresh(store).entries() == [*truth, {"number": number, "previous": digest_of(truth[-1])}]
         assert list(store.read("log.json")["entries"]) == store.names("log")
