@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, TaskGroup, chain, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipeline.errors import GateNotPassed
+from pipeline.execution.rendezvous import joined, processes
 from pipeline.execution.runner import run_shard, run_stage
 from pipeline.settings import from_form, read, trigger_form
 from pipeline.stages.plan import STAGES, Stage
@@ -48,8 +50,9 @@ def do_stage(
     logical_date: Any = None,
     ti: Any = None,
     index: int | None = None,
+    process: int | None = None,
 ) -> dict[str, Any]:
-    """Run a stage, or one shard of it; the first stage also creates the run.
+    """Run a stage, one shard of it, or one process of those that do it together; the first stage creates the run.
 
     Airflow supplies the arguments that default to None, by their names.
     """
@@ -65,7 +68,7 @@ def do_stage(
         if "publish" in stage.after and deployment.approval:
             skip_unapproved(run)
         try:
-            with google_credentials(deployment):
+            with google_credentials(deployment), among_trainers(run, stage, process):
                 summary = run_stage(stage.name, run) if index is None else run_shard(stage.name, run, index)
         except GateNotPassed as error:
             ti.xcom_push("return_value", error.evidence)  # what a task that fails would not leave
@@ -76,6 +79,13 @@ def do_stage(
             raise AirflowSkipException("nothing is published, because the run's setting publish is false")
         outlet_events[published].extra = told(run, summary) | {"report": report_link(dag_run.dag_id, dag_run.run_id)}
     return summary
+
+
+def among_trainers(run: Run, stage: Stage, process: int | None) -> AbstractContextManager[None]:
+    """Make this process one of those that do the stage together, if it has a number among them."""
+    if process is None:
+        return nullcontext()
+    return joined(run, stage.name, process, processes(deployment.trainers), deployment.cluster_host)
 
 
 def skip_unapproved(run: Run) -> None:
@@ -98,6 +108,8 @@ def as_task(stage: Stage) -> Any:
     """Make the stage's task; the one that publishes also updates the model's asset."""
     if stage.sharded_by and deployment.shards > 1:
         return as_group(stage)
+    if stage.by_cluster and deployment.trainers > 1:
+        return as_cluster(stage)
     outlets = [published] if "publish" in stage.after else []
     when_done = [tell.published] if outlets else []
     made = task(task_id=stage.name, doc_md=stage.does, outlets=outlets, on_success_callback=when_done)
@@ -117,6 +129,14 @@ def as_group(stage: Stage) -> TaskGroup:
         shard = task(task_id="shard", doc_md=f"{stage.does} One shard of the posts.")(do_stage)
         gather = task(task_id="gather", doc_md=f"{stage.does} All shards together.")(do_stage)
         shard.partial(stage=stage).expand(index=list(range(deployment.shards))) >> shown(gather(stage), stage)
+    return group
+
+
+def as_cluster(stage: Stage) -> TaskGroup:
+    """Make the stage a group of tasks that do it together: the chief, which leaves the result, and the others."""
+    with TaskGroup(stage.name, tooltip=stage.does) as group:
+        one = task(task_id="process", doc_md=f"{stage.does} One process of those that train together.")(do_stage)
+        one.partial(stage=stage).expand(process=list(range(processes(deployment.trainers))))
     return group
 
 

@@ -32,13 +32,16 @@ with DAG(
 
     @task(doc_md=DOC)
     def gc() -> dict[str, Any]:
-        """Remove what is not kept, and return the number of folders and bytes removed."""
+        """Remove what is not kept, and return the number of folders and bytes, and of recorded posts, removed."""
         folders = size = 0
         with one_sentence():
+            from pipeline.execution.feedback import forget_older  # imports Arrow, which parsing does not need
+
             _, deployment = read(os.environ)
             for removal in collect(store_of(deployment), deployment):
                 folders, size = folders + 1, size + removal.bytes
                 log.info("removed %s (%s)", removal.path, removal.why)
-        return {"folders": folders, "bytes": size}
+            forgotten = forget_older(store_of(deployment), deployment.keep_feedback_days)
+        return {"folders": folders, "bytes": size, "posts": forgotten}
 
     gc()

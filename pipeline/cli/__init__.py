@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 from typer.exceptions import TyperException
 
-from pipeline.cli import models, run, runs, serve, settings, tunings, watch
+from pipeline.cli import models, run, runs, serve, settings, tunings, vertex, watch
 from pipeline.cli.app import app, err
 from pipeline.errors import TaggerError
 
-__all__ = ["app", "main", "models", "run", "runs", "serve", "settings", "tunings", "watch"]
+__all__ = ["app", "main", "models", "run", "runs", "serve", "settings", "tunings", "vertex", "watch"]
+
+DEBUG = "--debug"
 
 COMMANDS: dict[Callable[..., None], str] = {
     run.run: "Example: tagger run --source posts.csv --set epochs=3",
@@ -26,11 +28,13 @@ COMMANDS: dict[Callable[..., None], str] = {
     "tagger predict --input posts.csv --output tags.parquet",
     serve.serve: "Example: tagger serve --port 8501",
     watch.watch: "Example: tagger watch --source new-posts.csv || tagger run",
+    vertex.upload: "Example: tagger upload --project my-project --location europe-west4 --store gs://bucket/tagger",
     models.models: "Example: tagger models --at 2026-11-01T12:00Z",
     models.promote: "Example: tagger promote 20261122082527 --reason 'fewer wrong tags'",
     models.rollback: "Example: tagger rollback --reason 'tags c as c++'",
     models.verify: "Example: tagger verify 20261122082527",
     models.sign: "Example: TAGGER_SIGNING_KEY=tagger.pem tagger sign",
+    models.forget: "Example: tagger forget 0f3c4e...-17",
     models.gc: "Example: tagger gc --dry-run",
 }
 """The commands with the last lines of their help, in the order in which a new user needs them."""
@@ -40,18 +44,23 @@ for _command, _example in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line; every error becomes one sentence on standard error and an exit status."""
-    debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    """Run the command line."""
+    arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
+    run_and_exit(lambda: app(arguments, prog_name="tagger", standalone_mode=False))
+
+
+def run_and_exit(program: Callable[[], int | None]) -> None:
+    """Run a program to its end; every error becomes one sentence on standard error and an exit status."""
+    debug = DEBUG in sys.argv
     try:
-        status = app(arguments, prog_name="tagger", standalone_mode=False)
+        status = program()
     except TaggerError as error:
         _fail(str(error), error.exit_status, debug)
     except TyperException as error:
         _fail(_usage_sentence(error), error.exit_code, debug)
     except Exception as error:
         what = f"{type(error).__name__}: {error}".splitlines()[0]
-        _fail(f"unexpected error: {what} (run it again with --debug to see where)", 1, debug)
+        _fail(f"unexpected error: {what} (run it again with {DEBUG} to see where)", 1, debug)
     sys.exit(status)
 
 

@@ -142,11 +142,28 @@ def gc(
     """
     _, deployment = settings_of(store, None, [])
     there = store_of(store).require()
+    from pipeline.execution.feedback import forget_older  # imports Arrow
+
     count = size = 0
     for removal in removals(there, deployment) if dry_run else collect(there, deployment):
         out.print(f"{'would remove' if dry_run else 'removed'} {removal.path} ({removal.why})", soft_wrap=True)
         count, size = count + 1, size + removal.bytes
     out.print(f"{count} folders, {size:,} bytes. Kept: {_kept(deployment)}", soft_wrap=True)
+    if not dry_run and (forgotten := forget_older(there, deployment.keep_feedback_days)):
+        out.print(f"{forgotten:,} recorded posts older than {deployment.keep_feedback_days:g} days", soft_wrap=True)
+
+
+def forget(
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="An id that `tagger serve` gave in Tagger-Id.")],
+    store: StoreOption = None,
+) -> None:
+    """Remove recorded posts by their ids, as people may ask for.
+
+    Runs that have learned from them keep a copy until `tagger gc` removes the run.
+    """
+    from pipeline.execution.feedback import forget as forget_posts  # imports Arrow
+
+    out.print(f"removed {forget_posts(store_of(store).require(), ids):,} rows", soft_wrap=True)
 
 
 def _kept(deployment: Deployment) -> str:

@@ -26,6 +26,15 @@ def serve(
         int | None,
         typer.Option(help="A published version to ask the same posts on the side; /metrics says how often it agrees."),
     ] = None,
+    record: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE", help="Share of the requests to record, 0 to 1, for feedback and learning.", min=0, max=1
+        ),
+    ] = 0.0,
+    record_text: Annotated[
+        bool, typer.Option("--record-text", help="Record the posts' texts, too, not only their sha256.")
+    ] = False,
     access_log: Annotated[bool, typer.Option(help="Print a line of JSON for each request, without its posts.")] = True,
 ) -> None:
     """Answer over HTTP and gRPC with the live version, and follow promotions and rollbacks.
@@ -37,6 +46,7 @@ def serve(
     try:
         from pipeline.server.app import Server
         from pipeline.server.listen import Listen
+        from pipeline.server.recording import Recorder
     except ModuleNotFoundError as error:
         raise BadInput(
             f"`tagger serve` needs the package {error.name}: pip install 'stackoverflow-tagger[serve]'"
@@ -49,7 +59,8 @@ def serve(
         token=token,
         access_log=sys.stdout if access_log else None,
     )
-    Server(Registry(there), listen, shadow=shadow).run()
+    recorder = Recorder(there, record, keep_text=record_text) if record else None
+    Server(Registry(there), listen, shadow=shadow, recorder=recorder).run()
 
 
 def _token(file: Path | None) -> str | None:

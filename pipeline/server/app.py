@@ -19,6 +19,7 @@ from pipeline.server.http import route
 from pipeline.server.listen import Listen
 from pipeline.server.metrics import Metrics
 from pipeline.server.page import Page
+from pipeline.server.recording import Recorder
 from pipeline.server.shadow import Shadow
 from pipeline.server.versions import Limits, Versions
 
@@ -29,10 +30,16 @@ class Server:
     """The HTTP and gRPC server of one store's live version."""
 
     def __init__(
-        self, registry: Registry, listen: Listen, limits: Limits | None = None, *, shadow: int | None = None
+        self,
+        registry: Registry,
+        listen: Listen,
+        limits: Limits | None = None,
+        *,
+        shadow: int | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         """Raises BadInput or CorruptArtifact where the version `shadow` cannot be asked."""
-        self.listen, limits = listen, limits or Limits()
+        self.listen, self.recorder, limits = listen, recorder, limits or Limits()
         self.metrics = Metrics()
         shadowing = None if shadow is None else Shadow(registry, shadow, self.metrics.shadow)
         self.versions = Versions(registry, limits, self.metrics.seen(), shadowing)
@@ -59,12 +66,13 @@ class Server:
             uvicorn.Server(config).run([bound])
 
     def _router(self) -> Router:
-        api = tf_serving.Api(self.versions)
+        api = tf_serving.Api(self.versions, self.recorder)
         routes = [
             *api.routes(),  # first, because routes are tried in their order
             route("/healthz", self._alive),
             route("/readyz", self._ready),
             route("/metrics", self._metrics),
+            *(self.recorder.routes() if self.recorder else []),
             *Page(self.versions).routes(),
             *open_inference.Api(self.versions, version("stackoverflow-tagger")).routes(),
         ]
@@ -82,6 +90,9 @@ class Server:
             ending.push_async_callback(self.versions.close)
             if self.listen.grpc_port is not None:
                 await ending.enter_async_context(grpc_service.serving_on(self.listen, self.versions, self.metrics))
+            if self.recorder:
+                ending.push_async_callback(self.recorder.flush)
+                ending.push_async_callback(_cancelled, asyncio.create_task(self.recorder.follow()))
             following = asyncio.create_task(self.versions.follow())
             ending.push_async_callback(_cancelled, following)
             gc.collect()

@@ -17,6 +17,7 @@ from pipeline.server import bodies
 from pipeline.server.errors import Refused
 from pipeline.server.http import Json, route
 from pipeline.server.loaded import Loaded
+from pipeline.server.recording import Recorder
 from pipeline.server.versions import State, Versions, refuse_other_model
 
 BASE = "/v1/models/{name}"
@@ -26,8 +27,8 @@ PREDICT_FIELDS = ("signature_name", "instances", "inputs")
 class Api:
     """The routes of the API."""
 
-    def __init__(self, versions: Versions) -> None:
-        self.versions = versions
+    def __init__(self, versions: Versions, recorder: Recorder | None = None) -> None:
+        self.versions, self.recorder = versions, recorder
 
     def routes(self) -> list[Route]:
         """Each path with and without a version or a label."""
@@ -105,8 +106,10 @@ class Api:
 
     async def _from_posts(self, body: dict[str, Any]) -> Response:
         where, values = _values(body, "post")
-        answer = await self.versions.tag(bodies.posts(values, where, self.versions.limits))
-        return _predicted(where, answer.outputs())
+        posts = bodies.posts(values, where, self.versions.limits)
+        answer = await self.versions.tag(posts)
+        headers = self.recorder.record(posts, answer) if self.recorder else None
+        return _predicted(where, answer.outputs(), headers)
 
     async def _from_vectors(self, body: dict[str, Any]) -> Response:
         where, values = _values(body, serving.FEATURE)
@@ -115,14 +118,15 @@ class Api:
         return _predicted(where, {OUTPUT: answer.probabilities})
 
 
-def _predicted(where: str, columns: dict[str, Any]) -> Json:
+def _predicted(where: str, columns: dict[str, Any], headers: dict[str, str] | None = None) -> Json:
     """The answer in the request's format; where the signature has one output, its name is left out."""
     if len(columns) == 1:
         [single] = columns.values()
         return Json({"outputs" if where == "inputs" else "predictions": single})
     if where == "inputs":
-        return Json({"outputs": columns})
-    return Json({"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]})
+        return Json({"outputs": columns}, headers=headers)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return Json({"predictions": rows}, headers=headers)
 
 
 def _values(body: dict[str, Any], name: str) -> tuple[str, Any]:

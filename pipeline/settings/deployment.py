@@ -26,7 +26,7 @@ class Deployment(Base):
     """The settings of an installation, which Airflow's trigger form does not change."""
 
     NULLABLE = frozenset(
-        {"google_connection", "late_hours", "notify", "schedule", "store_connection", "tuning_schedule"}
+        {"cluster_host", "google_connection", "late_hours", "notify", "schedule", "store_connection", "tuning_schedule"}
         | {"signing_key", "trusted_keys", "watch_schedule", "watch_source"}
     )
 
@@ -36,12 +36,29 @@ class Deployment(Base):
     keep_days: float = _of_deployment(
         "Days for which garbage collection keeps everything, 0 to 36,500.", default=30.0, ge=0, le=36_500
     )
+    keep_feedback_days: float = _of_deployment(
+        "Days for which posts that `tagger serve` recorded are kept, 0 to 36,500; garbage collection removes others.",
+        default=90.0,
+        ge=0,
+        le=36_500,
+    )
     shards: int = _of_deployment(
         "Shards, 1 to 1,024, of the posts; fit_vocabulary and vectorize process each in an Airflow task of its own. "
         "The result is the same for any number.",
         default=1,
         ge=1,
         le=1024,
+    )
+    trainers: int = _of_deployment(
+        "Processes, 1 to 64, that train together, each in an Airflow task of its own, with one more that holds the "
+        "weights; as many task slots must be free. The result is as accurate as that of one, but not the same.",
+        default=1,
+        ge=1,
+        le=64,
+    )
+    cluster_host: str | None = _of_deployment(
+        "The address by which machines that train together reach this one; if none, the one that its host name has.",
+        default=None,
     )
     store: str = _of_deployment(
         "Where artifacts and models are stored: a folder or any fsspec URL.",

@@ -14,7 +14,7 @@ from pipeline.errors import BadInput
 from pipeline.sources import text_columns
 from pipeline.sources.bigquery import STORAGE, Asked, client_of_google, dry_run, name_of, needs_package, table_of
 from pipeline.sources.blocks import Block, Columns, position, too_large
-from pipeline.sources.google_errors import explained
+from pipeline.sources.google_errors import BIGQUERY, explained
 from pipeline.sources.rows import decoded_block
 
 STREAMS = 4
@@ -29,7 +29,7 @@ def bigquery_blocks(asked: Asked, name: str, columns: Columns, max_bytes: int) -
     Raises BadInput for what BigQuery refuses, and Unavailable where a retry can succeed.
     """
     row, room = 1, max_bytes
-    with explained(name):
+    with explained(name, BIGQUERY):
         client = client_of_google()
         table = table_of(client, _materialized(client, asked) if asked.query else asked.table)
         for batch in _batches(client.project, table, asked.where, _checked(table, name, columns)):

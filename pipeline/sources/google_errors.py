@@ -3,14 +3,28 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import BadInput, TaggerError, Unavailable
 
 
+class Service(NamedTuple):
+    """A service of Google's: its name, the roles that it asks for, and what it is asked to do, in words."""
+
+    name: str
+    roles: str
+    asked: str
+
+
+BIGQUERY = Service(
+    "BigQuery", "the roles BigQuery Data Viewer, Job User and Read Session User", "the query or the filter"
+)
+VERTEX = Service("Vertex AI", "the role Vertex AI User, and read access to the bucket", "the model")
+
+
 @contextmanager
-def explained(name: str) -> Iterator[None]:
-    """Turn errors of Google's clients into BadInput, or into Unavailable where a retry can succeed."""
+def explained(name: str, service: Service) -> Iterator[None]:
+    """Turn errors of a service's client into BadInput, or into Unavailable where a retry can succeed."""
     try:
         yield
     except TaggerError:
@@ -25,15 +39,15 @@ def explained(name: str) -> Iterator[None]:
                 "set GOOGLE_APPLICATION_CREDENTIALS or TAGGER_GOOGLE_CONNECTION"
             ) from error
         if isinstance(error, TransportError | ConnectionError) or type(error).__module__.startswith("requests"):
-            raise Unavailable(f"{name}: BigQuery could not be reached; try again later") from error
+            raise Unavailable(f"{name}: {service.name} could not be reached; try again later") from error
         if isinstance(error, GoogleAuthError):
             raise BadInput(f"{name}: Google refuses the credentials ({_said(error)}); renew them") from error
         if isinstance(error, exceptions.GoogleAPIError):
-            raise _of_google(error, name) from error
+            raise _of_google(error, name, service) from error
         raise
 
 
-def _of_google(error: Any, name: str) -> BadInput | Unavailable:
+def _of_google(error: Any, name: str, service: Service) -> BadInput | Unavailable:
     """The sentence for an error that Google's service answered.
 
     Its reasons are those of https://cloud.google.com/bigquery/docs/error-messages.
@@ -47,19 +61,18 @@ def _of_google(error: Any, name: str) -> BadInput | Unavailable:
     if reasons & {"quotaExceeded", "rateLimitExceeded"} or isinstance(
         error, exceptions.TooManyRequests | exceptions.ResourceExhausted
     ):
-        return Unavailable(f"{name}: a quota of BigQuery is used up ({said}); try again later, or raise the quota")
-    if isinstance(error, exceptions.Forbidden | exceptions.Unauthorized):
-        return BadInput(
-            f"{name}: Google denies access ({said}); grant the roles BigQuery Data Viewer, Job User and Read Session "
-            "User"
+        return Unavailable(
+            f"{name}: a quota of {service.name} is used up ({said}); try again later, or raise the quota"
         )
+    if isinstance(error, exceptions.Forbidden | exceptions.Unauthorized):
+        return BadInput(f"{name}: Google denies access ({said}); grant {service.roles}")
     if isinstance(error, exceptions.NotFound):
-        return BadInput(f"{name} does not exist in BigQuery ({said}): correct the source")
+        return BadInput(f"{name} does not exist in {service.name} ({said}): correct the source")
     if isinstance(error, exceptions.FailedPrecondition):
-        return Unavailable(f"{name}: BigQuery ended the reading before all rows were read ({said}); try again")
+        return Unavailable(f"{name}: {service.name} ended before all was done ({said}); try again")
     if isinstance(error, exceptions.BadRequest):
-        return BadInput(f"{name}: BigQuery refuses the query or the filter ({said}); correct the source")
-    return Unavailable(f"{name}: BigQuery failed ({said}); try again later")
+        return BadInput(f"{name}: {service.name} refuses {service.asked} ({said}); correct it")
+    return Unavailable(f"{name}: {service.name} failed ({said}); try again later")
 
 
 def _said(error: Exception) -> str:

@@ -124,15 +124,20 @@ class Store:
             self._put(self._sealed(path, found), self.path(path))
         return True
 
-    def get(self, path: str, file: Path) -> bool:
-        """Copy a file of the store to a local one, unchecked; False if there is none."""
+    def read_bytes(self, path: str) -> bytes | None:
+        """The content of a file, unchecked; None if there is none."""
         with self._answering(path):
             try:
-                file.write_bytes(self.fs.cat_file(self.path(path)))
+                found: bytes = self.fs.cat_file(self.path(path))
             except ABSENT as error:
                 self._refuse_missing_bucket(error)
-                return False
-        return True
+                return None
+        return found
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write a file that no document names; readers see the old or the new one, never a mixture."""
+        with self._answering(path):
+            self._put(data, self.path(path))
 
     def exists(self, path: str) -> bool:
         """Whether the document or file exists."""

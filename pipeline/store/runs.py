@@ -39,7 +39,10 @@ SHARDS = "shards"
 REPORT, PAGE = "report", "page"
 """Folder of the run's report, and the name under which its page is saved there."""
 
-UNFINISHED = (CHECKPOINT, SHARDS, "partial", "parts")
+CLUSTER = "cluster"
+"""The documents by which the processes that train a run together find one another."""
+
+UNFINISHED = (CHECKPOINT, SHARDS, CLUSTER, "partial", "parts")
 """Folders of unfinished work; the last two are the names in format 1."""
 
 

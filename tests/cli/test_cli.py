@@ -421,9 +421,9 @@ def test_the_installed_command_answers():
     listed = re.findall(r"^│ (\w+) ", done.stdout.partition("Commands")[2], re.MULTILINE)
     first, second = (
         ["run", "show", "report", "runs", "compare", "settings", "tune"],
-        ["predict", "serve", "watch", "models", "promote", "rollback"],
+        ["predict", "serve", "watch", "upload", "models", "promote", "rollback"],
     )
-    assert listed == [*first, "tunings", *second, "verify", "sign", "gc"]
+    assert listed == [*first, "tunings", *second, "verify", "sign", "forget", "gc"]
 
 
 def test_without_a_command_the_help_is_printed_and_nothing_else(tagger):

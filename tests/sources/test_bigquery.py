@@ -287,7 +287,7 @@ class TestService:
     @pytest.mark.parametrize(
         ("code", "kind", "said"),
         [
-            (grpc.StatusCode.FAILED_PRECONDITION, Unavailable, "BigQuery ended the reading before all rows were read"),
+            (grpc.StatusCode.FAILED_PRECONDITION, Unavailable, "BigQuery ended before all was done"),
             (grpc.StatusCode.RESOURCE_EXHAUSTED, Unavailable, "a quota of BigQuery is used up"),
             (grpc.StatusCode.PERMISSION_DENIED, BadInput, "Google denies access"),
             (grpc.StatusCode.INVALID_ARGUMENT, BadInput, "BigQuery refuses the query or the filter"),
@@ -307,7 +307,7 @@ class TestService:
             (403, "quotaExceeded", Unavailable, "a quota of BigQuery is used up (No); try again later"),
             (403, "rateLimitExceeded", Unavailable, "try again later"),
             (404, "notFound", BadInput, "does not exist in BigQuery (No): correct the source"),
-            (400, "invalid", BadInput, "BigQuery refuses the query or the filter (No); correct the source"),
+            (400, "invalid", BadInput, "BigQuery refuses the query or the filter (No); correct it"),
             (503, "backendError", Unavailable, "try again later"),
         ],
     )

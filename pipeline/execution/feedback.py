@@ -1,0 +1,98 @@
+"""Posts that users asked about, and the tags that they said were right: kept as Parquet, and removed by id or by age.
+
+A file is written once, and written again only to remove posts from it. `feedback/asked` holds recorded requests, and
+`feedback/tagged` those whose tag is known, in a form that `tagger run` and `tagger watch` read as a source.
+"""
+
+import io
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import BadInput
+from pipeline.store.objects import Store
+
+ASKED, TAGGED = "feedback/asked", "feedback/tagged"
+
+FIELDS = [("id", pa.string()), ("at", pa.timestamp("s", "UTC")), ("version", pa.int64()), ("post", pa.string())]
+FIELDS += [("sha256", pa.string()), ("predicted", pa.string()), ("probability", pa.float32())]
+
+ASKED_SCHEMA = pa.schema(FIELDS)
+"""A recorded post: its id, when and whom it was asked, its text or null, the text's sha256, and the answer."""
+
+TAGGED_SCHEMA = pa.schema([*FIELDS, ("tags", pa.string())])
+"""The same with the right tag; `post` and `tags` are the columns that a run reads by default."""
+
+
+def write(store: Store, folder: str, name: str, rows: list[dict[str, Any]]) -> None:
+    """Write the rows to a new file of the folder."""
+    schema = TAGGED_SCHEMA if folder == TAGGED else ASKED_SCHEMA
+    _put(store, f"{folder}/{name}.parquet", pa.Table.from_pylist(rows, schema=schema))
+
+
+def asked(store: Store, name: str) -> list[dict[str, Any]]:
+    """The recorded posts of a file of ASKED, in their order; empty if there is none of that name."""
+    table = _get(store, f"{ASKED}/{name}.parquet")
+    return table.to_pylist() if table is not None else []
+
+
+def forget(store: Store, ids: Iterable[str]) -> int:
+    """Remove the recorded posts with these ids, or ids of requests, and what was said of them; returns how many rows.
+
+    Raises BadInput if none has such an id.
+    """
+    wanted, removed = sorted(set(ids)), 0
+    for path in _files(store):
+        table = _get(store, path)
+        if table is None:
+            continue
+        column = table.column("id")
+        of_request = pc.list_element(pc.split_pattern(column, "."), 0) if len(table) else column
+        hit = pc.or_(pc.is_in(column, pa.array(wanted)), pc.is_in(of_request, pa.array(wanted)))
+        if count := pc.sum(hit).as_py():
+            removed += count
+            _replace(store, path, table.filter(pc.invert(hit)))
+    if not removed:
+        raise BadInput(f"no recorded post has the id {', '.join(wanted)[:200]}: an answer's header Tagger-Id names it")
+    return removed
+
+
+def forget_older(store: Store, days: float, now: datetime | None = None) -> int:
+    """Remove the recorded posts, and what was said of them, that are older than so many days; returns how many rows."""
+    before, removed = (now or datetime.now(UTC)) - timedelta(days=days), 0
+    for path in _files(store):
+        table = _get(store, path)
+        if table is None:
+            continue
+        kept = table.filter(pc.greater_equal(table.column("at"), pa.scalar(before, pa.timestamp("us", "UTC"))))
+        if len(kept) < len(table):
+            removed += len(table) - len(kept)
+            _replace(store, path, kept)
+    return removed
+
+
+def _files(store: Store) -> Iterator[str]:
+    for folder in (ASKED, TAGGED):
+        yield from (f"{folder}/{name}" for name in store.names(folder) if name.endswith(".parquet"))
+
+
+def _get(store: Store, path: str) -> pa.Table | None:
+    data = store.read_bytes(path)
+    return None if data is None else pq.read_table(io.BytesIO(data))
+
+
+def _put(store: Store, path: str, table: pa.Table) -> None:
+    data = io.BytesIO()
+    pq.write_table(table, data, compression="zstd")
+    store.write_bytes(path, data.getvalue())
+
+
+def _replace(store: Store, path: str, table: pa.Table) -> None:
+    if len(table):
+        _put(store, path, table)
+    else:
+        store.remove(path)
