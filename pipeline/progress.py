@@ -31,12 +31,30 @@ def no_report(epoch: int, figures: Mapping[str, float]) -> None:
 
 
 @contextmanager
+def repeated(act: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call the function every so many seconds, in a thread of its own, until the context is left."""
+    over = Event()
+
+    def acting() -> None:
+        while not over.wait(seconds):
+            act()
+
+    thread = Thread(target=acting, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
 def log_lines(task: str, unit: str, total: int | None) -> Iterator[Advance]:
     """Log the progress every ten seconds and at the end.
 
     A thread of its own logs the lines, so that they appear even during a single slow step.
     """
-    done, start, over = 0, time.monotonic(), Event()
+    done, start = 0, time.monotonic()
 
     def advance(count: int) -> None:
         nonlocal done
@@ -47,16 +65,9 @@ def log_lines(task: str, unit: str, total: int | None) -> Iterator[Advance]:
         of = f" of {total:,}" if total else ""
         log.info("%s: %s%s %s in %.0f s (%s/s)", task, f"{done:,}", of, unit, seconds, f"{done / (seconds or 1):,.0f}")
 
-    def lines() -> None:
-        while not over.wait(SECONDS_BETWEEN_LINES):
-            line()
-
-    thread = Thread(target=lines, daemon=True)
-    thread.start()
     try:
-        yield advance
+        with repeated(line, SECONDS_BETWEEN_LINES):
+            yield advance
     finally:
-        over.set()
-        thread.join()
         if done:
             line()

@@ -12,10 +12,10 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from threading import Event, Thread
 
 from pipeline import tf_config
 from pipeline.errors import TaggerError, Unavailable
+from pipeline.progress import repeated
 from pipeline.store.documents import Document
 from pipeline.store.runs import CLUSTER, Run
 
@@ -118,24 +118,17 @@ def _exit_without_member(run: Run, folder: str, members: list[Announcement]) -> 
 
     The others would notice late or never, because TensorFlow waits for it in calls that no exception can interrupt.
     """
-    done = Event()
 
-    def watch() -> None:
-        while not done.wait(WATCH):
-            for number, member in enumerate(members):
-                with suppress(TaggerError):  # the store fails for the stage, too, which says so
-                    now = _announced(run, f"{folder}/{number}.json")
-                    if now and now.start != member.start and not done.is_set():
-                        log.error("process %d of the cluster was lost: start all of them again", number)
-                        os._exit(1)
+    def look() -> None:
+        for number, member in enumerate(members):
+            with suppress(TaggerError):  # the store fails for the stage, too, which says so
+                now = _announced(run, f"{folder}/{number}.json")
+                if now and now.start != member.start:
+                    log.error("process %d of the cluster was lost: start all of them again", number)
+                    os._exit(1)
 
-    watching = Thread(target=watch, daemon=True)
-    watching.start()
-    try:
+    with repeated(look, WATCH):
         yield
-    finally:
-        done.set()
-        watching.join()
 
 
 def _announced(run: Run, path: str) -> Announcement | None:

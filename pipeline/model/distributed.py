@@ -5,10 +5,9 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import tensorflow as tf
@@ -17,7 +16,7 @@ from pipeline import tf_config
 from pipeline.data import posts
 from pipeline.errors import BadInput, TrainingFailed, Unavailable
 from pipeline.model import events, input_fn, network, training
-from pipeline.progress import SaveCheckpoint, Track, log_lines
+from pipeline.progress import SaveCheckpoint, Track, log_lines, repeated
 from pipeline.settings import Settings
 
 tf1 = tf.compat.v1
@@ -172,24 +171,19 @@ def _exit_without_servers(place: tf_config.Place) -> Iterator[None]:
 
     TensorFlow would wait for it endlessly, in a call that no exception can interrupt.
     """
-    done, limit = Event(), time.monotonic() + tf_config.PATIENCE
+    limit = time.monotonic() + tf_config.PATIENCE
 
-    def watch() -> None:
+    def look() -> None:
         nonlocal limit
-        while place.kind in (tf_config.CHIEF, tf_config.WORKER) and not done.wait(tf_config.POLL):
-            if all(map(tf_config.answers, place.addresses[tf_config.PS])):
-                limit = time.monotonic() + tf_config.LOST
-            elif time.monotonic() > limit:
-                log.error("%s: a parameter server does not answer; start all processes of the cluster again", place)
-                os._exit(1)
+        if all(map(tf_config.answers, place.addresses[tf_config.PS])):
+            limit = time.monotonic() + tf_config.LOST
+        elif time.monotonic() > limit:
+            log.error("%s: a parameter server does not answer; start all processes of the cluster again", place)
+            os._exit(1)
 
-    watching = Thread(target=watch, daemon=True)
-    watching.start()
-    try:
+    trains = place.kind in (tf_config.CHIEF, tf_config.WORKER)
+    with repeated(look, tf_config.POLL) if trains else nullcontext():
         yield
-    finally:
-        done.set()
-        watching.join()
 
 
 def _log_share(place: tf_config.Place, plan: _Plan) -> None:

@@ -50,7 +50,7 @@ def trained(server: Server, run: str) -> list[dict[str, Any]]:
 
     wait_for("the run ends", ended, seconds=240, otherwise=server.logs)
     tasks = server.get(f"{DAG}/dagRuns/{quote(run)}/taskInstances")["task_instances"]
-    assert {task["state"] for task in tasks} == {"success"}, server.logs()
+    assert {task["state"] for task in tasks} <= {"success", "skipped"}, server.logs()
     return sorted((t for t in tasks if t["task_id"] == "train.process"), key=lambda t: t["map_index"])
 
 
