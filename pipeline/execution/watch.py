@@ -25,7 +25,7 @@ from pipeline.progress import Track, log_lines
 from pipeline.registry import model_cache
 from pipeline.registry.events import live_history
 from pipeline.registry.registry import Registry
-from pipeline.registry.series import Observation, OfTag, Score, Series
+from pipeline.registry.series import Entry, Observation, OfTag, Score, Series
 from pipeline.settings import Deployment, Settings
 from pipeline.sources import reader
 from pipeline.sources.source import Source
@@ -70,7 +70,7 @@ def watch(
     live = _score(card.version, correct.correct, found.tags)
     limit = round(card.accuracy - deployment.watch_drop, 6)
 
-    def observation(number: int, at: str, so_far: list[Observation]) -> Observation:
+    def observation(number: int, at: str, so_far: list[Entry]) -> Observation:
         return Observation(
             number=number,
             at=at,
@@ -96,16 +96,14 @@ def watch(
     return Series(store).append(observation)
 
 
-def _has_called(so_far: list[Observation], version: int, at: str) -> bool:
+def _has_called(so_far: list[Entry], version: int, at: str) -> bool:
     """Whether the version has asked for a retraining that may still be under way.
 
     A run may take long, or be refused by the gate; Airflow would queue one more run for each time that it is asked.
     """
-    now = datetime.fromisoformat(at)
-    return any(
-        each.called and each.live.version == version and now - datetime.fromisoformat(each.at) < PATIENCE
-        for each in so_far
-    )
+    since = datetime.fromisoformat(at) - PATIENCE
+    observed = (each for each in so_far if isinstance(each, Observation) and each.live.version == version)
+    return any(each.called and datetime.fromisoformat(each.at) > since for each in observed)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -10,6 +11,7 @@ from pipeline.store.append_log import AppendLog
 from pipeline.store.documents import Document
 from pipeline.store.objects import Store
 
+Kind = TypeVar("Kind", "Observation", "Agreement")
 SERIES = f"registry/{MODEL}/series"
 
 
@@ -40,6 +42,7 @@ class Observation(Document):
 
     WHAT = "observation"
 
+    kind: Literal["posts"] = "posts"
     number: int
     at: str
     source: str
@@ -63,23 +66,51 @@ class Observation(Document):
         return sorted(self.by_tag.items(), key=lambda pair: pair[1].accuracy)[:count]
 
 
+class Agreement(Document):
+    """How many of the `posts` that were asked of the live version the version `shadow` tagged the same."""
+
+    WHAT = "agreement of a shadow version"
+
+    kind: Literal["shadow"] = "shadow"
+    number: int
+    at: str
+    live: int
+    shadow: int
+    posts: int
+    same: int
+    previous: str = ""
+
+
+Entry = Observation | Agreement
+
+
 class Series:
-    """The observations of one store, oldest first; an entry is added and never changed."""
+    """What was observed of one store's live versions, oldest first; an entry is added and never changed."""
 
     def __init__(self, store: Store) -> None:
         self.store, self.log = store, AppendLog(store, SERIES)
 
-    def observations(self) -> list[Observation]:
-        """Every observation, oldest first."""
-        return [
-            Observation.parse(entry, f"an entry of {self.store.display_path(SERIES)}") for entry in self.log.entries()
-        ]
+    def entries(self) -> list[Entry]:
+        """Everything that was observed, oldest first."""
+        return [self._parsed(entry) for entry in self.log.entries()]
 
-    def append(self, make: Callable[[int, str, list[Observation]], Observation]) -> Observation:
-        """Add what `make` makes of the next number, the time, and the observations so far."""
+    def observations(self) -> list[Observation]:
+        """The observations on newly tagged posts, oldest first."""
+        return [entry for entry in self.entries() if isinstance(entry, Observation)]
+
+    def agreements(self) -> list[Agreement]:
+        """What shadow versions answered, oldest first."""
+        return [entry for entry in self.entries() if isinstance(entry, Agreement)]
+
+    def append(self, make: Callable[[int, str, list[Entry]], Kind]) -> Kind:
+        """Add what `make` makes of the next number, the time, and the entries so far."""
         while True:
-            so_far = self.observations()
+            so_far = self.entries()
             number = so_far[-1].number + 1 if so_far else 1
             made = make(number, datetime.now(UTC).isoformat(timespec="seconds"), so_far)
             if entry := self.log.append(number, made.to_dict()):
-                return Observation.parse(entry, self.store.display_path(SERIES))
+                return type(made).parse(entry, self.store.display_path(SERIES))
+
+    def _parsed(self, entry: dict[str, Any]) -> Entry:
+        kind = Agreement if entry.get("kind") == "shadow" else Observation
+        return kind.parse(entry, f"an entry of {self.store.display_path(SERIES)}")

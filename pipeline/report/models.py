@@ -19,7 +19,8 @@ def render(registry: Registry, report_link: Callable[[str], str] | None = None) 
     """The page as HTML; `report_link` makes the address of a run's report from the run's name."""
     events, cards = registry.events(), registry.cards()
     live, since = next((card for card in cards if events and card.version == events[-1].live), None), _since(events)
-    series = Series(registry.store).observations()
+    entries = Series(registry.store)
+    series, agreements = entries.observations(), entries.agreements()
     lived = {event.live for event in events}
     points = [(card.published, card.accuracy, card.version in lived) for card in reversed(cards)]
     return html.render(
@@ -31,6 +32,7 @@ def render(registry: Registry, report_link: Callable[[str], str] | None = None) 
         events=events[::-1],
         words=WORDS,
         series=series[::-1][:SHOWN],
+        agreements=agreements[::-1][:SHOWN],
         watched=Markup(figures.watched(series)) if series else "",  # noqa: S704 - drawn from numbers
         report_link=report_link,
         drawn=Markup(figures.accuracy_over_time(points)) if points else "",  # noqa: S704 - drawn from numbers

@@ -23,6 +23,9 @@ from pipeline.server.recording import Recorder
 from pipeline.server.shadow import Shadow
 from pipeline.server.versions import Limits, Versions
 
+NOTE_SECONDS = 3600.0
+"""How often the agreement of a shadow version is added to the series; and once more when the server ends."""
+
 log = logging.getLogger(__name__)
 
 
@@ -87,6 +90,9 @@ class Server:
     async def _lifespan(self, app: Router) -> AsyncIterator[None]:
         await self.versions.look()
         async with contextlib.AsyncExitStack() as ending:
+            if shadow := self.versions.shadow:
+                ending.push_async_callback(asyncio.to_thread, shadow.note, self.versions.registry.store)
+                ending.push_async_callback(_cancelled, asyncio.create_task(self._note(shadow)))
             ending.push_async_callback(self.versions.close)
             if self.listen.grpc_port is not None:
                 await ending.enter_async_context(grpc_service.serving_on(self.listen, self.versions, self.metrics))
@@ -99,6 +105,12 @@ class Server:
             gc.freeze()  # else each full collection walks through all of TensorFlow's modules while requests wait
             self._tell()
             yield
+
+    async def _note(self, shadow: Shadow) -> None:
+        """Note every hour how often the shadow version agrees, until the task is cancelled."""
+        while True:
+            await asyncio.sleep(NOTE_SECONDS)
+            await asyncio.to_thread(shadow.note, self.versions.registry.store)
 
     def _tell(self) -> None:
         grpc = "" if self.listen.grpc_port is None else f", and gRPC on port {self.listen.grpc_port}"

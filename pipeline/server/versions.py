@@ -212,7 +212,7 @@ class Versions:
             answer = Answer.of(loaded, loaded.probabilities(posts))
             self.seen.answer(answer)
             if self.shadow:
-                self.shadow.ask(posts, answer.tags)
+                self.shadow.ask(posts, answer.tags, answer.version)
             return answer
 
         def of_vectors(vectors: list[np.ndarray]) -> Answer:

@@ -18,6 +18,8 @@ from pipeline.model import serving as saved_model
 from pipeline.registry import model_cache
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
+from pipeline.registry.series import Series
+from pipeline.report import models
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import free_port
@@ -158,6 +160,11 @@ def test_a_shadow_version_is_asked_the_same_posts_and_answers_nobody(two_version
         assert counted()["same"] == sum(tag == row["tag"] for tag, row in zip(tags, answered, strict=True))
         assert server.states()[newest]["state"] == "AVAILABLE"
         assert first not in server.states()
+        same = counted()["same"]
+    [noted] = Series(two_versions).agreements()
+    assert (noted.live, noted.shadow, noted.posts, noted.same) == (newest, first, 60, same)
+    assert Series(two_versions).observations() == []
+    assert f'<td>{first}</td><td class="n">60</td>' in models.render(Registry(two_versions))
 
 
 def metrics(server: Serving) -> str:
