@@ -17,11 +17,12 @@ UV_VERSION := 0.13.9
 UV := $(shell command -v uv || echo .uv/bin/uv)
 BIN := .venv/bin
 
-.PHONY: help install demo test emulator quick code lint docs picture bench fuzz airflow tensorboard notebook lock clean
+.PHONY: help install demo test thorough emulator quick code lint docs picture bench fuzz airflow tensorboard notebook lock clean
 
 help:
 	@echo 'make demo     set up, run the whole DAG through Airflow on synthetic posts, and say how to ask the model'
 	@echo 'make test     set up, check the code, and run the tests'
+	@echo 'make thorough  the few tests that are too slow for make test, in six minutes'
 	@echo 'make quick    what to run before each commit, in two minutes: format, style, types, imports, and the fast tests'
 	@echo 'make airflow  the Airflow UI and its scheduler, on http://localhost:8080'
 	@echo 'make tensorboard  the learning curves of all runs in the store, on http://localhost:6006'
@@ -86,10 +87,13 @@ PROCESSES := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 PYTEST := $(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test: lint emulator
-	$(PYTEST)
+	$(PYTEST) -m 'not thorough'
+
+thorough: install
+	$(BIN)/pytest -m thorough
 
 quick: code
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not thorough'
 
 # BigQuery's emulator wants newer packages than TensorFlow does, so it has an environment of its own. The tests that need
 # it are skipped without it.

@@ -15,6 +15,8 @@ from tests.conftest import REAL_POSTS
 from tests.dags.conftest import DAG_ID, Airflow, Server, servers, standalone, wait_for
 
 DAG = f"/dags/{DAG_ID}"
+pytestmark = pytest.mark.thorough
+
 PROGRAM = "pipeline.model.cluster_process"
 RUN = "together"
 

@@ -90,7 +90,9 @@ def test_a_fall_starts_one_retraining(server, page, picture, mail):
         return next((run for run in runs(server, DAG_ID) if run["run_type"] == "asset_triggered"), None)
 
     run = wait_for("the retraining starts", triggered, seconds=60, otherwise=server.logs)
-    [event] = server.get(f"/dags/{DAG_ID}/dagRuns/{quote(run['dag_run_id'])}/upstreamAssetEvents")["asset_events"]
+    path = f"/dags/{DAG_ID}/dagRuns/{quote(run['dag_run_id'])}/upstreamAssetEvents"
+    told = lambda: (answer := server.api.get(path)).is_success and answer.json()["asset_events"]  # noqa: E731
+    [event] = wait_for("the API tells why it started", told, seconds=60, otherwise=server.logs)
     [seen] = Series(server.airflow.store).observations()
     assert seen.called
     assert event["extra"]["accuracy"] == seen.live.accuracy

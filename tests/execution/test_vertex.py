@@ -42,6 +42,7 @@ def answers(model: Path) -> list[str]:
         return [tag.decode() for tag in served.tag(["how do I center a div with css", "a list in python"])["tag"]]
 
 
+@pytest.mark.thorough
 def test_a_jobs_pools_train_together_and_leave_the_model_where_vertex_ai_says(tmp_path):
     addresses = {kind: [f"127.0.0.1:{free_port()}"] for kind in ("chief", "worker", "ps")}
     started = {
