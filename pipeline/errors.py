@@ -13,6 +13,9 @@ TaggerError                exit 1, a retry cannot help
 └── Unavailable            exit 1, a retry may help: a disk, a network or the store failed
 """
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -78,3 +81,16 @@ class NewerFormat(CorruptArtifact):
 
 class Unavailable(TaggerError):
     """A disk, a network or the store failed; the same call may succeed later."""
+
+
+@contextmanager
+def needs_extra(extra: str, purpose: str) -> Iterator[None]:
+    """Raise BadInput, which says how to get it, where a package of an extra that is imported within is missing."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # which Python Google will support next year
+            yield
+    except ImportError as error:
+        raise BadInput(
+            f"{purpose}, a package is missing ({error}): install it with pip install 'stackoverflow-tagger[{extra}]'"
+        ) from error

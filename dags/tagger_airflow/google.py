@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from airflow.sdk import Connection
-from airflow.sdk.exceptions import AirflowNotFoundException
-
 from pipeline.errors import BadInput
 from pipeline.settings import Deployment
+from tagger_airflow.store import connection_of
 
 KEY, PROJECT = "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT"
 """The environment variables by which Google's libraries find a key and the project that pays."""
@@ -29,10 +27,7 @@ def google_credentials(deployment: Deployment) -> Iterator[None]:
         yield
         return
     setting = f"TAGGER_GOOGLE_CONNECTION={deployment.google_connection}"
-    try:
-        connection = Connection.get(deployment.google_connection)
-    except AirflowNotFoundException:
-        raise BadInput(f"{setting}: Airflow has no connection of that name; add it, or unset the variable") from None
+    connection = connection_of(setting, deployment.google_connection)
     extra = connection.extra_dejson
     key, path = extra.get("keyfile_dict"), extra.get("key_path")
     if connection.conn_type != "google_cloud_platform" or not (key or path):

@@ -21,10 +21,7 @@ def store_of(deployment: Deployment) -> Store:
     if deployment.store_connection is None:
         return Store(deployment.store)
     setting = f"TAGGER_STORE_CONNECTION={deployment.store_connection}"
-    try:
-        connection = Connection.get(deployment.store_connection)
-    except AirflowNotFoundException:
-        raise BadInput(f"{setting}: Airflow has no connection of that name; add it, or unset the variable") from None
+    connection = connection_of(setting, deployment.store_connection)
     if connection.conn_type != "aws" or not deployment.store.startswith("s3://"):
         raise BadInput(
             f"{setting} has type {connection.conn_type} and the store is {deployment.store}: only type aws with an "
@@ -38,6 +35,15 @@ def store_of(deployment: Deployment) -> Store:
         token=extra.get("aws_session_token"),
         client_kwargs={name: extra[name] for name in ("endpoint_url", "region_name") if name in extra},
     )
+
+
+def connection_of(setting: str, name: str) -> Connection:
+    """The Airflow connection of that name, which `setting` asks for; BadInput if there is none."""
+    try:
+        found: Connection = Connection.get(name)
+    except AirflowNotFoundException:
+        raise BadInput(f"{setting}: Airflow has no connection of that name; add it, or unset the variable") from None
+    return found
 
 
 def run_of(deployment: Deployment, run_id: str, logical_date: datetime | None) -> Run:

@@ -5,7 +5,7 @@ A file is written once, and written again only to remove posts from it. `feedbac
 """
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -45,17 +45,14 @@ def forget(store: Store, ids: Iterable[str]) -> int:
 
     Raises BadInput if none has such an id.
     """
-    wanted, removed = sorted(set(ids)), 0
-    for path in _files(store):
-        table = _get(store, path)
-        if table is None:
-            continue
+    wanted = sorted(set(ids))
+
+    def named(table: pa.Table) -> pa.ChunkedArray:
         column = table.column("id")
-        of_request = pc.list_element(pc.split_pattern(column, "."), 0) if len(table) else column
-        hit = pc.or_(pc.is_in(column, pa.array(wanted)), pc.is_in(of_request, pa.array(wanted)))
-        if count := pc.sum(hit).as_py():
-            removed += count
-            _replace(store, path, table.filter(pc.invert(hit)))
+        of_request = pc.list_element(pc.split_pattern(column, "."), 0)
+        return pc.or_(pc.is_in(column, pa.array(wanted)), pc.is_in(of_request, pa.array(wanted)))
+
+    removed = _remove(store, named)
     if not removed:
         raise BadInput(f"no recorded post has the id {', '.join(wanted)[:200]}: an answer's header Tagger-Id names it")
     return removed
@@ -63,15 +60,22 @@ def forget(store: Store, ids: Iterable[str]) -> int:
 
 def forget_older(store: Store, days: float, now: datetime | None = None) -> int:
     """Remove the recorded posts, and what was said of them, that are older than so many days; returns how many rows."""
-    before, removed = (now or datetime.now(UTC)) - timedelta(days=days), 0
+    before = pa.scalar((now or datetime.now(UTC)) - timedelta(days=days), pa.timestamp("us", "UTC"))
+    return _remove(store, lambda table: pc.less(table.column("at"), before))
+
+
+def _remove(store: Store, chosen: Callable[[pa.Table], pa.ChunkedArray]) -> int:
+    """Remove the rows that are chosen, bool [rows] of each file, and return how many."""
+    removed = 0
     for path in _files(store):
-        table = _get(store, path)
-        if table is None:
+        if (table := _get(store, path)) is None:
             continue
-        kept = table.filter(pc.greater_equal(table.column("at"), pa.scalar(before, pa.timestamp("us", "UTC"))))
-        if len(kept) < len(table):
-            removed += len(table) - len(kept)
-            _replace(store, path, kept)
+        kept = table.filter(pc.invert(chosen(table)))
+        removed += len(table) - len(kept)
+        if not len(kept):
+            store.remove(path)
+        elif len(kept) < len(table):
+            _put(store, path, kept)
     return removed
 
 
@@ -89,10 +93,3 @@ def _put(store: Store, path: str, table: pa.Table) -> None:
     data = io.BytesIO()
     pq.write_table(table, data, compression="zstd")
     store.write_bytes(path, data.getvalue())
-
-
-def _replace(store: Store, path: str, table: pa.Table) -> None:
-    if len(table):
-        _put(store, path, table)
-    else:
-        store.remove(path)

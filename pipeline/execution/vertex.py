@@ -3,12 +3,11 @@
 Vertex AI is the successor of Cloud ML Engine: https://cloud.google.com/vertex-ai/docs/model-registry/import-model.
 """
 
-import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, needs_extra
 from pipeline.registry.card import MODEL, Card
 from pipeline.registry.registry import Registry
 from pipeline.sources.google_errors import VERTEX, explained
@@ -87,14 +86,7 @@ def _exists(client: Any, name: str) -> bool:
 
 def _aiplatform(location: str) -> tuple[Any, Any]:
     """Google's package, and its client of the region; BadInput where the package is missing."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # which Python Google will support next year
-            from google.cloud import aiplatform_v1
-    except ImportError as error:
-        raise BadInput(
-            f"to upload to Vertex AI, a package is missing ({error}): install it with pip install "
-            "'stackoverflow-tagger[vertex]'"
-        ) from error
+    with needs_extra("vertex", "to upload to Vertex AI"):
+        from google.cloud import aiplatform_v1
     options = {"api_endpoint": f"{location}-aiplatform.googleapis.com"}
     return aiplatform_v1, aiplatform_v1.ModelServiceClient(client_options=options)

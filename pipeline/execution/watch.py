@@ -65,10 +65,11 @@ def watch(
             )
             return None
         correct = _asked(registry, card.version, folder)
-        before = _before(registry, folder, warnings)
+        before = _before(registry, folder, found.tags, warnings)
         measured = _drift(lineage, manifests, found, folder, Path(scratch), settings, warnings)
     live = _score(card.version, correct.correct, found.tags)
     limit = round(card.accuracy - deployment.watch_drop, 6)
+    below = live.high < limit
 
     def observation(number: int, at: str, so_far: list[Entry]) -> Observation:
         return Observation(
@@ -82,8 +83,8 @@ def watch(
             before=before,
             published=card.accuracy,
             limit=limit,
-            below=live.high < limit,
-            called=live.high < limit and not _has_called(so_far, card.version, at),
+            below=below,
+            called=below and not _has_called(so_far, card.version, at),
             by_tag={
                 tag: OfTag(posts=number, accuracy=round(correct.correct[tag] / number, 6))
                 for tag, number in found.tags.most_common()
@@ -180,14 +181,11 @@ def _asked(registry: Registry, version: int, folder: Path) -> _Asked:
     return _Asked(correct, frozenset(labels))
 
 
-def _before(registry: Registry, folder: Path, warnings: list[str]) -> Score | None:
+def _before(registry: Registry, folder: Path, tags: Counter[str], warnings: list[str]) -> Score | None:
     """The score of the version that was live before; None if there is none, or if it cannot be asked."""
     history = live_history(registry.events())
     if len(history) < 2:
         return None
-    tags = Counter[str]()
-    for batch in posts.batches(folder, KIND, ["tag"]):
-        tags.update(posts.tally(batch.column("tag")))
     try:
         return _score(history[-2], _asked(registry, history[-2], folder).correct, tags)
     except (BadInput, CorruptArtifact) as error:

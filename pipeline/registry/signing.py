@@ -3,16 +3,15 @@
 Anybody can check them with its command `model_signing verify`, too: https://github.com/sigstore/model-transparency.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline.errors import BadInput, CorruptArtifact
+from pipeline.errors import CorruptArtifact, needs_extra
 from pipeline.registry.card import MODEL, Card
 from pipeline.store import signatures
 from pipeline.store.objects import Store
 
+PURPOSE = "to sign models or to check their signatures"
 SIGNATURES = f"registry/{MODEL}/signatures"
 
 
@@ -21,7 +20,7 @@ def sign_version(store: Store, card: Card) -> None:
     key = signatures.keys().signing_path
     if key is None:
         return
-    with _needs_package():
+    with needs_extra("sign", PURPOSE):
         from model_signing import signing
     with TemporaryDirectory(prefix="tagger-sign-") as scratch:
         folder, name = Path(scratch, str(card.version)), f"{card.version}.sig"
@@ -35,7 +34,7 @@ def refuse_untrusted(store: Store, version: int, folder: Path) -> None:
     trusted = signatures.keys().trusted_paths
     if not trusted:
         return
-    with _needs_package():
+    with needs_extra("sign", PURPOSE):
         from model_signing import verifying
     path = f"{SIGNATURES}/{version}.sig"
     with TemporaryDirectory(prefix="tagger-verify-") as scratch:
@@ -53,14 +52,3 @@ def refuse_untrusted(store: Store, version: int, folder: Path) -> None:
         f"version {version} is not trusted, because {store.display_path(path)} is no signature of its files by a key "
         f"of {signatures.TRUSTED_KEYS} ({'; '.join(faults)}): restore both; {signatures.CURE}"
     )
-
-
-@contextmanager
-def _needs_package() -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise BadInput(
-            f"to sign models or to check their signatures, a package is missing ({error}): install it with pip install "
-            "'stackoverflow-tagger[sign]'"
-        ) from error

@@ -9,15 +9,12 @@ BigQuery's own temporary tables, and `max_bytes_billed=N`. Who asks, and whose p
 
 import os
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, needs_extra
 from pipeline.source_policy import BIGQUERY, checked
 
 MAX_BYTES_BILLED = 100 * 2**30
@@ -29,6 +26,8 @@ CHANGES = re.compile(r"\b(?:CURRENT_\w+|RAND|GENERATE_UUID|SESSION_USER|EXTERNAL
 
 REST, STORAGE = "BIGQUERY_EMULATOR_HOST", "BIGQUERY_STORAGE_EMULATOR_HOST"
 """Environment variables that name an emulator's two addresses: http://host:port, and host:port."""
+
+PURPOSE = "to read from BigQuery"
 
 FORM = (
     "write bigquery://project.dataset.table, with ?where=FILTER if not all rows are wanted, or bigquery://?query=SQL, "
@@ -130,7 +129,7 @@ def table_of(client: Any, name: str) -> Any:
 
 def client_of_google() -> Any:
     """Google's client for tables and queries; BadInput where its package, or who asks, is missing."""
-    with needs_package():
+    with needs_extra("bigquery", PURPOSE):
         from google.cloud import bigquery
     if host := os.environ.get(REST):
         from google.auth.credentials import AnonymousCredentials
@@ -139,17 +138,3 @@ def client_of_google() -> Any:
         options = {"api_endpoint": host}
         return bigquery.Client(project=project, credentials=AnonymousCredentials(), client_options=options)
     return bigquery.Client()
-
-
-@contextmanager
-def needs_package() -> Iterator[None]:
-    """Say how to get the package of Google's that is imported within, if it is missing."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # which Python Google will support next year
-            yield
-    except ImportError as error:
-        raise BadInput(
-            f"to read from BigQuery, a package is missing ({error}): install it with pip install "
-            "'stackoverflow-tagger[bigquery]'"
-        ) from error

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, needs_extra
 from pipeline.sources import text_columns
-from pipeline.sources.bigquery import STORAGE, Asked, client_of_google, dry_run, name_of, needs_package, table_of
+from pipeline.sources.bigquery import PURPOSE, STORAGE, Asked, client_of_google, dry_run, name_of, table_of
 from pipeline.sources.blocks import Block, Columns, position, too_large
 from pipeline.sources.google_errors import BIGQUERY, explained
 from pipeline.sources.rows import decoded_block
@@ -107,7 +107,7 @@ def _batches(project: str, table: Any, where: str, needed: list[str]) -> Iterato
 
 def _read_client() -> Any:
     """Google's client for reading in streams."""
-    with needs_package():
+    with needs_extra("bigquery", PURPOSE):
         from google.cloud import bigquery_storage
     if not (host := os.environ.get(STORAGE)):
         return bigquery_storage.BigQueryReadClient()
