@@ -76,6 +76,7 @@ SLOW = [
     "server/test_page.py",
     "server/test_forger.py",
     "server/test_feedback.py",
+    "server/test_several_tags.py",
     "test_curves.py",
     "test_notebook.py",
     "fuzz/test_hostile.py",
@@ -90,6 +91,7 @@ SLOW = [
     "model/test_reproducible.py",
     "execution/test_champion.py",
     "execution/test_watch.py",
+    "execution/test_several_tags.py",
     "execution/test_rendezvous.py",
     "execution/test_vertex.py",
     "test_real_posts.py",
@@ -180,6 +182,14 @@ def write_posts(folder: Path, rows: Iterable[tuple[str, str]], train_fraction: f
 def context_of(settings: Settings, **deployment: object) -> Context:
     """The context of a stage in a run with these settings."""
     return Context(Source.parse(settings.source), Deployment.of(deployment))
+
+
+def inputs_of(run: Run, folder: Path) -> dict[str, Path]:
+    inputs = {}
+    for name in ("ingest", "fit_vocabulary", "vectorize", "train"):
+        run.fetch(run.manifest(name), folder / name)
+        inputs[name] = folder / name
+    return inputs
 
 
 def write_csv(path: Path, rows: Iterable[tuple[str, str]], header: tuple[str, str] = ("post", "tags")) -> Path:

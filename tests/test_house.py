@@ -35,7 +35,13 @@ def test_tensorflow_stays_in_its_room(path):
 
 def test_every_stage_has_a_module_of_its_name_and_needs_only_earlier_ones():
     names = list(STAGES)
-    assert {path.stem for path in (PACKAGE / "stages").glob("[!_]*.py")} == {*names, "context", "model_card", "plan"}
+    assert {path.stem for path in (PACKAGE / "stages").glob("[!_]*.py")} == {
+        *names,
+        "answers",
+        "context",
+        "model_card",
+        "plan",
+    }
     for at, stage in enumerate(STAGES.values()):
         assert set(stage.needs) <= set(names[:at])
 

@@ -19,14 +19,16 @@ RECALL_DROP = 0.1
 class Scores:
     """A model's results on the test posts.
 
-    `correct`, bool [posts], says which posts it tagged correctly; `recall` is by tag; `untested` are the tags that no
-    test post has, so their recall is unknown.
+    `correct`, bool [posts], says which posts it tagged correctly, where posts have several tags with exactly theirs;
+    `recall` is by tag, `macro_f1` the mean of all tags' F1 scores; `untested` are the tags that no test post has, so
+    their recall is unknown.
     """
 
     name: str
     correct: np.ndarray
     recall: dict[str, float]
     untested: tuple[str, ...] = ()
+    macro_f1: float = 0.0
 
     @property
     def accuracy(self) -> float:
@@ -82,6 +84,7 @@ def decide(candidate: Scores, champion: Scores | Incomparable | Absent, settings
     """
     found = _Findings()
     _check_thresholds(candidate, settings, found)
+    _check_f1(candidate, settings, found)
     comparison = None
     if isinstance(champion, Absent):
         found.warnings.append(champion.why)
@@ -136,6 +139,13 @@ def _check_thresholds(candidate: Scores, settings: Settings, found: _Findings) -
         found.reasons.append(
             f"recall {figures['worst_recall']:.4f} of tag {figures['worst_tag']!r} is below min_tag_recall "
             f"{settings.min_tag_recall}"
+        )
+
+
+def _check_f1(candidate: Scores, settings: Settings, found: _Findings) -> None:
+    if candidate.macro_f1 < settings.min_macro_f1:
+        found.reasons.append(
+            f"macro F1 {candidate.macro_f1:.4f} on the test posts is below min_macro_f1 {settings.min_macro_f1}"
         )
 
 

@@ -36,9 +36,9 @@ def confusions(true: np.ndarray, predicted: np.ndarray, probability: np.ndarray)
     return found
 
 
-def surest(true: np.ndarray, predicted: np.ndarray, probability: np.ndarray) -> list[int]:
-    """The places of the SUREST mistakes that have the highest probability, the surest first."""
-    wrong = np.flatnonzero(true != predicted)
+def surest(correct: np.ndarray, probability: np.ndarray) -> list[int]:
+    """The places of the SUREST mistakes, bool [posts], that have the highest probability, the surest first."""
+    wrong = np.flatnonzero(~correct)
     return wrong[np.argsort(-probability[wrong], kind="stable")][:SUREST].tolist()  # type: ignore[no-any-return]
 
 

@@ -2,37 +2,63 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data import posts, words
+from pipeline.data import posts, several_tags, words
 from pipeline.data.threads import THREADS, in_order
 from pipeline.data.vocabulary import Vocabulary
-
-EXAMPLES = 5
-"""How many predictions a person is shown."""
 
 EXAMPLE_CHARACTERS = 200
 
 
-def batches(ingested: Path, labels: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yield the held-out posts as batches of POSTS, from the folder that ingest left."""
-    known = pa.array(labels, pa.string())
-    for batch in posts.batches(ingested, posts.of_side("test")):
-        yield batch.filter(pc.is_in(batch.column("tag"), value_set=known))
+def known(tags: pa.Array, labels: pa.Array, *, several: bool) -> pa.Array:
+    """Whether the tag of each post, or one of its several tags, is one that the network knows: bool [posts]."""
+    return several_tags.any_of(tags, labels) if several else pc.is_in(tags, value_set=labels)
 
 
-def digest(ingested: Path, labels: list[str]) -> str:
-    """The sha256 of the held-out posts and their tags; evaluations with equal digests used the same posts."""
-    sha256 = hashlib.sha256()
-    for batch in batches(ingested, labels):
-        for post, tag in zip(batch.column("post").to_pylist(), batch.column("tag").to_pylist(), strict=True):
-            sha256.update(f"{tag}\n{len(post)}\n{post}".encode())
-    return sha256.hexdigest()
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out posts, from the folder that ingest left; `labels` are the tags that the network knows."""
+
+    folder: Path
+    labels: list[str]
+    several: bool = False
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield them as batches of POSTS."""
+        labels = pa.array(self.labels, pa.string())
+        for batch in posts.batches(self.folder, posts.of_side("test")):
+            yield batch.filter(known(batch.column("tag"), labels, several=self.several))
+
+    def digest(self) -> str:
+        """The sha256 of the posts and their tags; evaluations with equal digests used the same posts."""
+        sha256 = hashlib.sha256()
+        for batch in self.batches():
+            for post, tag in zip(batch.column("post").to_pylist(), batch.column("tag").to_pylist(), strict=True):
+                sha256.update(f"{tag}\n{len(post)}\n{post}".encode())
+        return sha256.hexdigest()
+
+    def lengths(self) -> np.ndarray:
+        """The number of characters of each post: int32 [posts]."""
+        return np.concatenate([pc.utf8_length(batch.column("post")).to_numpy() for batch in self.batches()])
+
+    def unknown_shares(self, vocabulary: Vocabulary) -> np.ndarray:
+        """The share of each post's words that are not in the vocabulary: float64 [posts], 0 without any word."""
+
+        def shares(batch: pa.RecordBatch) -> np.ndarray:
+            found, rows = words.words(batch.column("post"), vocabulary.word_rule)
+            unknown = pc.invert(pc.is_in(found, value_set=vocabulary.words.cast(found.type)))
+            weights = unknown.to_numpy(zero_copy_only=False)
+            every, strange = (np.bincount(rows, each, batch.num_rows) for each in (None, weights))
+            share: np.ndarray = np.round(strange / np.maximum(every, 1), 4)
+            return share
+
+        return np.concatenate(list(in_order(shares, self.batches(), THREADS)))
 
 
 def texts_of(ingested: Path, rows: pa.Array) -> pa.ChunkedArray:
@@ -45,25 +71,6 @@ def texts_of(ingested: Path, rows: pa.Array) -> pa.ChunkedArray:
     return pa.chunked_array(found)
 
 
-def lengths(ingested: Path, labels: list[str]) -> np.ndarray:
-    """The number of characters of each held-out post: int32 [posts]."""
-    found = [pc.utf8_length(batch.column("post")).to_numpy() for batch in batches(ingested, labels)]
-    return np.concatenate(found)
-
-
-def unknown_shares(ingested: Path, labels: list[str], vocabulary: Vocabulary) -> np.ndarray:
-    """The share of each held-out post's words that are not in the vocabulary: float64 [posts], 0 without any word."""
-
-    def shares(batch: pa.RecordBatch) -> np.ndarray:
-        found, rows = words.words(batch.column("post"), vocabulary.word_rule)
-        unknown = pc.invert(pc.is_in(found, value_set=vocabulary.words.cast(found.type))).to_numpy(zero_copy_only=False)
-        every, strange = (np.bincount(rows, weights, batch.num_rows) for weights in (None, unknown))
-        share: np.ndarray = np.round(strange / np.maximum(every, 1), 4)
-        return share
-
-    return np.concatenate(list(in_order(shares, batches(ingested, labels), THREADS)))
-
-
 def excerpts(ingested: Path, rows: Iterable[int]) -> dict[int, str]:
     """The beginnings of the test posts with these row numbers, for a person."""
     ascending = pa.array(sorted(set(rows)), pa.int64())
@@ -71,19 +78,3 @@ def excerpts(ingested: Path, rows: Iterable[int]) -> dict[int, str]:
         return {}
     texts = texts_of(ingested, ascending).to_pylist()
     return {row: text[:EXAMPLE_CHARACTERS] for row, text in zip(ascending.to_pylist(), texts, strict=True)}
-
-
-def examples(ingested: Path, evaluated: Path, labels: list[str]) -> list[dict[str, Any]]:
-    """The first EXAMPLES predictions of the folder `evaluated`, with the beginnings of their texts, for a person."""
-    answers = next(posts.batches(evaluated, "predictions")).slice(0, EXAMPLES)
-    found = texts_of(ingested, answers.column("row")).to_pylist()
-    return [
-        {
-            "row": answer["row"],
-            "post": text[:EXAMPLE_CHARACTERS],
-            "tag": labels[answer["label"]],
-            "predicted": labels[answer["predicted"]],
-            "probability": round(max(answer["probabilities"]), 4),
-        }
-        for answer, text in zip(answers.to_pylist(), found, strict=True)
-    ]

@@ -37,6 +37,9 @@ PREDICTIONS = pa.schema(
 )
 """The Estimator's answer to each test post: true label, predicted label, and a probability for each label."""
 
+OF_ONE_TAG = ("label", "predicted")
+"""The columns that hold lists of labels, ascending, where posts have several tags; see of_several."""
+
 SCHEMAS: Mapping[str, pa.Schema] = {
     "posts": POSTS,  # in ingest only, until the number of posts is known and they can be split in sequence
     "posts/train": POSTS,
@@ -67,8 +70,8 @@ class Writer:
     any rows it still writes one empty file, so that a reader finds the schema.
     """
 
-    def __init__(self, folder: Path, kind: str) -> None:
-        self.folder, self.schema = folder / kind, SCHEMAS[kind]
+    def __init__(self, folder: Path, kind: str, *, several: bool = False) -> None:
+        self.folder, self.schema = folder / kind, of_several(SCHEMAS[kind]) if several else SCHEMAS[kind]
         self.folder.mkdir(parents=True)
         self.rows = 0
         self._max_bytes = MAX_BUFFERED_BYTES if self.schema in (POSTS, REJECTED) else math.inf
@@ -119,6 +122,16 @@ class Writer:
             self._file.close()
         path = self.folder / _name(self._written // ROWS_PER_FILE)
         self._file = pq.ParquetWriter(path, self.schema, compression="zstd")
+
+
+def of_several(schema: pa.Schema) -> pa.Schema:
+    """The schema for posts with several tags."""
+    return pa.schema([each.with_type(pa.list_(each.type)) if each.name in OF_ONE_TAG else each for each in schema])
+
+
+def have_several(folder: Path, kind: str) -> bool:
+    """Whether the kind was written for posts with several tags."""
+    return bool(pa.types.is_list(pq.read_schema(shards(folder, kind)[0]).field("label").type))
 
 
 def shards(folder: Path, kind: str) -> list[Path]:
@@ -245,6 +258,15 @@ def rejected_rows(numbers: pa.Array, reason: str, texts: pa.Array) -> pa.RecordB
     """Make a batch of REJECTED from the numbers and texts of rows that are rejected for one reason."""
     columns = [numbers, pa.array([reason] * len(numbers), pa.string()), texts]
     return pa.RecordBatch.from_arrays(columns, schema=REJECTED)
+
+
+def correct(answers: pa.Table) -> np.ndarray:
+    """Whether `predicted` is `label` in each row, one label or a list of them: bool [rows]."""
+    label, predicted = (answers[name].combine_chunks() for name in OF_ONE_TAG)
+    if pa.types.is_list(label.type):
+        return np.array([one == other for one, other in zip(label.to_pylist(), predicted.to_pylist(), strict=True)])
+    same: np.ndarray = label.to_numpy() == predicted.to_numpy()
+    return same
 
 
 def tally(column: pa.Array) -> dict[str, int]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.data import posts
+from pipeline.data.several_tags import SEPARATOR
 from pipeline.errors import BadInput
 from pipeline.files import read_lines
 from pipeline.model import serving, tagging
@@ -24,7 +25,11 @@ from pipeline.stages.plan import LABELS
 BATCH = 500
 
 TAGGED = pa.schema([("row", pa.int64()), ("post", pa.string()), ("tag", pa.string()), ("probability", pa.float32())])
-"""Columns of the output: a post with its row number in the source, and the model's answer."""
+"""Columns of the output: a post with its row number in the source, and the model's answer.
+
+A model of several tags writes `tags` in place of `tag`, each a text such as `pandas|python`, and the highest of their
+probabilities.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,13 +41,15 @@ class Tagging:
 
 
 def tag_texts(model: Path, texts: list[str]) -> Iterator[dict[str, Any]]:
-    """Tag the texts: for each of them its `post`, `tag` and `probability`."""
+    """Tag the texts: for each of them its `post`, `tag` and `probability`, and of a model of several tags `tags`."""
     with serving.opened(model) as served:
         for start in range(0, len(texts), BATCH):
             chunk = texts[start : start + BATCH]
             answer = served.tag([text.encode(errors="replace") for text in chunk])
-            for text, tag, probability in zip(chunk, answer["tag"], answer["probability"], strict=True):
-                yield {"post": text, "tag": tag.decode(), "probability": round(float(probability), 6)}
+            for at, text in enumerate(chunk):
+                several = {"tags": answer["tags"][at].decode().split(SEPARATOR)} if "tags" in answer else {}
+                probability = round(float(answer["probability"][at]), 6)
+                yield {"post": text, "tag": answer["tag"][at].decode()} | several | {"probability": probability}
 
 
 def tag_file(
@@ -54,19 +61,22 @@ def tag_file(
     """
     if not target.absolute().parent.is_dir():
         raise BadInput(f"--output {target}: the folder {target.absolute().parent} does not exist; create it first")
-    labels = read_lines(model / "assets" / LABELS)
+    labels, schema = read_lines(model / "assets" / LABELS), TAGGED
+    if serving.thresholds_of(model) is not None:
+        schema = schema.set(schema.get_field_index("tag"), pa.field("tags", pa.string()))
     unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     tagged = rejected = 0
     try:
         with (
             serving.opened(model) as served,
-            pq.ParquetWriter(unfinished, TAGGED, compression="zstd") as writer,
+            pq.ParquetWriter(unfinished, schema, compression="zstd") as writer,
             track("predict", "posts", None) as advance,
         ):
             counts = Counter[str]()
             blocks = reader.read(source, text_column=text_column, tag_column=None, max_bytes=max_bytes)
             for batch, tags, probability in tagging.tagged(served, model, labels, _posts(blocks, counts)):
-                writer.write_batch(_answered(batch, tags, probability))
+                columns = [batch.column("row"), batch.column("post"), tags, pa.array(probability.astype(np.float32))]
+                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
                 tagged += batch.num_rows
                 advance(batch.num_rows)
             rejected = counts["rejected"]
@@ -86,8 +96,3 @@ def _posts(blocks: Iterable[reader.Block], counts: Counter[str]) -> Iterator[pa.
     for block in blocks:
         counts["rejected"] += block.rejected.num_rows
         yield from (block.posts.slice(start, size) for start in range(0, block.posts.num_rows, size))
-
-
-def _answered(batch: pa.RecordBatch, tags: pa.Array, probability: np.ndarray) -> pa.RecordBatch:
-    columns = [batch.column("row"), batch.column("post"), tags, pa.array(probability.astype(np.float32))]
-    return pa.RecordBatch.from_arrays(columns, schema=TAGGED)

@@ -16,6 +16,7 @@ from scipy.stats import binomtest
 
 from pipeline.checks import drift
 from pipeline.data import posts
+from pipeline.data.several_tags import SEPARATOR, by_tag
 from pipeline.data.vocabulary import count, most_frequent
 from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.execution.drift_check import counted_words
@@ -58,16 +59,17 @@ def watch(
     with TemporaryDirectory(prefix="tagger-watch-") as scratch:
         folder, warnings = Path(scratch, "new"), list[str]()
         known = _known(lineage, manifests.get("ingest"), Path(scratch, "ingest"), warnings)
-        found = _read(source, settings, deployment, known, folder, track)
-        if not found.tags:
+        several = lineage.existing().settings.multi_tag
+        found = _read(source, settings, deployment, known, folder, track, several=several)
+        if not found.posts:
             log.info(
                 "nothing new: of %s all %d posts are known to version %d", source.display, found.known, card.version
             )
             return None
-        correct = _asked(registry, card.version, folder)
-        before = _before(registry, folder, found.tags, warnings)
+        asked = _asked(registry, card.version, folder)
+        before = _before(registry, folder, found.posts, warnings)
         measured = _drift(lineage, manifests, found, folder, Path(scratch), settings, warnings)
-    live = _score(card.version, correct.correct, found.tags)
+    live = _score(card.version, asked.correct, found.posts)
     limit = round(card.accuracy - deployment.watch_drop, 6)
     below = live.high < limit
 
@@ -76,7 +78,7 @@ def watch(
             number=number,
             at=at,
             source=source.display,
-            posts=found.tags.total(),
+            posts=found.posts,
             known=found.known,
             rejected=found.rejected,
             live=live,
@@ -86,10 +88,10 @@ def watch(
             below=below,
             called=below and not _has_called(so_far, card.version, at),
             by_tag={
-                tag: OfTag(posts=number, accuracy=round(correct.correct[tag] / number, 6))
+                tag: OfTag(posts=number, accuracy=round(asked.found[tag] / number, 6))
                 for tag, number in found.tags.most_common()
             },
-            unknown_tags=sum(number for tag, number in found.tags.items() if tag not in correct.labels),
+            unknown_tags=sum(number for tag, number in found.tags.items() if tag not in asked.labels),
             drift=measured,
             warnings=warnings,
         )
@@ -109,8 +111,9 @@ def _has_called(so_far: list[Entry], version: int, at: str) -> bool:
 
 @dataclass
 class _Found:
-    """What the source has: the new posts by tag, their lengths, and how many are known or unusable."""
+    """What the source has: the new posts, also by tag, their lengths, and how many are known or unusable."""
 
+    posts: int = 0
     tags: Counter[str] = field(default_factory=Counter)
     lengths: list[np.ndarray] = field(default_factory=list)
     known: int = 0
@@ -136,7 +139,14 @@ def _known(run: Run, ingested: Manifest | None, folder: Path, warnings: list[str
 
 
 def _read(
-    source: Source, settings: Settings, deployment: Deployment, known: np.ndarray, folder: Path, track: Track
+    source: Source,
+    settings: Settings,
+    deployment: Deployment,
+    known: np.ndarray,
+    folder: Path,
+    track: Track,
+    *,
+    several: bool,
 ) -> _Found:
     """Write the source's new posts to the folder."""
     found = _Found()
@@ -145,6 +155,7 @@ def _read(
         text_column=settings.text_column,
         tag_column=settings.tag_column,
         keep=settings.kept_tags,
+        several=several,
         max_bytes=deployment.max_source_bytes,
         track=track,
     )
@@ -152,50 +163,57 @@ def _read(
         for block in blocks:
             new = block.posts.filter(pa.array(~np.isin(posts.digests(block.posts.column("post")), known)))
             writer.write(new)
-            found.tags.update(posts.tally(new.column("tag")))
+            tags = posts.tally(new.column("tag"))
+            found.tags.update(by_tag(tags) if several else tags)
+            found.posts += new.num_rows
             found.lengths.append(pc.utf8_length(new.column("post")).to_numpy())
             found.known += block.posts.num_rows - new.num_rows
             found.rejected += block.rejected.num_rows
             advance(block.posts.num_rows)
-    if not found.tags and not found.known:
+    if not found.posts and not found.known:
         raise BadInput(f"{source.display} has no post that can be used ({found.rejected:,} rejected rows): correct it")
     return found
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """How many posts of each tag a version tagged correctly, and the tags that it knows."""
+    """How many posts a version tagged correctly, how many of each tag got it, and the tags that it knows."""
 
-    correct: Counter[str]
+    correct: int
+    found: Counter[str]
     labels: frozenset[str]
 
 
 def _asked(registry: Registry, version: int, folder: Path) -> _Asked:
     """Tag the posts in the folder with a published version."""
-    correct = Counter[str]()
+    correct, found = 0, Counter[str]()
     with model_cache.opened(registry, version) as model, serving.opened(model) as served:
         labels = read_lines(model / "assets" / LABELS)
-        for batch, tags, _ in tagging.tagged(served, model, labels, posts.batches(folder, KIND)):
-            right = batch.column("tag").filter(pc.equal(tags, batch.column("tag")))
-            correct.update(posts.tally(right))
-    return _Asked(correct, frozenset(labels))
+        for batch, given, _ in tagging.tagged(served, model, labels, posts.batches(folder, KIND)):
+            true = batch.column("tag")
+            correct += pc.sum(pc.equal(given, true)).as_py() or 0
+            if serving.thresholds_of(model) is None:
+                found.update(posts.tally(true.filter(pc.equal(given, true))))
+            else:
+                pairs = zip(true.to_pylist(), given.to_pylist(), strict=True)
+                found.update(tag for one, other in pairs for tag in {*one.split(SEPARATOR)} & {*other.split(SEPARATOR)})
+    return _Asked(correct, found, frozenset(labels))
 
 
-def _before(registry: Registry, folder: Path, tags: Counter[str], warnings: list[str]) -> Score | None:
+def _before(registry: Registry, folder: Path, total: int, warnings: list[str]) -> Score | None:
     """The score of the version that was live before; None if there is none, or if it cannot be asked."""
     history = live_history(registry.events())
     if len(history) < 2:
         return None
     try:
-        return _score(history[-2], _asked(registry, history[-2], folder).correct, tags)
+        return _score(history[-2], _asked(registry, history[-2], folder).correct, total)
     except (BadInput, CorruptArtifact) as error:
         warnings.append(f"the version that was live before cannot be asked: {error}")
         return None
 
 
-def _score(version: int, correct: Counter[str], tags: Counter[str]) -> Score:
+def _score(version: int, right: int, total: int) -> Score:
     """The accuracy, with Wilson's interval (1927), which holds for few posts and for accuracies near 1, too."""
-    right, total = correct.total(), tags.total()
     interval = binomtest(right, total).proportion_ci(0.95, method="wilson")
     figures = right / total, float(interval.low), float(interval.high)
     accuracy, low, high = (round(figure, 6) for figure in figures)

@@ -44,11 +44,13 @@ class Network:
 def strongest(network: Network, vectors: csr_matrix, labels: np.ndarray, tags: int, count: int) -> list[list[int]]:
     """For each tag the `count` columns that add most to its logit in its own posts, the strongest first.
 
-    `labels`, int [posts], are the posts' tags. Columns that add nothing are left out.
+    `labels` are the posts' tags, int [posts] or where they have several bool [posts, tags]. Columns that add nothing
+    are left out.
     """
     found = []
     for tag in range(tags):
-        columns, sums = network.contributions(vectors[labels == tag], tag)
+        own = labels[:, tag] if labels.ndim == 2 else labels == tag
+        columns, sums = network.contributions(vectors[np.flatnonzero(own)], tag)
         best = np.argsort(-sums, kind="stable")[:count]
         found.append(columns[best[sums[best] > 0]].tolist())
     return found

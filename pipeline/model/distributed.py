@@ -104,8 +104,8 @@ class _EvaluationLog(tf.estimator.Exporter):
 
     name = "evaluation_log"
 
-    def __init__(self, place: tf_config.Place) -> None:
-        self.place = place
+    def __init__(self, place: tf_config.Place, metric: str) -> None:
+        self.place, self.metric = place, metric
 
     def export(
         self,
@@ -116,7 +116,7 @@ class _EvaluationLog(tf.estimator.Exporter):
         is_the_final_export: bool,
     ) -> None:
         """Log the result of an evaluation."""
-        step, accuracy, loss = (eval_result[name] for name in ("global_step", "accuracy", "loss"))
+        step, accuracy, loss = (eval_result[name] for name in ("global_step", self.metric, "loss"))
         log.info("%s: at step %d accuracy %.4f, loss %.4f on the test posts", self.place, step, accuracy, loss)
 
 
@@ -159,7 +159,11 @@ def _run(job: _Job, plan: _Plan | None, hooks: list[Any], listeners: Sequence[An
         feed, max_steps=plan.steps if plan else 1, hooks=[_NoRecovery(), *hooks], saving_listeners=listeners
     )
     eval_spec = tf.estimator.EvalSpec(
-        test, steps=None, exporters=_EvaluationLog(job.place), start_delay_secs=0, throttle_secs=1
+        test,
+        steps=None,
+        exporters=_EvaluationLog(job.place, network.metric(settings)),
+        start_delay_secs=0,
+        throttle_secs=1,
     )
     with _exit_without_servers(job.place):
         tf.estimator.train_and_evaluate(_estimator(job), train_spec, eval_spec)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from scipy.sparse import csr_matrix, vstack
 
-from pipeline.data import posts
+from pipeline.data import posts, tag_matrix
 from pipeline.model import network
 
 GROUPS_PER_WINDOW = 16
@@ -48,11 +48,15 @@ def training(
     def windows() -> Iterator[Window]:
         for epoch in range(epochs):
             yield from _full_batches(
-                _shuffled(folder, columns, np.random.default_rng([seed, epoch]), share), batch_size
+                _shuffled(folder, columns, tags, np.random.default_rng([seed, epoch]), share), batch_size
             )
 
     weights = class_weights(folder, tags) if balanced else None
-    return lambda: _dataset(windows, columns, tags, batch_size, weights).skip(done).prefetch(2)
+    return lambda: (
+        _dataset(windows, columns, tags, batch_size, weights, several=posts.have_several(folder, "train"))
+        .skip(done)
+        .prefetch(2)
+    )
 
 
 def class_weights(folder: Path, tags: int) -> np.ndarray:
@@ -72,9 +76,13 @@ def testing(folder: Path, *, columns: int, tags: int) -> Callable[[], tf.data.Da
 
     def windows() -> Iterator[Window]:
         batches = posts.batches(folder, "test", COLUMNS)
-        yield from _full_batches(((vectors(batch, columns), _labels(batch)) for batch in batches), PREDICTION_BATCH)
+        yield from _full_batches(
+            ((vectors(batch, columns), labels(batch, tags)) for batch in batches), PREDICTION_BATCH
+        )
 
-    return lambda: _dataset(windows, columns, tags, PREDICTION_BATCH).prefetch(2)
+    return lambda: _dataset(
+        windows, columns, tags, PREDICTION_BATCH, several=posts.have_several(folder, "test")
+    ).prefetch(2)
 
 
 def vectors(table: pa.Table | pa.RecordBatch, columns: int) -> csr_matrix:
@@ -86,9 +94,13 @@ def vectors(table: pa.Table | pa.RecordBatch, columns: int) -> csr_matrix:
     )
 
 
-def _labels(table: pa.Table | pa.RecordBatch) -> np.ndarray:
-    labels: np.ndarray = _single(table.column("label")).to_numpy()
-    return labels
+def labels(table: pa.Table | pa.RecordBatch, tags: int) -> np.ndarray:
+    """The label of each post, int32 [posts]; or where posts have several, which they have, bool [posts, tags]."""
+    column = _single(table.column("label"))
+    found: np.ndarray = (
+        tag_matrix.matrix(column, tags).toarray() if pa.types.is_list(column.type) else column.to_numpy()
+    )
+    return found
 
 
 def _single(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -108,7 +120,7 @@ def row_groups(folder: Path, share: Share = (0, 1)) -> list[tuple[Path, int, int
     return groups[reader::readers]
 
 
-def _shuffled(folder: Path, columns: int, random: np.random.Generator, share: Share) -> Iterator[Window]:
+def _shuffled(folder: Path, columns: int, tags: int, random: np.random.Generator, share: Share) -> Iterator[Window]:
     """Yield windows of row groups drawn at random from the whole share, which also mixes a split sorted by tag."""
     groups = row_groups(folder, share)
     order = random.permutation(len(groups))
@@ -119,7 +131,7 @@ def _shuffled(folder: Path, columns: int, random: np.random.Generator, share: Sh
         ]
         table = pa.concat_tables(tables).combine_chunks()
         rows = random.permutation(len(table))
-        yield vectors(table, columns)[rows], _labels(table)[rows]
+        yield vectors(table, columns)[rows], labels(table, tags)[rows]
 
 
 def _full_batches(windows: Iterator[Window], size: int) -> Iterator[Window]:
@@ -160,30 +172,36 @@ def _ahead(windows: Iterator[Window], size: int) -> Iterator[tuple[np.ndarray, .
 
 
 def _dataset(
-    windows: Callable[[], Iterator[Window]], columns: int, tags: int, size: int, weights: np.ndarray | None = None
+    windows: Callable[[], Iterator[Window]],
+    columns: int,
+    tags: int,
+    size: int,
+    weights: np.ndarray | None = None,
+    *,
+    several: bool = False,
 ) -> tf.data.Dataset:
     """Make a dataset of batches: (network.features, one-hot float32 [size, tags]); an epoch's last may be smaller.
 
-    With `weights`, float32 [tags], the one is the weight of its class.
+    With `weights`, float32 [tags], the one is the weight of its class. If posts have `several` tags, each has a one.
     """
 
     def batches(cells: tf.Tensor, values: tf.Tensor, starts: tf.Tensor, labels: tf.Tensor) -> tf.data.Dataset:
         def batch(first: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
             chosen = labels[first : first + size]
-            count = tf.size(chosen, out_type=tf.int64)
+            count = tf.shape(chosen, out_type=tf.int64)[0]
             begin, end = starts[first], starts[first + count]
             sparse = tf.SparseTensor(cells[begin:end], values[begin:end], tf.stack([count, columns]))
-            labelled = tf.one_hot(chosen, tags, dtype=tf.float32)
+            labelled = tf.cast(chosen, tf.float32) if several else tf.one_hot(chosen, tags, dtype=tf.float32)
             if weights is not None:
                 labelled *= tf.gather(weights, chosen)[:, tf.newaxis]
             return network.features(sparse), labelled
 
-        return tf.data.Dataset.range(0, tf.size(labels, out_type=tf.int64), size).map(batch)
+        return tf.data.Dataset.range(0, tf.shape(labels, out_type=tf.int64)[0], size).map(batch)
 
     kinds = (
         tf.TensorSpec([None, 2], tf.int64),
         tf.TensorSpec([None], tf.float32),
         tf.TensorSpec([None], tf.int64),
-        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None, tags], tf.bool) if several else tf.TensorSpec([None], tf.int32),
     )
     return tf.data.Dataset.from_generator(lambda: _ahead(windows(), size), output_signature=kinds).flat_map(batches)

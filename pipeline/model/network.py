@@ -1,5 +1,6 @@
 """The network in Keras, as in the article, and its conversion to an Estimator."""
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ A converted Estimator does not accept a SparseTensor itself.
 """
 
 OUTPUT = "labels"
-"""The network's output: probabilities, float32 [n, tags]."""
+"""The network's output: probabilities, float32 [n, tags], which add up to 1 unless posts have several tags."""
 
 
 def features(vectors: tf.SparseTensor) -> dict[str, tf.Tensor]:
@@ -89,7 +90,11 @@ class LazyAdam(tf.keras.optimizers.legacy.Adam):
 
 
 def keras_model(settings: Settings, tags: int) -> tf.keras.Model:
-    """Build and compile the network: SparseDense `posts`, dropout if it is set, Dense `labels` with softmax."""
+    """Build and compile the network: SparseDense `posts`, dropout if it is set, Dense `labels` with softmax.
+
+    With multi_tag `labels` has a sigmoid, which gives each tag a probability of its own; at first, one tag a post (the
+    bias of Lin et al. 2017, Focal Loss for Dense Object Detection, https://arxiv.org/abs/1708.02002).
+    """
     tf.keras.utils.set_random_seed(settings.seed)
     inputs = [
         tf.keras.Input((2,), dtype=tf.int64, name=INDICES),
@@ -100,14 +105,28 @@ def keras_model(settings: Settings, tags: int) -> tf.keras.Model:
     hidden = SparseDense(settings.vocabulary_size, settings.hidden_units, lazy=lazy, name="posts")(inputs)
     if settings.dropout:
         hidden = tf.keras.layers.Dropout(settings.dropout, name="dropout")(hidden)
-    model = tf.keras.Model(inputs, tf.keras.layers.Dense(tags, activation="softmax", name=OUTPUT)(hidden))
+    outputs, loss = tf.keras.layers.Dense(tags, activation="softmax", name=OUTPUT), "categorical_crossentropy"
+    if settings.multi_tag:
+        # Few posts have a given tag, so that from bias 0 the network would first have to learn to say no.
+        rare = tf.keras.initializers.Constant(-math.log(tags - 1))
+        outputs = tf.keras.layers.Dense(tags, activation="sigmoid", bias_initializer=rare, name=OUTPUT)
+        loss = "binary_crossentropy"
+    model = tf.keras.Model(inputs, outputs(hidden))
     adam = LazyAdam if lazy else tf.keras.optimizers.legacy.Adam  # model_to_estimator takes legacy optimizers only
     model.compile(
         optimizer=adam(learning_rate=settings.learning_rate),
-        loss="categorical_crossentropy",
-        metrics=["accuracy"],
+        loss=loss,
+        metrics=[metric(settings)],
     )
     return model
+
+
+def metric(settings: Settings) -> str:
+    """The Estimator's own metric: the share of posts whose most probable tag is right.
+
+    With several tags it is the share of all decisions, one for each post and tag, that are right at a threshold of 0.5.
+    """
+    return "binary_accuracy" if settings.multi_tag else "accuracy"
 
 
 def to_estimator(

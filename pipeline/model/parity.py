@@ -27,7 +27,7 @@ CASES = pa.schema(
         ("probabilities", pa.list_(pa.float32())),
     ]
 )
-"""One post: its row in the source, text, vector, and the Estimator's answer as tag and probabilities."""
+"""One post: its row in the source, text, vector, and the Estimator's answer as tag, or tags, and probabilities."""
 
 BATCH = 500
 DENSE_CELLS = 1 << 22
@@ -55,6 +55,7 @@ def check_parity(model: Path, cases: Path) -> Parity:
     count, largest, faults = 0, 0.0, list[str]()
     rule = serving.text_rule(model)
     assert rule is not None  # noqa: S101 - for the type checker: export has just put them there
+    limits = serving.thresholds_of(model)
     with serving.opened(model) as served, pq.ParquetFile(cases) as file:
         for batch in file.iter_batches(BATCH):
             wanted = np.array(batch.column("probabilities").to_pylist(), dtype=np.float32)
@@ -67,7 +68,8 @@ def check_parity(model: Path, cases: Path) -> Parity:
             differences[head] = np.maximum(differences[head], np.abs(dense - wanted[head]).max(axis=1))
             again = vectorize(batch.column("post"), rule.vocabulary, size=rule.size, mode=rule.mode)
             same = _same(input_fn.vectors(again, rule.size), cells) & _same(vectors, cells, VECTOR_TOLERANCE)
-            faults.extend(_faults(batch, same, answer, wanted, differences))
+            said, ties = answer["tag" if limits is None else "tags"], _ties(wanted, limits)
+            faults.extend(_faults(batch, same, said, ties, differences))
             count, largest = count + batch.num_rows, max(largest, float(differences.max()))
     return Parity(count, largest, faults[:5])
 
@@ -82,21 +84,29 @@ def _same(one: csr_matrix, other: csr_matrix, tolerance: float = 0) -> np.ndarra
 def _faults(
     batch: pa.RecordBatch,
     same: np.ndarray,
-    answer: dict[str, np.ndarray],
-    wanted: np.ndarray,
+    said: np.ndarray,
+    ties: np.ndarray,
     differences: np.ndarray,
 ) -> Iterator[str]:
     """Yield a sentence for each post of the batch whose vector, probabilities or tag differ."""
     rows, tags = batch.column("row").to_pylist(), batch.column("tag").to_pylist()
-    first, second = -np.sort(-wanted, axis=1)[:, :2].T
     for at, row in enumerate(rows):
         if not same[at]:
             yield f"row {row}: its vector is not the one that vectorize made"
         elif not differences[at] <= PROBABILITY_TOLERANCE:
             yield f"row {row}: a probability differs by {differences[at]:.1e} (at most {PROBABILITY_TOLERANCE:.0e})"
-        # Two tags closer than the tolerance are a tie, for which either answer is right.
-        elif answer["tag"][at].decode() != tags[at] and first[at] - second[at] > 2 * PROBABILITY_TOLERANCE:
-            yield f"row {row}: tag {answer['tag'][at].decode()!r} where the Estimator said {tags[at]!r}"
+        elif said[at].decode() != tags[at] and not ties[at]:
+            yield f"row {row}: tag {said[at].decode()!r} where the Estimator said {tags[at]!r}"
+
+
+def _ties(probabilities: np.ndarray, limits: np.ndarray | None) -> np.ndarray:
+    """Whether two tags, or a tag and its threshold, are closer than the tolerance, so that either answer is right."""
+    first, second = -np.sort(-probabilities, axis=1)[:, :2].T
+    distance = first - second
+    if limits is not None:
+        distance = np.minimum(distance, np.abs(probabilities - limits).min(axis=1))
+    tie: np.ndarray = distance <= 2 * PROBABILITY_TOLERANCE
+    return tie
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import tensorflow as tf
 from scipy.sparse import csr_matrix
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from pipeline.data.several_tags import SEPARATOR
 from pipeline.data.vectors import idf
 from pipeline.data.vocabulary import COUNTS_FILE, Vocabulary
 from pipeline.data.words import EXPANDS, SIGNS, WordRule, code_points
@@ -25,6 +26,9 @@ SERVING = "serving_default"
 VECTORS = "vectors"
 CELLS = "cells"
 CLASSIFY = "classify"
+
+THRESHOLDS = "thresholds.json"
+"""An extra asset of a model that gives a post several tags: the threshold of each tag, in the order of the labels."""
 
 RULE = "words.json"
 """An extra asset: the settings of the conversion from posts to vectors."""
@@ -42,7 +46,13 @@ tf1 = tf.compat.v1
 
 
 def export(
-    estimator: tf.estimator.Estimator, *, vocabulary_file: Path, labels_file: Path, settings: Settings, folder: Path
+    estimator: tf.estimator.Estimator,
+    *,
+    vocabulary_file: Path,
+    labels_file: Path,
+    settings: Settings,
+    folder: Path,
+    thresholds_file: Path | None = None,
 ) -> Path:
     """Write the SavedModel to a new folder under `folder` and return its path.
 
@@ -50,10 +60,13 @@ def export(
     probabilities (float32 [n, tags]); `vectors`, from posts_input (float32 [n, vocabulary_size]) to labels (float32
     [n, tags]); `cells`, the same from a SparseTensor's components, indices (int64 [cells, 2]), values (float32 [cells])
     and shape (int64 [2]); and `classify`, from inputs (string [n], serialized tf.Examples with the feature `post`) to
-    classes (string [n, tags]) and scores (float32 [n, tags]). Both files, one entry a line, are stored as assets, and
-    what `text_rule` and `warmup` read as extra assets.
+    classes (string [n, tags]) and scores (float32 [n, tags]). With a file of thresholds, `serving_default` has tags
+    (string [n]), too, such as `pandas|python`: those that pipeline.checks.thresholds gives the post, of which tag is
+    the most probable. Both files, one entry a line, are stored as assets, and what `text_rule`, `thresholds_of` and
+    `warmup` read as extra assets.
     """
     vocabulary = Vocabulary.load(vocabulary_file.parent)
+    limits = _thresholds(thresholds_file) if thresholds_file else None
 
     def receiver() -> tf.estimator.export.ServingInputReceiver:
         post = tf1.placeholder_with_default(tf.constant([], tf.string), [None], name="post")
@@ -71,7 +84,7 @@ def export(
         cells = tf.sparse.concat(0, [of_text, tf.sparse.from_dense(features[FEATURE])])
         spec = estimator.model_fn(network.features(cells), labels, mode, config)
         probabilities = spec.predictions[OUTPUT]
-        answer, classes = _answer(probabilities, _lines(labels_file))
+        answer, classes = _answer(probabilities, _lines(labels_file), limits)
         outputs = {
             SERVING: tf.estimator.export.PredictOutput(answer),
             CLASSIFY: _FromExamples(features[EXAMPLES], probabilities, classes),
@@ -92,6 +105,8 @@ def export(
             COUNTS_FILE: str(vocabulary_file.with_name(COUNTS_FILE)),
             warmup.FILE: str(Path(scratch, warmup.FILE)),
         }
+        if thresholds_file:
+            extra[THRESHOLDS] = str(thresholds_file)
         model = Path(served.export_saved_model(str(folder), receiver, assets_extra=extra).decode())
     _make_reproducible(model, (vocabulary_file, labels_file))
     return model
@@ -132,6 +147,16 @@ def text_rule(model: Path) -> TextRule | None:
     return TextRule(Vocabulary.load(extra), rule["vocabulary_size"], rule["vector_mode"])
 
 
+def thresholds_of(model: Path) -> np.ndarray | None:
+    """The probability from which a post gets a tag, float32 [tags]; None if the model gives each post one tag."""
+    file = model / "assets.extra" / THRESHOLDS
+    return _thresholds(file) if file.exists() else None
+
+
+def _thresholds(file: Path) -> np.ndarray:
+    return np.array(json.loads(file.read_text()), np.float32)
+
+
 class _FromVectors(tf.estimator.export.PredictOutput):
     """A signature with inputs of its own; Estimator would give it the receiver's inputs, the posts."""
 
@@ -166,18 +191,29 @@ def _lines(file: Path) -> tf.Tensor:
     return tf.strings.split([read], sep="\n").flat_values[:-1]
 
 
-def _answer(probabilities: tf.Tensor, labels: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+def _answer(
+    probabilities: tf.Tensor, labels: tf.Tensor, limits: np.ndarray | None
+) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     """The outputs of `serving_default`, and the tags of the columns of `probabilities`, string [n, tags]."""
     numbers = tf.range(tf.size(labels, out_type=tf.int64), dtype=tf.int64)
     # A table, because the asset's path is only valid while tables are initialized.
     tags = tf1.lookup.StaticHashTable(tf1.lookup.KeyValueTensorInitializer(numbers, labels), "")
-    answer = {
-        "tag": tags.lookup(tf.argmax(probabilities, axis=1)),
-        "probability": tf.reduce_max(probabilities, axis=1),
-        "probabilities": probabilities,
-    }
     columns = tf.range(tf.shape(probabilities, out_type=tf.int64)[1], dtype=tf.int64)
-    return answer, tags.lookup(tf.zeros_like(probabilities, tf.int64) + columns)
+    classes = tags.lookup(tf.zeros_like(probabilities, tf.int64) + columns)
+    given, several = probabilities, {}
+    if limits is not None:
+        chosen = _chosen(probabilities, limits)
+        given = tf.where(chosen, probabilities, -1.0)
+        several = {"tags": tf.strings.reduce_join(tf.ragged.boolean_mask(classes, chosen), axis=1, separator=SEPARATOR)}
+    answer = {"tag": tags.lookup(tf.argmax(given, axis=1))} | several
+    return answer | {"probability": tf.reduce_max(given, axis=1), "probabilities": probabilities}, classes
+
+
+def _chosen(probabilities: tf.Tensor, limits: np.ndarray) -> tf.Tensor:
+    """The same in the graph as pipeline.checks.thresholds.chosen: bool [n, tags]."""
+    reached = probabilities >= tf.constant(limits)
+    best = tf.one_hot(tf.argmax(probabilities, axis=1), len(limits), on_value=True, off_value=False)
+    return tf.logical_or(reached, tf.logical_and(tf.logical_not(tf.reduce_any(reached, axis=1, keepdims=True)), best))
 
 
 def _vectors(post: tf.Tensor, entries: tf.Tensor, vocabulary: Vocabulary, settings: Settings) -> tf.SparseTensor:
@@ -254,7 +290,10 @@ class Served:
             self._cells = {name: cell.name for name, cell in signatures[CELLS].inputs.items()}
 
     def tag(self, posts: Sequence[str | bytes] | np.ndarray) -> dict[str, np.ndarray]:
-        """Return `tag` (object of bytes [n]), `probability` (float32 [n]) and `probabilities` (float32 [n, tags])."""
+        """Return `tag` (object of bytes [n]), `probability` (float32 [n]) and `probabilities` (float32 [n, tags]).
+
+        A model of several tags returns also `tags` (object of bytes [n]).
+        """
         return dict(zip(self._answer, self._tag(_strings(posts)), strict=True))
 
     def tag_and_vectors(self, posts: Sequence[str | bytes] | np.ndarray) -> tuple[dict[str, np.ndarray], csr_matrix]:

@@ -5,12 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from scipy.sparse import csr_matrix
 
+from pipeline.checks import thresholds
+from pipeline.data import tag_matrix
 from pipeline.data.vectors import vectorize_all
 from pipeline.model import input_fn, serving
 
 Tagged = tuple[pa.RecordBatch, pa.Array, np.ndarray]
-"""A batch, the tag of each of its posts (string), and the tag's probability (float32)."""
+"""A batch, the tag of each of its posts (string), and the tag's probability (float32).
+
+Of a model of several tags the first is a text such as `pandas|python`, and the second the probability of the most
+probable one.
+"""
 
 
 def tagged(
@@ -27,7 +34,13 @@ def tagged(
             answer = served.tag(batch.column("post").cast(pa.binary()).to_numpy(zero_copy_only=False))
             yield batch, pa.array(answer["tag"], pa.binary()).cast(pa.string()), answer["probability"]
         return
-    tags = pa.array(labels, pa.string())
+    tags, limits = pa.array(labels, pa.string()), serving.thresholds_of(model)
     for batch, vectors in vectorize_all(batches, rule.vocabulary, size=rule.size, mode=rule.mode):
         probabilities = served.from_cells(input_fn.vectors(vectors, rule.size))
-        yield batch, tags.take(pa.array(probabilities.argmax(axis=1))), probabilities.max(axis=1)
+        if limits is None:
+            yield batch, tags.take(pa.array(probabilities.argmax(axis=1))), probabilities.max(axis=1)
+            continue
+        chosen = thresholds.chosen(probabilities, limits)
+        best = thresholds.first(probabilities, chosen)
+        texts = tag_matrix.texts_of(csr_matrix(chosen), labels)
+        yield batch, pa.array(texts, pa.string()), probabilities[np.arange(len(best)), best]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import expit, log_softmax, softmax
 
 from pipeline.checks.calibration import calibration
 
@@ -22,25 +22,31 @@ LAST_LAYER = "layer_with_weights-1/{}/.ATTRIBUTES/VARIABLE_VALUE"
 def fit(logits: np.ndarray, labels: np.ndarray) -> float:
     """Find the temperature with the lowest loss (mean cross-entropy), to four digits; 1 if none is better than that.
 
-    `logits` are float [posts, tags] and `labels` int [posts], of posts that the network was not trained on.
+    `logits` are float [posts, tags] of posts that the network was not trained on; `labels` as for loss.
     """
     found = minimize_scalar(
-        lambda log: _loss(logits / math.exp(log), labels),
+        lambda log: loss(logits / math.exp(log), labels),
         bounds=(math.log(LOWEST), math.log(HIGHEST)),
         method="bounded",
     )
     temperature = float(f"{math.exp(found.x):.4g}")
-    return temperature if _loss(logits / temperature, labels) < _loss(logits, labels) else 1.0
+    return temperature if loss(logits / temperature, labels) < loss(logits, labels) else 1.0
 
 
 def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """The loss and the expected calibration error (see pipeline.checks.calibration) of logits and labels as for fit."""
-    probabilities = softmax(logits, axis=1)
-    error = calibration(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)["expected_error"]
-    return {"loss": round(_loss(logits, labels), 6), "calibration_error": error}
+    several = labels.ndim == 2
+    probabilities = expit(logits) if several else softmax(logits, axis=1)
+    best = probabilities.argmax(axis=1)
+    right = labels[np.arange(len(labels)), best] if several else best == labels
+    error = calibration(probabilities.max(axis=1), right)["expected_error"]
+    return {"loss": round(loss(logits, labels), 6), "calibration_error": error}
 
 
-def _loss(logits: np.ndarray, labels: np.ndarray) -> float:
+def loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The mean cross-entropy of the labels, int [posts]; of all tags where posts have several, bool [posts, tags]."""
+    if labels.ndim == 2:
+        return float((np.logaddexp(0, logits) - logits * labels).mean())
     return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
 
 

@@ -150,7 +150,7 @@ def train(
     per_epoch = math.ceil(examples / settings.batch_size)
     steps, done = settings.epochs * per_epoch, step_of(model_dir)
     validation, (losses, curve) = (
-        Validation(vectors, settings.vocabulary_size, settings.patience),
+        Validation(vectors, settings.vocabulary_size, tags, settings.patience),
         events.read(model_dir),
     )
     validation.load(model_dir, curve)

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 from scipy.sparse import csr_matrix, vstack
-from scipy.special import log_softmax
 
-from pipeline.data import posts
+from pipeline.checks import thresholds
+from pipeline.data import posts, tag_matrix
 from pipeline.model import input_fn
+from pipeline.model.temperature import loss
 from pipeline.progress import OnEpoch, no_report
 
 tf1 = tf.compat.v1
@@ -36,14 +37,17 @@ class Validation:
 
     `patience` is the number of epochs without a higher accuracy after which training stops; 0 for never. `curve` maps
     the last step of each epoch to its figures: `training_loss`, the mean over the epoch's recorded steps, and where
-    there are validation posts their `loss` and `accuracy`.
+    there are validation posts their `loss` and `accuracy`. Where posts have several tags, accuracy is the share of
+    posts that get exactly theirs, by a threshold of 0.5: the thresholds are picked after training.
     """
 
-    def __init__(self, vectors: Path, columns: int, patience: int) -> None:
+    def __init__(self, vectors: Path, columns: int, tags: int, patience: int = 0) -> None:
         batches = list(posts.batches(vectors, "validation"))
         empty = csr_matrix((0, columns), dtype=np.float32)
         self.vectors = vstack([empty, *(input_fn.vectors(batch, columns) for batch in batches)], format="csr")
-        self.labels = np.concatenate([np.empty(0, np.int32), *(batch.column("label").to_numpy() for batch in batches)])
+        several = posts.have_several(vectors, "validation")
+        none = np.empty((0, tags), bool) if several else np.empty(0, np.int32)
+        self.labels = np.concatenate([none, *(input_fn.labels(batch, tags) for batch in batches)])
         self.rows = np.concatenate([np.empty(0, np.int64), *(batch.column("row").to_numpy() for batch in batches)])
         self.logits = np.empty((0, 0), np.float32)
         self.patience = patience
@@ -55,23 +59,28 @@ class Validation:
         figures = self.curve[step] = {"training_loss": round(training_loss, 6)}
         if not len(self.labels):
             return
-        self.logits = logits = _logits(self.vectors, weights)
-        losses = -log_softmax(logits, axis=1)[np.arange(len(self.labels)), self.labels]
-        figures["loss"] = round(float(losses.mean()), 6)
-        figures["accuracy"] = round(float((logits.argmax(axis=1) == self.labels).mean()), 6)
+        self.logits = logits = logits_of(self.vectors, weights)
+        figures["loss"] = round(loss(logits, self.labels), 6)
+        figures["accuracy"] = round(float(posts.correct(self._answers(logits)).mean()), 6)
         if self.patience and (self.best is None or figures["accuracy"] > self.curve[self.best.step]["accuracy"]):
             self.best = Best(len(self.curve), step, [np.array(each) for each in weights])
 
     def kept_logits(self) -> np.ndarray:
         """The logits of the validation posts with the weights that are kept: float32 [validation posts, tags]."""
-        return _logits(self.vectors, self.best.weights) if self.best else self.logits
+        return logits_of(self.vectors, self.best.weights) if self.best else self.logits
 
     def write_answers(self, file: Path) -> None:
         """Write the answer of the weights that are kept to each validation post as Parquet, if there are any."""
         if len(self.labels):
-            predicted = self.kept_logits().argmax(axis=1)
-            columns = {"row": self.rows, "label": self.labels, "predicted": predicted.astype(np.int32)}
-            pq.write_table(pa.table(columns), file)
+            pq.write_table(self._answers(self.kept_logits()), file)
+
+    def _answers(self, logits: np.ndarray) -> pa.Table:
+        """The labels, and those that the logits say; where posts have several, by a threshold of 0.5 for each tag."""
+        label, predicted = self.labels, logits.argmax(axis=1).astype(np.int32)
+        if label.ndim == 2:
+            said = thresholds.chosen(logits, np.zeros(label.shape[1], np.float32))
+            label, predicted = (tag_matrix.lists(csr_matrix(each)) for each in (label, said))
+        return pa.table({"row": self.rows, "label": label, "predicted": predicted})
 
     @property
     def hopeless(self) -> bool:
@@ -99,8 +108,8 @@ class Validation:
         return [{"epoch": number} | point for number, point in enumerate(self.curve.values(), 1)]
 
 
-def _logits(vectors: csr_matrix, weights: list[np.ndarray]) -> np.ndarray:
-    """Compute what the network's last layer has before its softmax, as network.keras_model without dropout."""
+def logits_of(vectors: csr_matrix, weights: list[np.ndarray]) -> np.ndarray:
+    """Compute what the network's last layer has before softmax or sigmoid, by network.keras_model without dropout."""
     kernel, bias, last_kernel, last_bias = weights
     return np.maximum(vectors @ kernel + bias, 0) @ last_kernel + last_bias  # type: ignore[no-any-return]
 

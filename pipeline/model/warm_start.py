@@ -37,8 +37,12 @@ class Initial:
     labels: list[np.ndarray]  # float32 [hidden_units, tags] and [tags]
 
     @classmethod
-    def read(cls, version: int, saved_model: Path, *, vector_mode: str) -> "Initial":
-        """Read a version's SavedModel. Raises BadInput where it cannot be read, or has other kinds of vectors."""
+    def read(cls, version: int, saved_model: Path, *, vector_mode: str, several: bool = False) -> "Initial":
+        """Read a version's SavedModel.
+
+        Raises BadInput where it cannot be read, has other kinds of vectors, or only one of the two, it and the run, is
+        for posts with `several` tags.
+        """
         try:
             posts, labels = weights(saved_model / "variables" / "variables")
             words, tags = (read_lines(saved_model / "assets" / name) for name in (VOCABULARY_FILE, "labels.txt"))
@@ -52,6 +56,11 @@ class Initial:
             raise BadInput(
                 f"warm_start=live: version {version}, which is live, reads vectors of the mode {rule['vector_mode']}, "
                 f"and this run makes {vector_mode}: set vector_mode={rule['vector_mode']}, {CURE}"
+            )
+        if several != (serving.thresholds_of(saved_model) is not None):
+            raise BadInput(
+                f"warm_start=live: version {version}, which is live, gives a post {'one tag' if several else 'several'}"
+                f", and this run's model {'several' if several else 'one'}: {CURE.removeprefix('or ')}"
             )
         return cls(version, words, tags, posts, labels)
 

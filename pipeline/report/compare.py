@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from markupsafe import Markup
 
 from pipeline.checks.gate import mcnemar
@@ -134,6 +135,4 @@ def _correct(facts: Facts) -> np.ndarray:
     with TemporaryDirectory(prefix="tagger-compare-") as scratch:
         facts.run.fetch(manifest, Path(scratch), [name for name in manifest.files if name.startswith("predictions/")])
         batches = posts.batches(Path(scratch), "predictions", ["label", "predicted"])
-        return np.concatenate(
-            [batch.column("label").to_numpy() == batch.column("predicted").to_numpy() for batch in batches]
-        )
+        return posts.correct(pa.Table.from_batches(list(batches)))

@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline.data import held_out, posts
+from pipeline.data import held_out, posts, tag_matrix
 from pipeline.errors import BadInput, CorruptArtifact, StageOutOfOrder
 from pipeline.files import read_lines
 from pipeline.report.facts import Facts
@@ -65,20 +64,23 @@ class Runs:
         return pd.DataFrame(curve, columns=None if curve else ["epoch"]).set_index("epoch")
 
     def predictions(self, run: str) -> pd.DataFrame:
-        """A run's answers to the test posts: row, post, tag, predicted tag, and the probability of the latter."""
+        """A run's answers to the test posts: row, post, tag, predicted tag, and the highest probability.
+
+        Several tags are one text, such as `pandas|python`.
+        """
         found = self._run(run)
         with _folders(found, "ingest", "fit_vocabulary", "evaluate") as folders:
-            labels = np.array(read_lines(folders["fit_vocabulary"] / LABELS), object)
+            labels, several = read_lines(folders["fit_vocabulary"] / LABELS), found.existing().settings.multi_tag
             answers = pa.Table.from_batches(list(posts.batches(folders["evaluate"], "predictions")))
-            shown = held_out.batches(folders["ingest"], labels.tolist())
+            shown = held_out.HeldOut(folders["ingest"], labels, several).batches()
             texts = pa.chunked_array([batch.column("post") for batch in shown], pa.string())
         probabilities = answers.column("probabilities").combine_chunks().flatten().to_numpy()
         return pd.DataFrame(
             {
                 "row": answers.column("row").to_numpy(),
                 "post": texts.to_pylist(),
-                "tag": labels[answers.column("label").to_numpy()],
-                "predicted": labels[answers.column("predicted").to_numpy()],
+                "tag": tag_matrix.tags_of(answers.column("label"), labels),
+                "predicted": tag_matrix.tags_of(answers.column("predicted"), labels),
                 "probability": probabilities.reshape(-1, len(labels)).max(axis=1),
             }
         )

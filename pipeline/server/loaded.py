@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from scipy.sparse import csr_matrix
 
+from pipeline.checks import thresholds
+from pipeline.data import tag_matrix
 from pipeline.data.vectors import Vectorizer
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import CorruptArtifact
@@ -31,13 +34,15 @@ class Loaded:
     def __init__(self, version: int, folder: Path) -> None:
         """Load the SavedModel, compute its warm-up requests, and compare what its two ways of computing give.
 
-        Raises CorruptArtifact if it cannot be loaded, or the two differ, or an answer is no distribution over its tags.
+        Raises CorruptArtifact if it cannot be loaded, or the two differ, or an answer is no distribution over its tags,
+        or where posts have several tags no probability for each.
         """
         self.version = version
         self._open = ExitStack()
         try:
             self._served = self._open.enter_context(serving.opened(folder))
             self.labels = read_lines(folder / "assets" / LABELS)
+            self.limits = serving.thresholds_of(folder)
             self._network = attribution.Network(folder / "variables" / "variables")
             rule = serving.text_rule(folder)
             # Versions of older pipelines have no text rule: only the graph knows how to read posts.
@@ -75,6 +80,16 @@ class Loaded:
         texts = pa.array([post.decode(errors="replace") for post in posts], pa.string())
         return self._served.from_cells(input_fn.vectors(self._vectorizer.vectors(texts), self._size))
 
+    def given(self, probabilities: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
+        """The label that each post gets, int [posts]; and where posts have several tags the text of all that it gets.
+
+        The label is then that of the most probable one. `probabilities` are float32 [posts, tags].
+        """
+        if self.limits is None:
+            return probabilities.argmax(axis=1), None
+        chosen = thresholds.chosen(probabilities, self.limits)
+        return thresholds.first(probabilities, chosen), tag_matrix.texts_of(csr_matrix(chosen), self.labels)
+
     def from_vectors(self, vectors: np.ndarray) -> np.ndarray:
         """Compute the probabilities of dense vectors, float32 [n, vocabulary_size]: float32 [n, tags]."""
         return self._served.from_vectors(vectors)
@@ -93,12 +108,17 @@ class Loaded:
         """Free the memory of the version, which must not be asked any more."""
         self._open.close()
 
+    def _are_probabilities(self, answer: np.ndarray) -> bool:
+        if self.limits is not None:
+            return len(self.limits) == len(self.labels) and bool(((answer >= 0) & (answer <= 1)).all())
+        return np.allclose(answer.sum(axis=1), 1, atol=1e-3)
+
     def _warm_up(self, requests: list[list[bytes]], vocabulary: Vocabulary | None) -> None:
         if not requests and vocabulary:
             requests = [[text.encode() for text in warmup.texts(vocabulary)]]
         for posts in requests or [[b""]]:
             answer = self._served.tag(posts)["probabilities"]
-            if answer.shape != (len(posts), len(self.labels)) or not np.allclose(answer.sum(axis=1), 1, atol=1e-3):
+            if answer.shape != (len(posts), len(self.labels)) or not self._are_probabilities(answer):
                 raise CorruptArtifact(f"version {self.version} cannot be served: its answers are no probabilities")
             many = posts * (FEW + 1)
             if not np.allclose(self.probabilities(many)[: len(posts)], answer, atol=TOLERANCE):

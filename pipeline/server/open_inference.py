@@ -16,7 +16,9 @@ from pipeline.server.http import Json, route
 from pipeline.server.versions import Answer, Versions, refuse_other_model
 
 BASE = "/v2/models/{name}"
-TYPES = {"tag": "BYTES", "probability": "FP32", "probabilities": "FP32"}
+TYPES = {"tag": "BYTES", "tags": "BYTES", "probability": "FP32", "probabilities": "FP32"}
+"""The outputs; `tags` only of a version that gives a post several."""
+
 FIELDS = ("id", "parameters", "inputs", "outputs")
 
 
@@ -58,9 +60,9 @@ class Api:
 
     async def metadata(self, request: Request) -> Response:
         """The model's input and outputs."""
-        version = self._version(request)
-        tags = len(self.versions.named().labels)
-        shapes = {"tag": [-1], "probability": [-1], "probabilities": [-1, tags]}
+        version, loaded = self._version(request), self.versions.named()
+        shapes = {name: [-1] for name in TYPES if name != "tags" or loaded.limits is not None}
+        shapes["probabilities"] = [-1, len(loaded.labels)]
         return Json(
             {
                 "name": MODEL,
@@ -76,11 +78,11 @@ class Api:
         body = await bodies.json_object(request)
         self._version(request)
         bodies.only(body, FIELDS)
-        wanted, values = _wanted(body.get("outputs")), _posts(body.get("inputs"))
+        asked, values = _asked(body.get("outputs")), _posts(body.get("inputs"))
         answer = await self.versions.tag(bodies.posts(values, "inputs[0].data", self.versions.limits))
         named = {"id": body["id"]} if isinstance(body.get("id"), str) else {}
         told = {"model_name": MODEL, "model_version": str(answer.version)}
-        return Json(told | named | {"outputs": [_tensor(name, answer) for name in wanted]})
+        return Json(told | named | {"outputs": [_tensor(name, answer) for name in _wanted(asked, answer)]})
 
     def _version(self, request: Request) -> int:
         refuse_other_model(request.path_params["name"])
@@ -103,19 +105,28 @@ def _posts(inputs: Any) -> list[Any]:
     return data
 
 
-def _wanted(asked: Any) -> list[str]:
-    """The names of the outputs that the request asks for; all if it names none."""
-    if asked is None or asked == []:
-        return list(TYPES)
+def _asked(asked: Any) -> list[str]:
+    """The names of the outputs that the request asks for."""
+    if asked is None:
+        return []
     if not isinstance(asked, list):
         raise Refused(400, "outputs must be a list of objects with the field 'name'")
     names = list[str]()
     for each in asked:
         name = each.get("name") if isinstance(each, dict) else None
-        if not isinstance(name, str) or name not in TYPES:
-            raise Refused(400, f"there is no output {name!r}: the outputs are {', '.join(TYPES)}")
+        if not isinstance(name, str):
+            raise Refused(400, f"there is no output {name!r}: its name must be a text")
         names.append(name)
     return names
+
+
+def _wanted(asked: list[str], answer: Answer) -> list[str]:
+    """The outputs that were asked for; all if none was named."""
+    there = list(answer.outputs())
+    for name in asked:
+        if name not in there:
+            raise Refused(400, f"there is no output {name!r}: the outputs are {', '.join(there)}")
+    return asked or there
 
 
 def _tensor(name: str, answer: Answer) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from pipeline.data.several_tags import SEPARATOR
 from pipeline.report import html
 from pipeline.server import bodies
 from pipeline.server.errors import Refused
@@ -54,11 +55,15 @@ class Page:
         post = bodies.refuse_too_long(text.encode(errors="replace"), "the post", self.versions.limits)
         answer = await self.versions.tag([post])
         [probabilities] = answer.probabilities
-        order = (-probabilities).argsort(kind="stable")[:SHOWN]
-        words = await self.versions.words_for(post, int(order[0]))
+        given = answer.given[0].split(SEPARATOR) if answer.several else answer.given
+        # The tags that it gets come first, however many they are.
+        order = sorted(range(len(answer.labels)), key=lambda at: (answer.labels[at] not in given, -probabilities[at]))
+        order = order[: max(SHOWN, len(given))]
+        words = await self.versions.words_for(post, order[0])
         largest = max((share for _, share in words), default=1.0)
         return {
-            "rows": [(answer.labels[at], float(probabilities[at])) for at in order],
+            "rows": [(answer.labels[at], float(probabilities[at]), answer.labels[at] in given) for at in order],
+            "of": answer.tags[0],
             "words": [(word, share / largest) for word, share in words],
         }
 

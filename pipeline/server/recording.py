@@ -51,7 +51,7 @@ class Recorder:
             return {}
         request, self._count = f"{self._file}-{self._count}", self._count + 1
         now = datetime.now(UTC).replace(microsecond=0)
-        for number, (post, tag, probability) in enumerate(zip(posts, answer.tags, answer.best.tolist(), strict=True)):
+        for number, (post, tag, probability) in enumerate(zip(posts, answer.given, answer.best.tolist(), strict=True)):
             self._asked.append(
                 {
                     "id": f"{request}.{number}",

@@ -60,8 +60,8 @@ class Shadow:
 
     def _compare(self, posts: list[bytes], tags: list[str], live: int) -> None:
         try:
-            labels = self.loaded.labels
-            found = [labels[at] for at in self.loaded.probabilities(posts).argmax(axis=1).tolist()]
+            label, several = self.loaded.given(self.loaded.probabilities(posts))
+            found = [self.loaded.labels[at] for at in label.tolist()] if several is None else several
             same = sum(ours == theirs for ours, theirs in zip(found, tags, strict=True))
             counted = self._counted.setdefault(live, [0, 0])
             counted[0], counted[1] = counted[0] + len(posts), counted[1] + same

@@ -55,7 +55,8 @@ class State:
 class Answer:
     """What a version answers to some posts: the best tag of each, its probability, and all probabilities.
 
-    `tags` are texts, `best` is float32 [posts], `probabilities` float32 [posts, tags], in the order of `labels`.
+    `tags` are texts, `best` is float32 [posts], `probabilities` float32 [posts, tags], in the order of `labels`. Where
+    posts may have several tags, `several` has the text of all that each gets, such as `pandas|python`; else it is None.
     """
 
     version: int
@@ -63,23 +64,32 @@ class Answer:
     tags: list[str]
     best: np.ndarray
     probabilities: np.ndarray
+    several: list[str] | None = None
 
     @classmethod
     def of(cls, loaded: Loaded, probabilities: np.ndarray) -> "Answer":
         """The answer that these probabilities are."""
-        tags = [loaded.labels[at] for at in probabilities.argmax(axis=1).tolist()]
-        return cls(loaded.version, loaded.labels, tags, probabilities.max(axis=1), probabilities)
+        label, several = loaded.given(probabilities)
+        tags, best = [loaded.labels[at] for at in label.tolist()], probabilities[np.arange(len(label)), label]
+        return cls(loaded.version, loaded.labels, tags, best, probabilities, several)
+
+    @property
+    def given(self) -> list[str]:
+        """The tag that each post gets, or the text of all tags that it gets."""
+        return self.tags if self.several is None else self.several
 
     def outputs(self) -> dict[str, Any]:
         """The outputs of the signature serving_default."""
-        return {"tag": self.tags, "probability": self.best, "probabilities": self.probabilities}
+        several = {} if self.several is None else {"tags": self.several}
+        return {"tag": self.tags} | several | {"probability": self.best, "probabilities": self.probabilities}
 
     def __len__(self) -> int:
         return len(self.tags)
 
     def __getitem__(self, part: slice) -> "Answer":
         """The answer to some of the posts."""
-        return Answer(self.version, self.labels, self.tags[part], self.best[part], self.probabilities[part])
+        several = None if self.several is None else self.several[part]
+        return Answer(self.version, self.labels, self.tags[part], self.best[part], self.probabilities[part], several)
 
 
 @dataclass
@@ -212,7 +222,7 @@ class Versions:
             answer = Answer.of(loaded, loaded.probabilities(posts))
             self.seen.answer(answer)
             if self.shadow:
-                self.shadow.ask(posts, answer.tags, answer.version)
+                self.shadow.ask(posts, answer.given, answer.version)
             return answer
 
         def of_vectors(vectors: list[np.ndarray]) -> Answer:

@@ -2,7 +2,8 @@
 
 from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.errors import escape_control
 from pipeline.settings.base import Base, field
@@ -44,12 +45,21 @@ class Settings(Base):
         min_length=1,
     )
     text_column: str = field("post", FIRST, "Column that holds the post's text.", min_length=1)
-    tag_column: str = field("tags", FIRST, "Column that holds the post's one tag.", min_length=1)
+    tag_column: str = field(
+        "tags", FIRST, "Column that holds the post's tag, or with multi_tag its tags.", min_length=1
+    )
+    multi_tag: bool = field(
+        False,
+        FIRST,
+        "A post may have several tags, such as python|pandas, and the model gives each post all the tags whose "
+        "probability reaches the tag's threshold. The thresholds are picked on the validation posts, see "
+        "validation_fraction; without any, each is 0.5.",
+    )
     keep_tags: str | None = field(
         None,
         FIRST,
-        "Tags to learn, separated by commas, such as python, java: posts that have none of them, or several, are left "
-        "out. If none, every tag is learned, and a post may have only one.",
+        "Tags to learn, separated by commas, such as python, java: posts that have none of them are left out, and so "
+        "are those that have several, unless multi_tag is set. If none, every tag is learned.",
     )
     max_rejected_fraction: float = field(
         0.01,
@@ -196,8 +206,8 @@ class Settings(Base):
     min_accuracy: float | None = field(
         0.80,
         "Gate",
-        "Accuracy on the test posts, 0 to 1, below which nothing is published. It must be set: if it is empty (or "
-        "none), nothing is published at all.",
+        "Accuracy on the test posts, 0 to 1, below which nothing is published: the share of posts that get their tag, "
+        "or with multi_tag exactly their tags. It must be set: if it is empty (or none), nothing is published at all.",
         ge=0,
         le=1,
     )
@@ -205,6 +215,13 @@ class Settings(Base):
         0.0,
         "Gate",
         "Recall of the worst tag, 0 to 1, below which nothing is published; 0 switches this off.",
+        ge=0,
+        le=1,
+    )
+    min_macro_f1: float = field(
+        0.0,
+        "Gate",
+        "F1 score, the mean of all tags, 0 to 1, below which nothing is published; 0 switches this off.",
         ge=0,
         le=1,
     )
@@ -233,6 +250,14 @@ class Settings(Base):
     def kept_tags(self) -> frozenset[str]:
         """The tags of keep_tags; empty for all."""
         return frozenset(filter(None, map(str.strip, (self.keep_tags or "").split(","))))
+
+    @field_validator("class_weights")
+    @classmethod
+    def _of_one_tag(cls, value: str, info: ValidationInfo) -> str:
+        """Refuse what multi_tag cannot be combined with."""
+        if value == "balanced" and info.data.get("multi_tag"):
+            raise PydanticCustomError("multi_tag", "it weighs posts of one tag, so with multi_tag set it to none")
+        return value
 
     @field_validator("force_reason")
     @classmethod

@@ -60,12 +60,14 @@ class Block:
 class Columns(NamedTuple):
     """The names of the columns to read; without a tag column (posts to be tagged), tags are null and not checked.
 
-    `keep` are the tags to keep; empty for all.
+    `keep` are the tags to keep; empty for all. `several` says that a post may have several tags, see
+    pipeline.data.several_tags.
     """
 
     text: str
     tag: str | None
     keep: frozenset[str] = frozenset()
+    several: bool = False
 
 
 def corrupt(name: str, fault: str) -> BadInput:

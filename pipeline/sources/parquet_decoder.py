@@ -38,7 +38,7 @@ def main(job: dict[str, Any], complain: int) -> NoReturn:
             os.fdopen(1, "wb") as sink,
             pa.ipc.new_stream(sink, DECODED) as stream,
         ):
-            for batch in decoded(file, name, Columns(job["text"], job["tag"])):
+            for batch in decoded(file, name, Columns(job["text"], job["tag"], several=job["several"])):
                 stream.write_batch(batch)
     except BadInput as error:
         fault = {"sentence": str(error)}

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import progress
-from pipeline.data import posts
+from pipeline.data import posts, several_tags
 from pipeline.settings.deployment import MAX_SOURCE_BYTES
 from pipeline.sources import sample
 from pipeline.sources.bigquery import parse as parse_bigquery
 from pipeline.sources.bigquery_rows import bigquery_blocks
-from pipeline.sources.blocks import REASONS, UTF8_BOM, Block, Columns, corrupt, too_large
+from pipeline.sources.blocks import EMPTY_TAG, REASONS, REJECTED_TEXT, UTF8_BOM, Block, Columns, corrupt, too_large
 from pipeline.sources.csv_file import csv_blocks
 from pipeline.sources.dump import XML_STARTS, dump_blocks
 from pipeline.sources.json_lines import json_blocks
@@ -32,17 +32,19 @@ def read(
     text_column: str,
     tag_column: str | None,
     keep: frozenset[str] = frozenset(),
+    several: bool = False,
     max_bytes: int = MAX_SOURCE_BYTES,
     track: progress.Track = progress.log_lines,
 ) -> Iterator[Block]:
     """Read all rows in order, numbered from 1, in blocks of at most ROWS_PER_BLOCK rows and about 32 MB of text.
 
-    With tags to `keep`, posts that have none of them, or several, are left out.
+    With tags to `keep`, posts that have none of them, or several, are left out. If a post may have `several` tags, they
+    are normalized as pipeline.data.several_tags does, and only posts that have none of those to keep are left out.
 
     Raises BadInput for a source that is damaged, not allowed, or larger, unpacked, than `max_bytes`; Unavailable
     where a retry can succeed.
     """
-    columns = Columns(text_column, tag_column, keep if tag_column else frozenset())
+    columns = Columns(text_column, tag_column, *((keep, several) if tag_column else ()))
     if source.synthetic:
         blocks = _synthetic(source, columns, max_bytes)
     elif source.kind is Kind.BIGQUERY:
@@ -51,13 +53,29 @@ def read(
         blocks = _files(source, columns, max_bytes, track)
     else:
         blocks = _file(source, columns, max_bytes, track)
-    yield from (_kept(block, columns.keep) for block in blocks) if columns.keep else blocks
+    if columns.several:
+        yield from (_with_several(block, columns.keep) for block in blocks)
+    else:
+        yield from (_kept(block, columns.keep) for block in blocks) if columns.keep else blocks
 
 
 def _kept(block: Block, keep: frozenset[str]) -> Block:
     """The block without the posts whose tag is not one to keep."""
     kept = block.posts.filter(pc.is_in(block.posts.column("tag"), value_set=pa.array(sorted(keep), pa.string())))
     return Block(kept, block.rejected, block.left_out + block.posts.num_rows - kept.num_rows)
+
+
+def _with_several(block: Block, keep: frozenset[str]) -> Block:
+    """The block with the tags of each post normalized; a post without any is rejected, or with `keep` left out."""
+    tags = several_tags.normalized(block.posts.column("tag"), keep)
+    there = pc.not_equal(tags, "")
+    renamed = block.posts.set_column(1, posts.POSTS.field("tag"), tags)
+    none = block.posts.filter(pc.invert(there))
+    if keep:
+        return Block(renamed.filter(there), block.rejected, block.left_out + none.num_rows)
+    texts = pc.utf8_slice_codeunits(none.column("post"), 0, REJECTED_TEXT)
+    faulty = pa.concat_batches([block.rejected, posts.rejected_rows(none.column("row"), EMPTY_TAG, texts)])
+    return Block(renamed.filter(there), faulty.sort_by("row"), block.left_out)
 
 
 def _file(source: Source, columns: Columns, max_bytes: int, track: progress.Track) -> Iterator[Block]:
@@ -90,10 +108,10 @@ def _shifted(rows: pa.RecordBatch, before: int) -> pa.RecordBatch:
 
 def _synthetic(source: Source, columns: Columns, max_bytes: int) -> Iterator[Block]:
     none = pa.RecordBatch.from_pylist([], schema=posts.REJECTED)
-    rows, seed = sample.parse(source.place)
-    if rows * sample.BYTES_PER_POST > max_bytes:
+    asked = sample.parse(source.place)
+    if asked.rows * sample.BYTES_PER_POST > max_bytes:
         raise too_large(source.display, max_bytes)
-    for batch in sample.blocks(rows, seed):
+    for batch in sample.blocks(*asked):
         yield Block(_untagged(batch) if columns.tag is None else batch, none)
 
 

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.data.posts import POSTS, REJECTED
+from pipeline.data.several_tags import SEPARATOR
 from pipeline.sources.blocks import (
     EMPTY_POST,
     EMPTY_TAG,
@@ -45,7 +46,9 @@ class Rows:
 
     def add(self, row: int, post: str, tags: list[str | None], columns: Columns, raw: str) -> None:
         """Add a post that has any number of tags; `raw` is the row as it is in the source."""
-        if columns.keep:
+        if columns.several:
+            tags = [SEPARATOR.join(tag or "" for tag in tags)]
+        elif columns.keep:
             tags = [tag for tag in tags if tag in columns.keep]
             if len(tags) != 1:
                 self.left_out += 1

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -18,10 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.data import posts
+from pipeline.data.several_tags import SEPARATOR
 from pipeline.errors import BadInput
 from pipeline.source_policy import SAMPLE
 
-DEFAULTS = {"rows": 4000, "seed": 0}
+MOST_TAGS = 5
+"""The largest number of tags of a post that may be asked for."""
+
 ROWS_PER_CHUNK = 1024
 """Posts generated at once, each chunk from random numbers of its own."""
 
@@ -51,48 +54,62 @@ PAD, SLOTS = -1, {"{t}": -2, "{g}": -3, "{i}": -4, "{n}": -5, "{s}": -6}
 """Codes, in arrays of entries, of an unused column and of a place to fill: {s} is the space between two sentences."""
 
 
-def parse(source: str) -> tuple[int, int]:
-    """Read rows and seed from sample://posts?rows=N&seed=N; BadInput where the source has another form."""
+class Sample(NamedTuple):
+    """What a sample:// source asks for: posts, the seed of their random numbers, and the most tags that one has."""
+
+    rows: int = 4000
+    seed: int = 0
+    tags: int = 1
+
+
+def parse(source: str) -> Sample:
+    """Read sample://posts?rows=N&seed=N&tags=N; BadInput where the source has another form."""
     place, _, query = source.removeprefix(SAMPLE).partition("?")
     asked = parse_qsl(query, keep_blank_values=True)
     if place != "posts" or len(dict(asked)) < len(asked):
         raise _not_a_sample(source)
     for name, value in asked:
-        if name not in DEFAULTS or not re.fullmatch("[0-9]{1,15}", value):
+        if name not in Sample._fields or not re.fullmatch("[0-9]{1,15}", value):
             raise _not_a_sample(source)
-    wanted = DEFAULTS | {name: int(value) for name, value in asked}
-    if wanted["rows"] < 1:
+    wanted = Sample(**{name: int(value) for name, value in asked})
+    if wanted.rows < 1 or not 1 <= wanted.tags <= MOST_TAGS:
         raise _not_a_sample(source)
-    return wanted["rows"], wanted["seed"]
+    return wanted
 
 
 def _not_a_sample(source: str) -> BadInput:
     return BadInput(
         f"{source} does not name synthetic posts: write sample://posts?rows=N&seed=N, where each N is a whole number "
-        "and rows is at least 1"
+        f"and rows is at least 1; with &tags=N posts have up to N tags, {MOST_TAGS} at most"
     )
 
 
-def blocks(rows: int, seed: int) -> Iterator[pa.RecordBatch]:
-    """Generate `rows` synthetic posts as batches of posts.POSTS.
+def blocks(rows: int, seed: int, tags: int = 1) -> Iterator[pa.RecordBatch]:
+    """Generate `rows` synthetic posts as batches of posts.POSTS, each with up to so many tags, as one text.
 
     The same seed gives the same posts on every machine, and a smaller sample is the beginning of a larger one.
     """
     for number, start in enumerate(range(0, rows, ROWS_PER_CHUNK)):
-        yield _chunk(number, seed).slice(0, rows - start)
+        yield _chunk(number, seed, tags).slice(0, rows - start)
 
 
-def _chunk(number: int, seed: int) -> pa.RecordBatch:
+def _chunk(number: int, seed: int, most: int) -> pa.RecordBatch:
     dice = _Dice(seed, number)
     tags = _tags()
-    tag = dice.below(len(tags), ROWS_PER_CHUNK)
-    entries = _filled(_sentences(dice), tag, dice)
+    drawn = dice.below(len(tags), ROWS_PER_CHUNK, most)
+    # Of the tags that were drawn a post has the first few; one that was drawn twice counts once.
+    count = 1 + dice.below(most, ROWS_PER_CHUNK) if most > 1 else np.ones(ROWS_PER_CHUNK, np.int64)
+    entries = _filled(_sentences(dice), drawn, count, dice)
     used = entries != PAD
     offsets = np.concatenate([[0], np.cumsum(used.sum(axis=1))]).astype(np.int32)
     words = _lexicon().entries.take(pa.array(entries[used]))
     post = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), words), "")
     rows = np.arange(ROWS_PER_CHUNK) + number * ROWS_PER_CHUNK + 1
-    return pa.record_batch([post, pa.array(tags).take(pa.array(tag)), rows], schema=posts.POSTS)
+    tag = pa.array(tags).take(pa.array(drawn[:, 0]))
+    if most > 1:
+        several = [sorted({tags[at] for at in row[:of]}) for row, of in zip(drawn.tolist(), count, strict=True)]
+        tag = pa.array(map(SEPARATOR.join, several), pa.string())
+    return pa.record_batch([post, tag, rows], schema=posts.POSTS)
 
 
 class _Dice:
@@ -120,20 +137,25 @@ def _sentences(dice: _Dice) -> Ints:
     return np.hstack([opening, lexicon.bodies[body].reshape(ROWS_PER_CHUNK, -1), closing])
 
 
-def _filled(entries: Ints, tag: Ints, dice: _Dice) -> Ints:
-    """Fill each slot with a drawn entry, those of terms mostly with a term of the post's topic."""
+def _filled(entries: Ints, tags: Ints, count: Ints, dice: _Dice) -> Ints:
+    """Fill each slot with a drawn entry, those of terms mostly with a term of a topic of the post.
+
+    The topics are mostly the first `count` of its `tags`, [rows] and [rows, tags].
+    """
     lexicon = _lexicon()
-    topic = np.where(dice.uniform(len(tag)) < MISLEADING, _related(tag, dice), tag)
+    tag = tags[:, 0]
+    topics = tags.copy()
+    topics[:, 0] = np.where(dice.uniform(len(tag)) < MISLEADING, _related(tag, dice), tag)
     vague = dice.uniform(len(tag)) * VAGUE
     row, column = np.nonzero(entries == SLOTS["{t}"])
-    own = topic[row]
+    own = topics[row, dice.below(count[row], len(row))] if tags.shape[1] > 1 else topics[row, 0]
     about = np.where(dice.uniform(len(row)) < BORROWED, _related(own, dice), own)
     often = dice.uniform(len(row)) ** 2  # the first terms of a tag are the most frequent
     term = lexicon.terms[about, (often * lexicon.terms_of[about]).astype(np.int64)]
     entries[row, column] = np.where(dice.uniform(len(row)) < vague[row], SLOTS["{g}"], term)
-    for slot, (first, count) in lexicon.ranges.items():
+    for slot, (first, number) in lexicon.ranges.items():
         where = entries == slot
-        entries[where] = first + dice.below(count, int(where.sum()))
+        entries[where] = first + dice.below(number, int(where.sum()))
     return entries
 
 

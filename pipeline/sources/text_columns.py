@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.data.several_tags import SEPARATOR
 from pipeline.errors import BadInput
 from pipeline.sources.blocks import (
     BAD_UTF8,
@@ -25,7 +26,9 @@ def checked(schema: pa.Schema, name: str, columns: Columns) -> list[str]:
     needed = {columns.text: "text_column"} | ({} if columns.tag is None else {columns.tag: "tag_column"})
     for column, setting in needed.items():
         kind = schema.field(position(schema.names, column, name, setting)).type
-        if not _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
+        if not _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind) and not (
+            columns.several and column == columns.tag and _is_list(kind) and _is_text(kind.value_type)
+        ):
             raise BadInput(f"{name} has {kind} in column {column!r}, not text: set {setting} to a column of strings")
     return list(needed)
 
@@ -33,6 +36,10 @@ def checked(schema: pa.Schema, name: str, columns: Columns) -> list[str]:
 def _is_text(kind: pa.DataType) -> bool:
     kinds = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view())
     return kind in kinds
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def halves(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
@@ -51,13 +58,22 @@ def with_faults(batch: pa.RecordBatch, columns: Columns) -> pa.RecordBatch:
     tag = pa.nulls(batch.num_rows, pa.string())
     faults = [(_empty(post), EMPTY_POST)]
     if columns.tag is not None:
-        tag, bad = _strings(batch.column(columns.tag))
+        tag, bad = _strings(_joined(batch.column(columns.tag)))
         undecodable = pc.or_(undecodable, bad)
         faults += [(_empty(tag), EMPTY_TAG), (pc.match_substring_regex(tag, "[\r\n]"), LINE_BREAK_IN_TAG)]
     fault = pa.nulls(batch.num_rows, pa.string())
     for where, reason in reversed([(undecodable, BAD_UTF8), *faults]):
         fault = pc.if_else(where, reason, fault)
     return pa.record_batch([post, tag, fault], schema=DECODED)
+
+
+def _joined(column: pa.Array) -> pa.Array:
+    """The column, where it holds lists of tags with each list as one text."""
+    if not _is_list(column.type):
+        return column
+    lists = column.cast(pa.list_(pa.binary()))
+    without_null = pa.ListArray.from_arrays(lists.offsets, pc.fill_null(lists.values, b""))
+    return pc.if_else(pc.is_null(column), None, pc.binary_join(without_null, SEPARATOR.encode()))
 
 
 def _strings(column: pa.Array) -> tuple[pa.Array, pa.Array]:

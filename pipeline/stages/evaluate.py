@@ -9,28 +9,29 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from pipeline.checks import gate
 from pipeline.checks.calibration import calibration
-from pipeline.checks.confusion_matrix import MAX_ANNOTATED, draw
-from pipeline.checks.mistakes import confusions, slices, surest
+from pipeline.checks.mistakes import slices, surest
 from pipeline.data import held_out, posts
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import BadInput, GateNotPassed, TaggerError
 from pipeline.files import read_lines
 from pipeline.model import attribution, evaluation, input_fn, network, serving, tagging, training
-from pipeline.progress import Advance, Track
+from pipeline.progress import Track
 from pipeline.settings import Settings
+from pipeline.stages.answers import Answers, OneTag, SeveralTags, recall_of
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CHAMPION, CHECKPOINT, DECISION, EVALUATION, LABELS
+from pipeline.stages.plan import CHAMPION, CHECKPOINT, DECISION, EVALUATION, LABELS, THRESHOLDS
 
-THRESHOLDS = ("min_accuracy", "min_tag_recall", "max_regression", "force_reason")
+LIMITS = ("min_accuracy", "min_tag_recall", "min_macro_f1", "max_regression", "force_reason")
 CURE = (
     "nothing is published and the live model stays; read decision.json and evaluation.json, then fix the data or the "
     "settings and start a new run"
 )
+
+EXAMPLES = 5
+"""How many answers a person is shown."""
 
 WORDS, POSTS_ATTRIBUTED = 10, 10_000
 """How many words that speak for each tag are named, and on how many test posts at most they are found."""
@@ -62,25 +63,25 @@ class Evaluated:
 def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Evaluated:
     """Measure the candidate, and write decision.json, evaluation.json, confusion_matrix.png and `predictions` to `out`.
 
-    Raises GateNotPassed, with the summary as evidence, if the gate's verdict is `failed`, and TaggerError if the
-    Estimator's own accuracy is not that of its predictions.
+    With multi_tag there is no confusion matrix. Raises GateNotPassed, with the summary as evidence, if the gate's
+    verdict is `failed`, and TaggerError if the Estimator's own metric is not that of its predictions.
     """
     labels = read_lines(inputs["fit_vocabulary"] / LABELS)
     if not posts.rows(inputs["vectorize"], "test"):
         raise BadInput("there is no test post to evaluate on: start a run with drop_test_posts=false")
-    measured, answers = _measure(inputs, out, settings, len(labels), context.track)
-    true, predicted, probability = answers.true.to_numpy(), answers.predicted, answers.probability
-    _check_accuracy(measured["accuracy"], float((true == predicted).mean()))
-    report = _per_tag(true, predicted, labels)
-    candidate = _candidate(true == predicted, report)
-    champion = _champion(inputs, labels, true, synthetic=context.source.synthetic)
+    measured, answers = _measure(inputs, out, settings, labels, context.track)
+    _check_metric(measured[network.metric(settings)], answers.own_metric)
+    held = held_out.HeldOut(inputs["ingest"], labels, settings.multi_tag)
+    report = answers.per_tag()
+    candidate = _candidate(answers.correct, report)
+    champion = _champion(inputs, held, answers, synthetic=context.source.synthetic)
     decision = gate.decide(candidate, champion, settings)
-    calibrated = calibration(probability, true == predicted)
+    calibrated = calibration(answers.probability, answers.first_correct)
     summary = Evaluated(
-        rows=len(true),
-        accuracy=round(measured["accuracy"], 6),
+        rows=len(candidate.correct),
+        accuracy=round(candidate.accuracy, 6),
         loss=round(measured["loss"], 6),
-        macro_f1=round(float(np.mean([figures["f1-score"] for figures in report.values()])), 6),
+        macro_f1=round(candidate.macro_f1, 6),
         calibration_error=calibrated["expected_error"],
         tags=len(labels),
         verdict=decision.verdict,
@@ -89,15 +90,13 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
         champion=_version(inputs),
         champion_accuracy=round(float(champion.correct.mean()), 6) if isinstance(champion, gate.Scores) else None,
     )
-    matrix = confusion_matrix(true, predicted, labels=range(len(labels)))
-    draw(matrix, labels, out / "confusion_matrix.png")
-    _write_json(out / DECISION, _decision_document(inputs, settings, labels, candidate, champion, decision))
+    _write_json(out / DECISION, _decision_document(inputs, settings, held, candidate, champion, decision))
     _write_json(
         out / EVALUATION,
         asdict(summary)
         | {"per_tag": report, "calibration": calibrated}
-        | ({"confusion_matrix": matrix.tolist()} if len(labels) <= MAX_ANNOTATED else {})
-        | _details(inputs, out, answers, labels, settings),
+        | answers.figures(out)
+        | _details(inputs, answers, held, settings),
     )
     for warning in decision.warnings:
         log.warning("warning: %s", warning)
@@ -107,20 +106,17 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
 
 
 def _details(
-    inputs: Mapping[str, Path], out: Path, answers: "_Answers", labels: list[str], settings: Settings
+    inputs: Mapping[str, Path], answers: Answers, held: held_out.HeldOut, settings: Settings
 ) -> dict[str, Any]:
     """What evaluation.json has for a person: some answers, words, accuracy on slices of the posts, and mistakes."""
-    true, ingested = answers.true.to_numpy(), inputs["ingest"]
-    correct = true == answers.predicted
+    correct = answers.correct
     vocabulary = Vocabulary.load(inputs["fit_vocabulary"]).head(settings.vocabulary_size)
-    unknown = held_out.unknown_shares(ingested, labels, vocabulary)
     return {
-        "accuracy_of_the_commonest_tag": round(float(np.bincount(true).max() / len(true)), 6),
-        "examples": held_out.examples(ingested, out, labels),
-        "slices": [asdict(each) for each in slices(held_out.lengths(ingested, labels), correct)],
-        "slices_by_unknown_words": [asdict(each) for each in slices(unknown, correct)],
-        "words": _words(inputs, labels, vocabulary, settings),
-    } | _mistakes(ingested, answers, labels)
+        "accuracy_of_the_commonest_tag": round(answers.commonest(), 6),
+        "slices": [asdict(each) for each in slices(held.lengths(), correct)],
+        "slices_by_unknown_words": [asdict(each) for each in slices(held.unknown_shares(vocabulary), correct)],
+        "words": _words(inputs, held.labels, vocabulary, settings),
+    } | _examples(held, answers)
 
 
 def _words(
@@ -131,7 +127,7 @@ def _words(
     columns = attribution.strongest(
         attribution.Network(inputs["train"] / CHECKPOINT),
         input_fn.vectors(some, settings.vocabulary_size),
-        some.column("label").to_numpy(),
+        input_fn.labels(some, len(labels)),
         len(labels),
         WORDS,
     )
@@ -139,19 +135,20 @@ def _words(
     return {tag: each.to_pylist() for tag, each in zip(labels, words, strict=True)}
 
 
-def _mistakes(ingested: Path, answers: "_Answers", labels: list[str]) -> dict[str, Any]:
-    """The commonest confusions and the mistakes that the model was surest of, with excerpts of their posts."""
-    scored = answers.true.to_numpy(), answers.predicted, answers.probability
-    commonest, surest_first = confusions(*scored), surest(*scored)
-    rows = answers.rows.to_numpy()
-    texts = held_out.excerpts(ingested, rows[[*surest_first, *(at for each in commonest for at in each.at)]].tolist())
+def _examples(held: held_out.HeldOut, answers: Answers) -> dict[str, Any]:
+    """The first answers, the commonest confusions, and the mistakes that the model was surest of, with their texts."""
+    commonest, surest_first = answers.confusions(), surest(answers.first_correct, answers.probability)
+    rows, labels = answers.rows.to_numpy(), held.labels
+    first = range(min(EXAMPLES, len(rows)))
+    places = [*first, *surest_first, *(at for each in commonest for at in each.at)]
+    texts = held_out.excerpts(held.folder, rows[places].tolist())
 
     def shown(at: int) -> dict[str, Any]:
         row, probability = int(rows[at]), round(float(answers.probability[at]), 4)
-        tags = {"tag": labels[scored[0][at]], "predicted": labels[scored[1][at]]}
-        return {"row": row, "post": texts[row]} | tags | {"probability": probability}
+        return {"row": row, "post": texts[row]} | answers.shown(at) | {"probability": probability}
 
     return {
+        "examples": [shown(at) for at in first],
         "confusions": [
             {
                 "tag": labels[each.true],
@@ -165,8 +162,8 @@ def _mistakes(ingested: Path, answers: "_Answers", labels: list[str]) -> dict[st
     }
 
 
-def _check_accuracy(evaluated: float, predicted: float) -> None:
-    """Raise TaggerError if the Estimator's own accuracy is not that of the answers that were written."""
+def _check_metric(evaluated: float, predicted: float) -> None:
+    """Raise TaggerError if the Estimator's own metric is not that of the answers that were written."""
     if abs(evaluated - predicted) > 1e-6:
         raise TaggerError(
             f"the Estimator's own accuracy is {evaluated:.6f}, but that of its predictions is {predicted:.6f}: the two "
@@ -176,14 +173,14 @@ def _check_accuracy(evaluated: float, predicted: float) -> None:
 
 def _candidate(correct: np.ndarray, report: Mapping[str, Mapping[str, float]]) -> gate.Scores:
     """The candidate's scores, from which posts it tagged correctly (bool [posts]) and its report by tag."""
-    recall = {tag: figures["recall"] for tag, figures in report.items() if figures["support"]}
-    return gate.Scores("the candidate", correct, recall, tuple(tag for tag in report if tag not in recall))
+    recall, f1 = recall_of(report), float(np.mean([figures["f1-score"] for figures in report.values()]))
+    return gate.Scores("the candidate", correct, recall, tuple(tag for tag in report if tag not in recall), f1)
 
 
 def _decision_document(
     inputs: Mapping[str, Path],
     settings: Settings,
-    labels: list[str],
+    held: held_out.HeldOut,
     candidate: gate.Scores,
     champion: gate.Scores | gate.Incomparable | gate.Absent,
     decision: gate.Decision,
@@ -193,30 +190,18 @@ def _decision_document(
         "verdict": decision.verdict,
         "reasons": decision.reasons,
         "warnings": decision.warnings,
-        "thresholds": {name: getattr(settings, name) for name in THRESHOLDS},
+        "thresholds": {name: getattr(settings, name) for name in LIMITS},
         "candidate": candidate.to_dict() | {"checkpoint": training.checkpoint_digest(inputs["train"] / CHECKPOINT)},
         "champion": _version(inputs),
         "comparison": decision.comparison,
         "champion_recall": champion.recall if isinstance(champion, gate.Scores) else None,
         "test_posts": len(candidate.correct),
-        "test_posts_sha256": held_out.digest(inputs["ingest"], labels),
+        "test_posts_sha256": held.digest(),
     }
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=2) + "\n")
-
-
-def _per_tag(true: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 score and support of each tag.
-
-    scikit-learn's classification_report would put keys such as `accuracy`, which may be a tag, in the same dictionary.
-    """
-    columns = precision_recall_fscore_support(true, predicted, labels=range(len(labels)), zero_division=0)
-    names = ("precision", "recall", "f1-score", "support")
-    return {
-        tag: dict(zip(names, map(float, figures), strict=True)) for tag, *figures in zip(labels, *columns, strict=True)
-    }
 
 
 def _version(inputs: Mapping[str, Path]) -> int | None:
@@ -231,7 +216,7 @@ def _card(inputs: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _champion(
-    inputs: Mapping[str, Path], labels: list[str], true: np.ndarray, *, synthetic: bool
+    inputs: Mapping[str, Path], held: held_out.HeldOut, answers: Answers, *, synthetic: bool
 ) -> gate.Scores | gate.Incomparable | gate.Absent:
     """Tag the same test posts with the live model, from their texts, as `tagger predict` does.
 
@@ -251,23 +236,15 @@ def _champion(
         return gate.Incomparable(name, "it was trained on real posts, this candidate on synthetic posts")
     try:
         known = read_lines(model / "assets" / LABELS)
-        if known != labels:
-            return gate.Incomparable(name, _other_tags(known, labels))
+        if (serving.thresholds_of(model) is not None) != held.several:
+            return gate.Incomparable(name, f"it gives a post {'one tag' if held.several else 'several tags'}")
+        if known != held.labels:
+            return gate.Incomparable(name, _other_tags(known, held.labels))
         with serving.opened(model) as served:
-            batches = held_out.batches(inputs["ingest"], labels)
-            tags = pa.chunked_array(tags for _, tags, _ in tagging.tagged(served, model, known, batches))
+            given = pa.chunked_array(tags for _, tags, _ in tagging.tagged(served, model, known, held.batches()))
     except (OSError, ValueError, LookupError, serving.ERRORS) as error:
         return gate.Incomparable(name, f"it cannot be loaded or used: {str(error).splitlines()[0]}")
-    correct = _labels(tags, labels) == true
-    recall = {tag: float(correct[true == at].mean()) for at, tag in enumerate(labels) if (true == at).any()}
-    return gate.Scores(name, correct, recall)
-
-
-def _labels(tags: pa.ChunkedArray, labels: list[str]) -> np.ndarray:
-    """Map tags to their labels: int32 [len(tags)], -1 for an unknown tag."""
-    found = pc.index_in(tags, value_set=pa.array(labels, pa.string()))
-    label: np.ndarray = pc.fill_null(found, -1).to_numpy()
-    return label
+    return gate.Scores(name, *answers.scored(given))
 
 
 def _other_tags(known: list[str], labels: list[str]) -> str:
@@ -281,45 +258,25 @@ def _other_tags(known: list[str], labels: list[str]) -> str:
     return f"it knows other tags: {'; '.join(differences)}"
 
 
-class _Answers:
-    """Writes the Estimator's answers to the test posts to `predictions`, as they come, and keeps the predicted labels.
-
-    `true` and `predicted` are the labels, int32 [test posts], and `probability` is that of the predicted one.
-    """
-
-    def __init__(self, vectors: Path, writer: posts.Writer, advance: Advance) -> None:
-        table = pa.Table.from_batches(list(posts.batches(vectors, "test", ["row", "label"])))
-        self.rows, self.true = (table[name].combine_chunks() for name in ("row", "label"))
-        self.predicted, self.probability = np.empty(len(table), np.int32), np.empty(len(table), np.float32)
-        self.writer, self.advance, self.done = writer, advance, 0
-
-    def add(self, probabilities: np.ndarray) -> None:
-        """Take the answers to the next posts, float32 [n, tags]."""
-        count, tags = probabilities.shape
-        now = slice(self.done, self.done + count)
-        self.predicted[now], self.probability[now] = probabilities.argmax(axis=1), probabilities.max(axis=1)
-        starts = pa.array(np.arange(count + 1) * tags, pa.int32())
-        columns = [
-            self.rows[now],
-            self.true[now],
-            pa.array(self.predicted[now]),
-            pa.ListArray.from_arrays(starts, pa.array(probabilities.ravel())),
-        ]
-        self.writer.write(pa.RecordBatch.from_arrays(columns, schema=posts.PREDICTIONS))
-        self.done += count
-        self.advance(count)
-
-
 def _measure(
-    inputs: Mapping[str, Path], out: Path, settings: Settings, tags: int, track: Track
-) -> tuple[dict[str, float], _Answers]:
-    """Return the Estimator's own accuracy and loss, and its answers, which are written to `predictions`."""
-    vectors = inputs["vectorize"]
+    inputs: Mapping[str, Path], out: Path, settings: Settings, labels: list[str], track: Track
+) -> tuple[dict[str, float], Answers]:
+    """Return the Estimator's own metric and loss, and its answers, which are written to `predictions`."""
+    vectors, tags = inputs["vectorize"], len(labels)
     with (
         network.trained(inputs["train"] / CHECKPOINT, settings, tags) as estimator,
         track("evaluate", "posts", posts.rows(vectors, "test")) as advance,
-        posts.Writer(out, "predictions") as writer,
+        posts.Writer(out, "predictions", several=settings.multi_tag) as writer,
     ):
-        answers = _Answers(vectors, writer, advance)
+        if settings.multi_tag:
+            limits = np.array(json.loads((inputs["train"] / THRESHOLDS).read_text()), np.float32)
+            answers: Answers = SeveralTags(vectors, labels, writer, limits)
+        else:
+            answers = OneTag(vectors, labels, writer)
         feed = input_fn.testing(vectors, columns=settings.vocabulary_size, tags=tags)
-        return evaluation.evaluate(estimator, feed, answers.add), answers
+
+        def add(probabilities: np.ndarray) -> None:
+            answers.add(probabilities)
+            advance(len(probabilities))
+
+        return evaluation.evaluate(estimator, feed, add), answers

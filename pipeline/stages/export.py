@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data import held_out, posts
+from pipeline.data import held_out, posts, tag_matrix
 from pipeline.data.vocabulary import VOCABULARY_FILE
 from pipeline.errors import ExportRefused, GateNotPassed
 from pipeline.files import read_lines
@@ -21,7 +21,7 @@ from pipeline.model import network, parity, serving
 from pipeline.settings import Settings
 from pipeline.stages import model_card
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CHECKPOINT, DECISION, EVALUATION, LABELS, STAGES
+from pipeline.stages.plan import CHECKPOINT, DECISION, EVALUATION, LABELS, STAGES, THRESHOLDS
 
 POSTS_COMPARED = 10_000
 """The parity check compares at most this many test posts, the first ones."""
@@ -52,6 +52,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
                 labels_file=inputs["fit_vocabulary"] / LABELS,
                 settings=settings,
                 folder=Path(scratch, "models"),
+                thresholds_file=inputs["train"] / THRESHOLDS if settings.multi_tag else None,
             )
         shutil.copytree(model, out, dirs_exist_ok=True)
         _write_card(out, inputs["evaluate"], decision, settings, synthetic=context.source.synthetic)
@@ -97,7 +98,7 @@ def _cases(inputs: Mapping[str, Path], labels: list[str]) -> pa.Table:
     columns = {
         "row": vectors.column("row"),
         "post": held_out.texts_of(inputs["ingest"], vectors.column("row").combine_chunks()),
-        "tag": pa.array(labels).take(answers.column("predicted").combine_chunks()),
+        "tag": pa.array(tag_matrix.tags_of(answers.column("predicted"), labels), pa.string()),
         "indices": vectors.column("indices"),
         "values": vectors.column("values"),
         "probabilities": answers.column("probabilities"),

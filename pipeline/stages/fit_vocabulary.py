@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 
 from pipeline.data import posts
+from pipeline.data.several_tags import SEPARATOR, by_tag
 from pipeline.data.vocabulary import MOST_PAIRS, Counts, Vocabulary, count, merged, most_frequent
 from pipeline.errors import BadInput
 from pipeline.files import write_lines
@@ -91,6 +92,8 @@ def gather(shards: Sequence[Path], out: Path, settings: Settings, context: Conte
         for side, tally in json.loads((folder / TAGS).read_text()).items():
             tags[side].update(tally)
     rejected = _check_splits(tags["train"], tags["validation"], tags["test"], settings)
+    if settings.multi_tag:
+        tags = {side: by_tag(tally) for side, tally in tags.items()}
     counts = [
         merged((Counts.load(folder / name) for folder in shards), most)
         for name, most in zip(COUNTS[: settings.ngrams], (None, MOST_PAIRS), strict=False)
@@ -126,10 +129,11 @@ def _texts(source: Path, tags: Counter[str], advance: Advance) -> Iterator[pa.Ar
 
 def _check_splits(train: Counter[str], validation: Counter[str], test: Counter[str], settings: Settings) -> int:
     """Count the other posts with a tag that no train post has; raise BadInput if the splits cannot be used."""
-    unlearned, untested = (sum(side[tag] for tag in side.keys() - train.keys()) for side in (validation, test))
+    tags = by_tag(train) if settings.multi_tag else train
+    unlearned, untested = (_unknown(side, tags, several=settings.multi_tag) for side in (validation, test))
     total, rejected = (train + validation + test).total(), unlearned + untested
-    if len(train) < 2:
-        content = f"one tag only ({next(iter(train))!r})" if train else "no post"
+    if len(tags) < 2:
+        content = f"one tag only ({next(iter(tags))!r})" if tags else "no post"
         raise BadInput(
             f"the train split has {content}, and a classifier needs at least two tags; raise train_fraction "
             f"(now {settings.train_fraction}), or use split=hash if the source is sorted by tag"
@@ -150,6 +154,12 @@ def _check_splits(train: Counter[str], validation: Counter[str], test: Counter[s
             f"train_fraction={settings.train_fraction}); lower train_fraction or use a source with more posts"
         )
     return rejected
+
+
+def _unknown(side: Counter[str], tags: Counter[str], *, several: bool) -> int:
+    """The posts of a side with a tag, or only tags, that no train post has."""
+    of_post = {text: text.split(SEPARATOR) if several else [text] for text in side}
+    return sum(count for text, count in side.items() if not tags.keys() & of_post[text])
 
 
 def _unvalidated(tags: Mapping[posts.Side, Counter[str]], settings: Settings) -> list[str]:

@@ -27,18 +27,22 @@ def text(
     evaluation: Mapping[str, Any], decision: Mapping[str, Any], network: Mapping[str, Any], *, synthetic: bool
 ) -> str:
     """The card as Markdown, from evaluation.json, decision.json, and the settings that shape the network."""
+    several = "several_tags" in evaluation
     posts = "synthetic posts, so its figures say nothing about real ones" if synthetic else "Stack Overflow posts"
     parts = [
         _front_matter(evaluation, decision),
         "# Tag classifier for Stack Overflow posts",
-        f"Reads the raw text of a post and answers with one of {evaluation['tags']} tags and its probability. Trained "
-        f"on {posts}: a bag of words, one hidden layer, softmax, converted from Keras to a TensorFlow Estimator.",
+        f"Reads the raw text of a post and answers with {_answers(evaluation)}. Trained on {posts}: a bag of words, "
+        f"one hidden layer, {'sigmoid' if several else 'softmax'}, converted from Keras to a TensorFlow Estimator.",
         "## Use",
-        USE,
+        USE.replace('answer["tag"], answer["probability"]', 'answer["tags"]') if several else USE,
         "## How well it tags",
         f"On {evaluation['rows']:,} held-out posts (sha256 `{decision['test_posts_sha256'][:16]}`):",
         _table(("", ""), _figures(evaluation)),
-        _table(("tag", "precision", "recall", "F1", "test posts", "words that speak for it"), _by_tag(evaluation)),
+        _table(
+            ("tag", "precision", "recall", "F1", *(("threshold",) if several else ()), "test posts", "words for it"),
+            _by_tag(evaluation),
+        ),
         "It confuses most:",
         "\n".join(
             f"- {_inert(each['tag'])} with {_inert(each['predicted'])}: {each['posts']:,} posts"
@@ -55,9 +59,20 @@ def text(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _answers(evaluation: Mapping[str, Any]) -> str:
+    if "several_tags" in evaluation:
+        return f"those of {evaluation['tags']} tags whose probability reaches the tag's threshold"
+    return f"one of {evaluation['tags']} tags and its probability"
+
+
 def _figures(evaluation: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    yield "accuracy", f"{evaluation['accuracy']:.4f}"
-    yield "accuracy of always saying the commonest tag", f"{evaluation['accuracy_of_the_commonest_tag']:.4f}"
+    several = evaluation.get("several_tags")
+    yield f"accuracy{' (exactly the right tags)' if several else ''}", f"{evaluation['accuracy']:.4f}"
+    commonest = f"accuracy of always saying the commonest tag{'s' if several else ''}"
+    yield commonest, f"{evaluation['accuracy_of_the_commonest_tag']:.4f}"
+    if several:
+        yield "micro F1", f"{several['micro_f1']:.4f}"
+        yield "share of posts whose first tag is right", f"{several['first_tag_right']:.4f}"
     yield "macro F1", f"{evaluation['macro_f1']:.4f}"
     yield "loss", f"{evaluation['loss']:.4f}"
     yield "expected calibration error", f"{evaluation['calibration_error']:.4f}"
@@ -86,7 +101,8 @@ def _front_matter(evaluation: Mapping[str, Any], decision: Mapping[str, Any]) ->
 def _by_tag(evaluation: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
     for tag, each in evaluation["per_tag"].items():
         words = ", ".join(_inert(word) for word in evaluation.get("words", {}).get(tag, [])[:5])
-        figures = (f"{each[name]:.3f}" for name in ("precision", "recall", "f1-score"))
+        names = ("precision", "recall", "f1-score", "threshold")
+        figures = (f"{each[name]:.3f}" for name in names if name in each)
         yield (_inert(tag), *figures, f"{each['support']:,.0f}", words)
 
 

@@ -16,6 +16,9 @@ FREQUENT = "frequent"
 CHECKPOINT = "model"
 """train: the Estimator's model_dir."""
 
+THRESHOLDS = "thresholds.json"
+"""train: with multi_tag the probability, by label, from which a post gets the tag."""
+
 VALIDATED = "validated.parquet"
 """train: the network's answer to each validation post, in the order of the posts, if there are any."""
 
@@ -73,7 +76,16 @@ class Stage:
         return bool(asked & {"champion", "warm_start"}) or "drift" in self.before
 
 
-NETWORK = ("vocabulary_size", "hidden_units", "dropout", "optimizer", "learning_rate", "checkpoint_steps", "seed")
+NETWORK = (
+    "vocabulary_size",
+    "multi_tag",
+    "hidden_units",
+    "dropout",
+    "optimizer",
+    "learning_rate",
+    "checkpoint_steps",
+    "seed",
+)
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -86,6 +98,7 @@ STAGES: dict[str, Stage] = {
                 "text_column",
                 "tag_column",
                 "keep_tags",
+                "multi_tag",
                 "max_rejected_fraction",
                 "split",
                 "train_fraction",
@@ -106,6 +119,7 @@ STAGES: dict[str, Stage] = {
             "fit_vocabulary",
             needs=("ingest",),
             reads=(
+                "multi_tag",
                 "train_fraction",
                 "validation_fraction",
                 "drop_test_posts",
@@ -122,7 +136,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "vectorize",
             needs=("ingest", "fit_vocabulary"),
-            reads=("vocabulary_size", "vector_mode"),
+            reads=("multi_tag", "vocabulary_size", "vector_mode"),
             does="Turns every post into a sparse vector over the vocabulary, as Parquet.",
             sharded_by="ingest",
             before=("drift",),
@@ -149,7 +163,15 @@ STAGES: dict[str, Stage] = {
         Stage(
             "evaluate",
             needs=("ingest", "fit_vocabulary", "vectorize", "train"),
-            reads=(*NETWORK, "source", "min_accuracy", "min_tag_recall", "max_regression", "force_reason"),
+            reads=(
+                *NETWORK,
+                "source",
+                "min_accuracy",
+                "min_tag_recall",
+                "min_macro_f1",
+                "max_regression",
+                "force_reason",
+            ),
             does="Tests the Estimator on the test posts and compares it with the thresholds and with the live model; "
             "if it does not pass, the run ends here.",
             further_inputs=("champion",),

@@ -7,16 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from scipy.special import expit
+
 from pipeline import tf_config
+from pipeline.checks import thresholds
 from pipeline.data import posts
 from pipeline.data.vocabulary import VOCABULARY_FILE
 from pipeline.errors import BadInput
 from pipeline.files import read_lines
-from pipeline.model import distributed, temperature, training
+from pipeline.model import attribution, distributed, temperature, training
+from pipeline.model.validation import Validation, logits_of
 from pipeline.model.warm_start import Initial, WarmStart
 from pipeline.settings import Settings
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CHECKPOINT, LABELS, RESUME, VALIDATED, WARM_START
+from pipeline.stages.plan import CHECKPOINT, LABELS, RESUME, THRESHOLDS, VALIDATED, WARM_START
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,14 @@ class Trained:
     calibration: dict[str, dict[str, float]] | None  # of the validation posts, see pipeline.model.training.Training
     warm_start: dict[str, int] | None  # the version that training began from, see pipeline.model.warm_start
     checkpoint: str
+    warnings: list[str]
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Trained:
     """Train, and write the Estimator's model_dir to `out`: the checkpoint, and its learning curve for TensorBoard.
 
-    The answers to the validation posts, if there are any, are written to `out/validated.parquet`.
+    The answers to the validation posts, if there are any, are written to `out/validated.parquet`, and with multi_tag
+    the threshold of each tag to `out/thresholds.json`.
 
     Without a cluster, training resumes from the checkpoint in the input RESUME, if there is one, and the same inputs
     and settings give the same bytes. With the input WARM_START it begins from the live model's weights. Raises BadInput
@@ -70,12 +76,25 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
         )
     training.drop_graphs(model_dir)
     temperature.fold(model_dir, result.temperature)
+    warnings = _pick_thresholds(out, inputs["vectorize"], settings, tags) if settings.multi_tag else []
     return Trained(
         rows=posts.rows(inputs["vectorize"], "train"),
         checkpoint=training.checkpoint_digest(model_dir),
         warm_start=asdict(begun[0]) if begun else None,
+        warnings=warnings,
         **asdict(result),
     )
+
+
+def _pick_thresholds(out: Path, vectors: Path, settings: Settings, tags: int) -> list[str]:
+    """Write the threshold of each tag, picked on the validation posts; return a warning if there are none."""
+    validation = Validation(vectors, settings.vocabulary_size, tags)
+    logits = logits_of(validation.vectors, [each for layer in attribution.weights(out / CHECKPOINT) for each in layer])
+    picked = thresholds.pick(expit(logits), validation.labels)
+    (out / THRESHOLDS).write_text(json.dumps([float(str(each)) for each in picked]))
+    if len(validation.labels):
+        return []
+    return ["there are no validation posts, so the threshold of each tag is 0.5: set validation_fraction"]
 
 
 def _warm_start(
@@ -84,5 +103,5 @@ def _warm_start(
     """A function that sets a Keras model's weights to those of the live version, and adds to `begun` what it did."""
     champion, words = inputs[WARM_START], read_lines(inputs["fit_vocabulary"] / VOCABULARY_FILE)
     version = json.loads((champion / "card.json").read_text())["version"]
-    initial = Initial.read(version, champion / "model", vector_mode=settings.vector_mode)
+    initial = Initial.read(version, champion / "model", vector_mode=settings.vector_mode, several=settings.multi_tag)
     return lambda model: begun.append(initial.put_into(model, words, labels))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data import posts
+from pipeline.data import held_out, posts, several_tags
 from pipeline.data.vectors import vectorize_all
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.files import read_lines
@@ -38,13 +38,13 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     vocabulary = Vocabulary.load(inputs["fit_vocabulary"])
     labels = pa.array(read_lines(inputs["fit_vocabulary"] / LABELS), pa.string())
     total = sum(posts.rows(source, posts.of_side(side)) for side in posts.SIDES)
-    with context.track("vectorize", "posts", total) as advance, _Output(out) as output:
+    with context.track("vectorize", "posts", total) as advance, _Output(out, settings.multi_tag) as output:
         for side in posts.SIDES:
-            known = _known(posts.batches(source, posts.of_side(side)), labels, output, advance)
+            known = _known(posts.batches(source, posts.of_side(side)), labels, output, advance, settings)
             for batch, vectors in vectorize_all(
                 known, vocabulary, size=settings.vocabulary_size, mode=settings.vector_mode
             ):
-                output.write(side, _labelled(batch, vectors, labels))
+                output.write(side, _labelled(batch, vectors, labels, settings))
                 advance(batch.num_rows)
     return output.summary()
 
@@ -55,7 +55,7 @@ run_shard = run
 
 def gather(shards: Sequence[Path], out: Path, settings: Settings, context: Context) -> Vectorized:
     """Concatenate the vectors of the shards, in the order of the posts."""
-    with _Output(out) as output:
+    with _Output(out, settings.multi_tag) as output:
         for kind in output.writers:
             for folder in shards:
                 for batch in posts.batches(folder, kind):
@@ -66,9 +66,10 @@ def gather(shards: Sequence[Path], out: Path, settings: Settings, context: Conte
 class _Output(ExitStack):
     """Writes the three kinds of files that the stage leaves, and counts rows and cells."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, several: bool) -> None:
         super().__init__()
-        self.writers = {kind: self.enter_context(posts.Writer(out, kind)) for kind in (*posts.SIDES, "rejected")}
+        kinds = (*posts.SIDES, "rejected")
+        self.writers = {kind: self.enter_context(posts.Writer(out, kind, several=several)) for kind in kinds}
         self.cells = 0
 
     def write(self, kind: str, batch: pa.RecordBatch) -> None:
@@ -83,19 +84,23 @@ class _Output(ExitStack):
 
 
 def _known(
-    batches: Iterator[pa.RecordBatch], labels: pa.Array, output: _Output, advance: Advance
+    batches: Iterator[pa.RecordBatch], labels: pa.Array, output: _Output, advance: Advance, settings: Settings
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the posts whose tag is a label; write the others as rejected."""
+    """Yield the posts whose tag, or one of whose tags, is a label; write the others as rejected."""
     for batch in batches:
-        known = pc.is_in(batch.column("tag"), value_set=labels)
+        known = held_out.known(batch.column("tag"), labels, several=settings.multi_tag)
         unknown = batch.filter(pc.invert(known))
         output.write("rejected", posts.rejected_rows(unknown.column("row"), UNKNOWN_TAG, unknown.column("post")))
         advance(unknown.num_rows)
         yield batch.filter(known)
 
 
-def _labelled(batch: pa.RecordBatch, vectors: pa.RecordBatch, labels: pa.Array) -> pa.RecordBatch:
-    """Add label and row number to the vectors of a batch, as VECTORS."""
-    label = pc.index_in(batch.column("tag"), value_set=labels)
+def _labelled(batch: pa.RecordBatch, vectors: pa.RecordBatch, labels: pa.Array, settings: Settings) -> pa.RecordBatch:
+    """Add label, or labels, and row number to the vectors of a batch, as VECTORS."""
+    tags, schema = batch.column("tag"), posts.VECTORS
+    if settings.multi_tag:
+        label, schema = several_tags.labels_of(tags, labels), posts.of_several(schema)
+    else:
+        label = pc.index_in(tags, value_set=labels)
     columns = [vectors.column("indices"), vectors.column("values"), label, batch.column("row")]
-    return pa.RecordBatch.from_arrays(columns, schema=posts.VECTORS)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)

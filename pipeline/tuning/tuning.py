@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.checks.gate import mcnemar
+from pipeline.data import posts
 from pipeline.errors import BadInput, TrainingFailed
 from pipeline.execution.runner import run_stage
 from pipeline.progress import Track, log_lines
@@ -216,7 +216,7 @@ class TuningRun:
         with TemporaryDirectory(prefix="tagger-tuning-") as scratch:
             run.fetch(run.manifests()["train"], Path(scratch), [VALIDATED])
             table = pq.read_table(Path(scratch, VALIDATED))
-        return pc.equal(table["label"], table["predicted"]).to_numpy()
+        return posts.correct(table)
 
 
 def _compare(winner: Trial, other: Trial, right: Any, others: Any) -> Comparison:

@@ -21,11 +21,11 @@ POSTS = [
 def test_the_share_of_unknown_words_of_each_post(tmp_path, rule, expected):
     ingested = write_posts(tmp_path, POSTS, 1 / 3)
     known = count_words([pa.array([text for text, _ in POSTS[:2]])], size=100, word_rule=rule)
-    assert held_out.unknown_shares(ingested, ["c#", "java"], known).tolist() == expected
+    assert held_out.HeldOut(ingested, ["c#", "java"]).unknown_shares(known).tolist() == expected
 
 
 def test_a_smaller_vocabulary_knows_fewer_words(tmp_path):
     ingested = write_posts(tmp_path, POSTS, 1 / 3)
     known = count_words([pa.array([text for text, _ in POSTS[:2]])], size=100).head(2)
     assert known.words.to_pylist() == ["list"]
-    assert held_out.unknown_shares(ingested, ["c#", "java"], known).tolist() == [0.5, 0.75, 0]
+    assert held_out.HeldOut(ingested, ["c#", "java"]).unknown_shares(known).tolist() == [0.5, 0.75, 0]

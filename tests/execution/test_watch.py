@@ -79,7 +79,7 @@ def test_the_live_version_is_asked_about_posts_that_its_run_did_not_have(live):
 
 def test_the_interval_is_wilsons(live):
     """Of 4 in 10: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n), z = 1.96 (Wilson 1927)."""
-    score = watching._score(7, Counter(a=4), Counter(a=6, b=4))
+    score = watching._score(7, 4, 10)
     assert score.accuracy == 0.4
     assert (score.low, score.high) == pytest.approx((0.168180, 0.687326), abs=1e-5)
 

@@ -356,6 +356,46 @@ class TestTagsToKeep:
         assert self.kept(tmp_path / "posts.parquet", "java") == ([("b", "java", 2)], [], 1)
 
 
+class TestSeveralTags:
+    def read(self, path: Path, *keep: str) -> tuple[list[tuple[str, int]], list[tuple[int, str]], int]:
+        blocks = list(
+            reader.read(
+                Source.parse(str(path)), text_column="post", tag_column="tags", keep=frozenset(keep), several=True
+            )
+        )
+        posts, rejected = (rows_of([getattr(block, kind) for block in blocks]) for kind in ("posts", "rejected"))
+        left_out = sum(block.left_out for block in blocks)
+        return [(tag, row) for _, tag, row in posts], [(row, reason) for row, reason, _ in rejected], left_out
+
+    def test_of_the_dump(self, saved: Callable[..., Path]) -> None:
+        accepted, rejected, left_out = self.read(saved(DUMP))
+        assert accepted == [("java", 1), ("c#", 3), ("pandas|python", 4)]
+        assert (rejected, left_out) == ([(5, "empty post"), (6, "empty tag")], 0)
+        assert self.read(saved(DUMP), "pandas", "java") == ([("java", 1), ("pandas", 4)], rejected, 1)
+
+    def test_of_csv(self, saved: Callable[..., Path]) -> None:
+        rows = b"post,tags\na,python|pandas\nb, |\nc,python | python\n,java\n"
+        assert self.read(saved(rows)) == (
+            [("pandas|python", 1), ("python", 3)],
+            [(2, "empty tag"), (4, "empty post")],
+            0,
+        )
+
+    def test_of_json_lines(self, saved: Callable[..., Path]) -> None:
+        lines = b'{"post": "a", "tags": ["x", "java"]}\n{"post": "b", "tags": []}\n{"post": "c", "tags": "c#|x"}\n'
+        assert self.read(saved(lines)) == ([("java|x", 1), ("c#|x", 3)], [(2, "empty tag")], 0)
+        assert self.read(saved(lines), "java") == ([("java", 1)], [(2, "empty tag")], 1)
+
+    @pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.large_string()), pa.list_(pa.binary())])
+    def test_of_parquet_may_be_lists(self, tmp_path: Path, kind: pa.DataType) -> None:
+        tags = pa.array([["python", "pandas"], None, [], ["c#", None]], pa.list_(pa.string())).cast(kind)
+        pq.write_table(pa.table({"post": ["a", "b", "c", "d"], "tags": tags}), tmp_path / "posts.parquet")
+        accepted, rejected, _ = self.read(tmp_path / "posts.parquet")
+        assert accepted == [("pandas|python", 1), ("c#", 4)]
+        assert rejected == [(2, "empty tag"), (3, "empty tag")]
+        assert "set tag_column to a column of strings" in refusal(tmp_path / "posts.parquet")
+
+
 class TestSeveralFiles:
     def save(self, folder: Path) -> None:
         for name, content in {

@@ -33,12 +33,13 @@ def table(rows: int, seed: int = 0) -> pa.Table:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("sample://posts", (4000, 0)),
-        ("sample://posts?rows=1", (1, 0)),
-        ("sample://posts?seed=7&rows=20", (20, 7)),
+        ("sample://posts", (4000, 0, 1)),
+        ("sample://posts?rows=1", (1, 0, 1)),
+        ("sample://posts?seed=7&rows=20", (20, 7, 1)),
+        ("sample://posts?rows=20&tags=3", (20, 0, 3)),
     ],
 )
-def test_parse(source: str, expected: tuple[int, int]) -> None:
+def test_parse(source: str, expected: tuple[int, int, int]) -> None:
     assert Source.parse(source).synthetic
     assert sample.parse(source) == expected
 
@@ -52,6 +53,8 @@ def test_parse(source: str, expected: tuple[int, int]) -> None:
         "posts?rows=",
         "posts?rows=1&rows=2",
         "posts?seed=a",
+        "posts?tags=0",
+        "posts?tags=6",
         "posts?rows=1_0",
         "posts?rows=%D9%A3",
         "posts?row=5",
@@ -75,6 +78,16 @@ def test_the_posts_of_a_seed_never_change() -> None:
     for row in table(2500, seed=1).to_pylist():
         digest.update(repr(row).encode())
     assert digest.hexdigest() == "88f1a75b62102841cfd9bf11a107340d2a83d52d182b155bd6b5a272d7ca1a06"
+
+
+def test_a_post_may_have_several_tags_whose_terms_it_has() -> None:
+    several = pa.Table.from_batches(sample.blocks(3000, 0, tags=3))
+    tags = [tag.split("|") for tag in several.column("tag").to_pylist()]
+    assert set(map(len, tags)) == {1, 2, 3}
+    assert all(each == sorted(set(each)) for each in tags)
+    counts = np.array([text.count("pandas") for text in several["post"].to_pylist()])
+    of_python = np.array(["python" in each for each in tags])
+    assert counts[of_python].mean() > 5 * counts[~of_python].mean()
 
 
 def test_seeds_differ() -> None:

@@ -6,13 +6,15 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
+from pipeline.checks.confusion_matrix import draw
 from pipeline.data import held_out, posts
 from pipeline.errors import GateNotPassed, TaggerError
 from pipeline.files import read_lines
 from pipeline.model import evaluation
 from pipeline.registry.registry import Registry
 from pipeline.stages import evaluate
-from tests.conftest import context_of
+from pipeline.stages.answers import figures_by_tag
+from tests.conftest import context_of, inputs_of
 
 
 @pytest.fixture
@@ -49,7 +51,13 @@ def test_the_decision_names_its_model_posts_and_thresholds(evaluated_before, fin
         "verdict": "passed",
         "reasons": [],
         "warnings": ["no model was live to compare with: this is the first"],
-        "thresholds": {"min_accuracy": 0.8, "min_tag_recall": 0.0, "max_regression": 0.01, "force_reason": None},
+        "thresholds": {
+            "min_accuracy": 0.8,
+            "min_tag_recall": 0.0,
+            "min_macro_f1": 0.0,
+            "max_regression": 0.01,
+            "force_reason": None,
+        },
         "champion": None,
         "comparison": None,
         "champion_recall": None,
@@ -76,20 +84,12 @@ def test_the_confusion_matrix_agrees_with_the_predictions(evaluated_before, tmp_
     counts = np.zeros((len(tags), len(tags)), int)
     for row in rows:
         counts[row["label"], row["predicted"]] += 1
-    evaluate.draw(counts, tags, tmp_path / "drawn.png")
+    draw(counts, tags, tmp_path / "drawn.png")
     assert (evaluated_before / "confusion_matrix.png").read_bytes() == (tmp_path / "drawn.png").read_bytes()
 
 
 def evaluated(inputs, out, settings):
     return evaluate.run(inputs, out, settings, context_of(settings))
-
-
-def inputs_of(run, folder):
-    inputs = {}
-    for name in ("ingest", "fit_vocabulary", "vectorize", "train"):
-        run.fetch(run.manifest(name), folder / name)
-        inputs[name] = folder / name
-    return inputs
 
 
 @pytest.fixture
@@ -170,15 +170,16 @@ def test_the_decision_has_the_digest_of_the_held_out_posts(evaluated_before, fin
     decision = json.loads((evaluated_before / "decision.json").read_text())
     inputs = inputs_of(finished_run, tmp_path / "again")
     labels = read_lines(inputs["fit_vocabulary"] / "labels.txt")
-    assert held_out.digest(inputs["ingest"], labels) == decision["test_posts_sha256"]
+    held = held_out.HeldOut(inputs["ingest"], labels)
+    assert held.digest() == decision["test_posts_sha256"]
     (last,) = posts.shards(inputs["ingest"], "posts/test")
     pq.write_table(pq.read_table(last).slice(1), last)
-    assert held_out.digest(inputs["ingest"], labels) != decision["test_posts_sha256"]
+    assert held.digest() != decision["test_posts_sha256"]
 
 
 def test_a_tag_may_have_any_name():
     tags = ["$x^$", "accuracy", "macro avg", "weighted avg"]
-    report = evaluate._per_tag(np.array([0, 1, 2, 3, 3]), np.array([0, 1, 2, 3, 0]), tags)
+    report = figures_by_tag(np.array([0, 1, 2, 3, 3]), np.array([0, 1, 2, 3, 0]), tags)
     assert {tag: figures["support"] for tag, figures in report.items()} == dict(zip(tags, [1, 1, 1, 2], strict=True))
     assert report["weighted avg"]["recall"] == 0.5
 

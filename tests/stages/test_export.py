@@ -95,8 +95,14 @@ def test_a_tie_may_be_broken_either_way(lead, faults):
     case = {"row": 7, "post": "", "tag": "c", "indices": [1], "values": [1.0], "probabilities": wanted[0].tolist()}
     batch = pa.RecordBatch.from_pylist([case], schema=parity.CASES)
     same = np.array([True])
-    answer = {"tag": np.array([b"java"], object)}
-    assert list(parity._faults(batch, same, answer, wanted, np.zeros(1))) == faults
+    said, ties = np.array([b"java"], object), parity._ties(wanted, None)
+    assert list(parity._faults(batch, same, said, ties, np.zeros(1))) == faults
+
+
+@pytest.mark.parametrize(("limit", "tie"), [(0.30001, True), (0.301, False)])
+def test_a_tag_as_probable_as_its_threshold_is_a_tie(limit, tie):
+    limits = np.array([0.5, limit, 0.5], np.float32)
+    assert parity._ties(np.array([[0.9, 0.3, 0.1]], np.float32), limits).tolist() == [tie]
 
 
 def test_a_model_that_cannot_be_loaded_is_refused(exported, tmp_path):
