@@ -39,7 +39,8 @@ class Settings(Base):
         "sample://posts?rows=4000&seed=0",
         FIRST,
         "Where the posts are: the path, http(s):// address or fsspec URL of a CSV or JSON Lines file, Stack Overflow's "
-        "Posts.xml (all may be gzipped) or a Parquet file; a folder of such files, or a pattern such as posts/*.csv; "
+        "Posts.xml (all may be gzipped) or a Parquet file; a folder of such files (of an object store, with a slash at "
+        "its end), or a pattern such as posts/*.csv; "
         "bigquery://project.dataset.table or bigquery://?query=SQL; or sample://posts?rows=N&seed=N for synthetic "
         "posts. Airflow's trigger form accepts only allowed_sources.",
         min_length=1,

@@ -19,6 +19,7 @@ from pipeline.progress import Track
 from pipeline.source_policy import display, is_url
 from pipeline.sources import ssrf_guard
 from pipeline.sources.blocks import BUFFER, corrupt, too_large
+from pipeline.sources.listing import backend_errors
 from pipeline.sources.source import Kind, Source
 
 TIMEOUT = httpx.Timeout(60, connect=15)
@@ -81,21 +82,11 @@ def opened(source: Source, max_bytes: int, track: Track) -> Iterator[io.Buffered
 
 
 def _file(source: str) -> IO[bytes]:
-    try:
+    with backend_errors(source):
         if not is_url(source):
             return open(os.path.expanduser(source), "rb")
         filesystem, path = fsspec.url_to_fs(source)
         return filesystem.open(path, "rb")  # type: ignore[no-any-return]
-    except ImportError as error:
-        raise BadInput(f"{display(source)} needs a package that is not installed: {error}") from error
-    except ValueError as error:
-        raise BadInput(f"{display(source)} cannot be opened ({display(str(error))}); correct the source") from error
-    except OSError:
-        raise
-    except Exception as error:  # each fsspec backend raises exceptions of its own
-        raise Unavailable(
-            f"{display(source)} could not be opened ({type(error).__name__}): check access to it and try again"
-        ) from error
 
 
 @contextmanager

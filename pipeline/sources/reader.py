@@ -17,9 +17,10 @@ from pipeline.sources.blocks import EMPTY_TAG, REASONS, REJECTED_TEXT, UTF8_BOM,
 from pipeline.sources.csv_file import csv_blocks
 from pipeline.sources.dump import XML_STARTS, dump_blocks
 from pipeline.sources.json_lines import json_blocks
+from pipeline.sources.listing import JSON_LINES
 from pipeline.sources.open import bounded, explained, on_disk, opened
 from pipeline.sources.parquet_file import parquet_blocks
-from pipeline.sources.source import JSON_LINES, Kind, Source
+from pipeline.sources.source import Kind, Source
 
 __all__ = ["REASONS", "Block", "read"]
 

@@ -4,20 +4,15 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from glob import glob
 from hashlib import sha256
 from pathlib import Path
 
 import fsspec
 
-from pipeline.errors import BadInput
 from pipeline.files import digest
 from pipeline.source_policy import BIGQUERY, SAMPLE, WEB, checked, display, is_url
 from pipeline.sources import bigquery
-
-JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-SUFFIXES = (".csv", ".csv.gz", ".parquet", *JSON_LINES)
-"""The names' ends of the files that are read of a folder, such as that of a Hugging Face dataset."""
+from pipeline.sources.listing import is_several, listed
 
 OBJECT_STORES = ("s3://", "s3a://", "gs://", "gcs://", "abfs://", "az://")
 
@@ -65,19 +60,10 @@ class Source:
     def files(self) -> list["Source"]:
         """The files of a folder, with those in folders below it, or those that a pattern matches, by their names.
 
-        Hidden ones are left out. Raises BadInput where there is none, or one that may not be read.
+        Hidden ones are left out. Raises BadInput where there is none, or one that may not be read, and Unavailable
+        where an object store does not answer.
         """
-        path = Path(self.place).expanduser()
-        if path.is_dir():
-            found = [file for file in path.rglob("*") if file.name.lower().endswith(SUFFIXES) and _shown(file, path)]
-            none = "has no file that ends in .csv, .jsonl, .ndjson, .parquet"
-        else:
-            found = [Path(name) for name in glob(str(path), recursive=True)]
-            none = "does not exist, and matches no file as a pattern"
-        files = sorted(str(file) for file in found if file.is_file())
-        if not files:
-            raise BadInput(f"{self.display} {none}: correct the source")
-        return [Source(file, Kind.FILE, self.allowed) for file in files]
+        return [Source(file, _kind_of_one(file), self.allowed) for file in listed(self.place)]
 
     @property
     def display(self) -> str:
@@ -97,8 +83,8 @@ class Source:
                 path = Path(self.text).expanduser()
                 return digest(path) if path.is_file() else None
             if self.kind is Kind.FILES:
-                listed = [(file.text, file.fingerprint()) for file in self.files()]
-                return sha256(repr(listed).encode()).hexdigest()
+                found = [(file.text, file.fingerprint()) for file in self.files()]
+                return sha256(repr(found).encode()).hexdigest() if all(each for _, each in found) else None
             if self.kind is Kind.BIGQUERY:
                 return bigquery.fingerprint(bigquery.parse(self.place, self.allowed))
             if self.kind is Kind.OBJECT:
@@ -108,8 +94,9 @@ class Source:
     def state(self) -> object:
         """A value that changes whenever the source is written, even with the same content; None where it is unknown."""
         if self.kind is Kind.FILES:
-            with suppress(BadInput):  # ingest says what is wrong
-                return tuple((file.text, file.state()) for file in self.files())
+            with suppress(Exception):  # ingest says what is wrong
+                found = tuple((file.text, file.state()) for file in self.files())
+                return found if all(each for _, each in found) else None
             return None
         if self.kind is not Kind.FILE:
             return self.fingerprint()
@@ -136,9 +123,11 @@ def _kind(text: str) -> Kind:
         return Kind.FILES if several else Kind.FILE
     if WEB.match(text):
         return Kind.HTTP
+    return Kind.FILES if is_several(text) else _kind_of_one(text)
+
+
+def _kind_of_one(text: str) -> Kind:
+    """The kind of a file on a disk, or of an object, whatever signs are in its name."""
+    if not is_url(text):
+        return Kind.FILE
     return Kind.OBJECT if text.startswith(OBJECT_STORES) else Kind.OTHER
-
-
-def _shown(file: Path, folder: Path) -> bool:
-    """Whether neither the file nor a folder on the way to it is hidden."""
-    return not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)

@@ -27,6 +27,7 @@ from pipeline.data import posts
 from pipeline.errors import BadInput, TaggerError, Unavailable
 from pipeline.sources import csv_file, json_lines, open, parquet_subprocess, reader, rows
 from pipeline.sources.source import Source
+from pipeline.store.objects import Store
 
 CSV = b"post,tags\nhow to,java\nwhy not,c#\n"
 CSV_POSTS = [("how to", "java", 1), ("why not", "c#", 2)]
@@ -37,6 +38,7 @@ import logging, os, sys, threading, time
 from pipeline import progress
 from pipeline.sources import reader
 from pipeline.sources.source import Source
+from pipeline.store.objects import Store
 forks = []
 os.register_at_fork(before=lambda: forks.append(threading.active_count()))
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
@@ -443,6 +445,27 @@ class TestSeveralFiles:
         assert all(new != old for new, old in zip(after, before, strict=True))
         (tmp_path / "train/2.csv").rename(tmp_path / "train/4.csv")
         assert source.fingerprint() not in (before[0], after[0])
+
+    def test_of_an_object_store_a_folder_and_a_pattern_are_read_too(self, s3: dict[str, str], tmp_path: Path) -> None:
+        self.save(tmp_path)
+        fs = Store("s3://stores").fs
+        fs.put(f"{tmp_path}/train/", "stores/several/train/", recursive=True)
+        place = "s3://stores/several/train"
+        assert read(f"{place}/") == read(tmp_path)
+        assert read(f"{place}/*[02].csv")[0] == [*CSV_POSTS, ("last", "java", 4)]
+        assert read("s3://stores/several/*/*.parquet")[0] == [("parquet", "c#", 1)]
+        source = Source.parse(f"{place}/", (place,))
+        before = source.fingerprint()
+        assert before is not None
+        assert (source.fingerprint(), source.state()) == (before, source.state())
+        fs.pipe("stores/several/train/2.csv", CSV)
+        assert source.fingerprint() != before
+        with pytest.raises(BadInput, match="is not one that Airflow's runs may read"):
+            Source.parse(f"{place}/*.csv", ("s3://stores/other",)).files()
+        assert refusal("s3://stores/nothing/") == (
+            "s3://stores/nothing/ has no file that ends in .csv, .jsonl, .ndjson, .parquet: correct the source"
+        )
+        assert "matches no file as a pattern" in refusal("s3://stores/nothing/*.csv")
 
     def test_a_file_that_leads_out_of_what_is_allowed_is_refused(self, tmp_path: Path) -> None:
         inside, outside = tmp_path / "inside", tmp_path / "outside.csv"
