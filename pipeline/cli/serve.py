@@ -35,13 +35,16 @@ def serve(
     record_text: Annotated[
         bool, typer.Option("--record-text", help="Record the posts' texts, too, not only their sha256.")
     ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Start also where there is no store yet, and answer once a run publishes.")
+    ] = False,
     access_log: Annotated[bool, typer.Option(help="Print a line of JSON for each request, without its posts.")] = True,
 ) -> None:
     """Answer over HTTP and gRPC with the live version, and follow promotions and rollbacks.
 
     Speaks the protocols of TensorFlow Serving, Open Inference (KServe, Triton) and Vertex AI.
     """
-    there = store_of(store).require()
+    there = store_of(store) if wait else store_of(store).require()
     token = _token(token_file)
     try:
         from pipeline.server.app import Server

@@ -51,6 +51,15 @@ def _source(work: Work) -> list[object]:
     return [] if fingerprint is None else [fingerprint]
 
 
+def _feedback(work: Work) -> list[object]:
+    """The digest of the feedback in the store, if the run learns from it."""
+    if not work.settings.learn_feedback:
+        return [None]
+    from pipeline.execution import feedback  # imports Arrow, without which the DAG file is parsed
+
+    return [feedback.fingerprint(work.run.store)]
+
+
 def _champion(work: Work) -> list[object]:
     """The champion's version; "itself" if it is the candidate's own model: the verdict is then always the same."""
     champion = work.champion
@@ -72,6 +81,7 @@ def _cluster(work: Work) -> list[object]:
 
 EXTRAS: dict[CacheExtra, Callable[[Work], list[object]]] = {
     "source": _source,
+    "feedback": _feedback,
     "champion": _champion,
     "cluster": _cluster,
     "warm_start": _warm_start,

@@ -4,9 +4,11 @@ A file is written once, and written again only to remove posts from it. `feedbac
 `feedback/tagged` those whose tag is known, in a form that `tagger run` and `tagger watch` read as a source.
 """
 
+import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadInput
+from pipeline.stages.plan import FEEDBACK_FILE
 from pipeline.store.objects import Store
 
 ASKED, TAGGED = "feedback/asked", "feedback/tagged"
@@ -24,8 +27,8 @@ FIELDS += [("sha256", pa.string()), ("predicted", pa.string()), ("probability", 
 ASKED_SCHEMA = pa.schema(FIELDS)
 """A recorded post: its id, when and whom it was asked, its text or null, the text's sha256, and the answer."""
 
-TAGGED_SCHEMA = pa.schema([*FIELDS, ("tags", pa.string())])
-"""The same with the right tag; `post` and `tags` are the columns that a run reads by default."""
+TAGGED_SCHEMA = pa.schema([*FIELDS, ("tags", pa.string()), ("told", pa.timestamp("ms", "UTC"))])
+"""The same with the right tag, and when it was told; `post` and `tags` are the columns that a run reads by default."""
 
 
 def write(store: Store, folder: str, name: str, rows: list[dict[str, Any]]) -> None:
@@ -36,8 +39,7 @@ def write(store: Store, folder: str, name: str, rows: list[dict[str, Any]]) -> N
 
 def asked(store: Store, name: str) -> list[dict[str, Any]]:
     """The recorded posts of a file of ASKED, in their order; empty if there is none of that name."""
-    table = _get(store, f"{ASKED}/{name}.parquet")
-    return table.to_pylist() if table is not None else []
+    return _rows(store, f"{ASKED}/{name}.parquet")
 
 
 def forget(store: Store, ids: Iterable[str]) -> int:
@@ -64,6 +66,30 @@ def forget_older(store: Store, days: float, now: datetime | None = None) -> int:
     return _remove(store, lambda table: pc.less(table.column("at"), before))
 
 
+def fetch(store: Store, folder: Path) -> bool:
+    """Write the posts with a text, in the order of asking, and what was told of each last; False if there are none."""
+    told: dict[str, dict[str, Any]] = {}
+    rows = [row for path in _files(store, TAGGED) for row in _rows(store, path)]
+    # Rows of earlier releases do not say when they were told.
+    for row in sorted(rows, key=lambda row: row.get("told") or row["at"]):
+        told[row["id"]] = row
+    found = sorted((row for row in told.values() if row["post"]), key=lambda row: (row["at"], row["id"]))
+    if not found:
+        return False
+    folder.mkdir(parents=True)
+    schema = pa.schema([("post", pa.string()), ("tags", pa.string())])
+    pq.write_table(pa.Table.from_pylist(found, schema=schema), folder / FEEDBACK_FILE)
+    return True
+
+
+def fingerprint(store: Store) -> str:
+    """The sha256 of all posts whose tag is known."""
+    sha256 = hashlib.sha256()
+    for path in sorted(_files(store, TAGGED)):
+        sha256.update(path.encode() + hashlib.sha256(store.read_bytes(path) or b"").digest())
+    return sha256.hexdigest()
+
+
 def _remove(store: Store, chosen: Callable[[pa.Table], pa.ChunkedArray]) -> int:
     """Remove the rows that are chosen, bool [rows] of each file, and return how many."""
     removed = 0
@@ -79,9 +105,14 @@ def _remove(store: Store, chosen: Callable[[pa.Table], pa.ChunkedArray]) -> int:
     return removed
 
 
-def _files(store: Store) -> Iterator[str]:
-    for folder in (ASKED, TAGGED):
+def _files(store: Store, *folders: str) -> Iterator[str]:
+    for folder in folders or (ASKED, TAGGED):
         yield from (f"{folder}/{name}" for name in store.names(folder) if name.endswith(".parquet"))
+
+
+def _rows(store: Store, path: str) -> list[dict[str, Any]]:
+    table = _get(store, path)
+    return [] if table is None else table.to_pylist()
 
 
 def _get(store: Store, path: str) -> pa.Table | None:

@@ -82,8 +82,18 @@ def _fetch_checkpoint(work: Work, folder: Path) -> bool:
         return False
 
 
+def _fetch_feedback(work: Work, folder: Path) -> bool:
+    if not work.settings.learn_feedback:
+        return False
+    # The DAG file imports this module, and is parsed without Arrow.
+    from pipeline.execution import feedback
+
+    return feedback.fetch(work.run.store, folder)
+
+
 FURTHER_INPUTS: dict[FurtherInput, Callable[[Work, Path], bool]] = {
     "champion": _fetch_champion,
+    "feedback": _fetch_feedback,
     "resume": _fetch_checkpoint,
     "warm_start": _fetch_warm_start,
 }

@@ -83,7 +83,7 @@ class Recorder:
             raise Refused(404, f"no recorded post has the id {name[:80]!r}: only a share of the requests is recorded")
         if len(self._tagged) >= ROWS:
             raise Refused(429, "too much feedback waits to be written: try again in some seconds")
-        self._tagged.append(found | {"tags": tag.strip()})
+        self._tagged.append(found | {"tags": tag.strip(), "told": datetime.now(UTC)})
         return Json({"id": found["id"], "tag": tag.strip(), "predicted": found["predicted"]})
 
     async def _find(self, name: str) -> dict[str, Any] | None:

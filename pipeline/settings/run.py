@@ -52,8 +52,8 @@ class Settings(Base):
     multi_tag: bool = field(
         False,
         FIRST,
-        "A post may have several tags, such as python|pandas, and the model gives each post all the tags whose "
-        "probability reaches the tag's threshold. The thresholds are picked on the validation posts, see "
+        "A post may have several tags, with a vertical bar between them, and the model gives each post all the tags "
+        "whose probability reaches the tag's threshold. The thresholds are picked on the validation posts, see "
         "validation_fraction; without any, each is 0.5.",
     )
     keep_tags: str | None = field(
@@ -61,6 +61,12 @@ class Settings(Base):
         FIRST,
         "Tags to learn, separated by commas, such as python, java: posts that have none of them are left out, and so "
         "are those that have several, unless multi_tag is set. If none, every tag is learned.",
+    )
+    learn_feedback: bool = field(
+        False,
+        FIRST,
+        "Add to the posts of the source those whose tag users told `tagger serve`, from the store's feedback/tagged. "
+        "They come last, so that split=hash is the right split.",
     )
     max_rejected_fraction: float = field(
         0.01,

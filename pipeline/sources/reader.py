@@ -2,7 +2,7 @@
 
 import gzip
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +22,7 @@ from pipeline.sources.open import bounded, explained, on_disk, opened
 from pipeline.sources.parquet_file import parquet_blocks
 from pipeline.sources.source import Kind, Source
 
-__all__ = ["REASONS", "Block", "read"]
+__all__ = ["REASONS", "Block", "joined", "read"]
 
 GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
 
@@ -86,15 +86,22 @@ def _file(source: Source, columns: Columns, max_bytes: int, track: progress.Trac
 
 def _files(source: Source, columns: Columns, max_bytes: int, track: progress.Track) -> Iterator[Block]:
     """Read the files one after the other, with rows numbered through all of them."""
-    before, room = 0, max_bytes
+    room = max_bytes
     with explained(source.display):
         files = source.files()
-    for each in files:
+    for block in joined(_file(each, columns, max_bytes, track) for each in files):
+        room -= block.posts.nbytes + block.rejected.nbytes
+        if room < 0:
+            raise too_large(source.display, max_bytes)
+        yield block
+
+
+def joined(parts: Iterable[Iterator[Block]]) -> Iterator[Block]:
+    """The blocks of several readings, one after the other, with their rows numbered through."""
+    before = 0
+    for part in parts:
         last = before
-        for block in _file(each, columns, max_bytes, track):
-            room -= block.posts.nbytes + block.rejected.nbytes
-            if room < 0:
-                raise too_large(source.display, max_bytes)
+        for block in part:
             shifted = Block(_shifted(block.posts, before), _shifted(block.rejected, before), block.left_out)
             last = max([last, *(pc.max(rows.column("row")).as_py() or 0 for rows in (shifted.posts, shifted.rejected))])
             yield shifted

@@ -3,9 +3,10 @@
 import logging
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipeline.sources import reader, sample
 from pipeline.sources.blocks import REJECTED_TEXT
 from pipeline.sources.source import Source
 from pipeline.stages.context import Context
+from pipeline.stages.plan import FEEDBACK, FEEDBACK_FILE
 
 DUPLICATE = "copy of an earlier post"
 
@@ -55,15 +57,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     """
     tags, reasons, first, left_out = Counter[str](), Counter[str](), "", 0
     source = context.source
-    blocks = reader.read(
-        source,
-        text_column=settings.text_column,
-        tag_column=settings.tag_column,
-        keep=settings.kept_tags,
-        several=settings.multi_tag,
-        max_bytes=context.deployment.max_source_bytes,
-        track=context.track,
-    )
+    blocks = _blocks(inputs, settings, context)
     total = sample.parse(source.text).rows if source.synthetic else None
     seen = _Seen(drop=settings.drop_duplicates)
     with (
@@ -102,7 +96,23 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
         leaked=seen.leaked(settings),
         warnings=[],
     )
-    return replace(ingested, warnings=_warnings(ingested, settings, source))
+    return replace(ingested, warnings=_warnings(ingested, settings, source, feedback=FEEDBACK in inputs))
+
+
+def _blocks(inputs: Mapping[str, Path], settings: Settings, context: Context) -> Iterator[reader.Block]:
+    """The rows of the source, and behind them those of the feedback, if there are any."""
+    read = partial(
+        reader.read,
+        keep=settings.kept_tags,
+        several=settings.multi_tag,
+        max_bytes=context.deployment.max_source_bytes,
+        track=context.track,
+    )
+    blocks = read(context.source, text_column=settings.text_column, tag_column=settings.tag_column)
+    if FEEDBACK not in inputs:
+        return blocks
+    told = Source.parse(str(inputs[FEEDBACK] / FEEDBACK_FILE))
+    return reader.joined([blocks, read(told, text_column="post", tag_column="tags")])
 
 
 class _SplitWriter(ExitStack):
@@ -187,13 +197,17 @@ class _Seen:
         return np.frombuffer(self.digests, np.uint64)
 
 
-def _warnings(ingested: Ingested, settings: Settings, source: Source) -> list[str]:
+def _warnings(ingested: Ingested, settings: Settings, source: Source, *, feedback: bool) -> list[str]:
     """Return warnings about the posts' order and about copies among them; raise BadInput if copies are too many."""
     warnings = []
     if not source.ordered and settings.split == "sequential":
         warnings.append(
             f"{source.display} has no order, so that split=sequential divides its posts in another way each time: set "
             "split=hash"
+        )
+    if feedback and settings.split == "sequential":
+        warnings.append(
+            "the posts of the feedback come last, so that split=sequential takes them as test posts: set split=hash"
         )
     if not settings.drop_duplicates:
         figures = {"duplicates": ingested.duplicates, "leaked": ingested.leaked}

@@ -34,12 +34,18 @@ CHAMPION = "champion"
 WARM_START = "warm_start"
 """A further input: the same, where the setting warm_start is live."""
 
+FEEDBACK = "feedback"
+"""A further input: the posts whose tag users told the server, where the setting learn_feedback asks for them."""
+
+FEEDBACK_FILE = "feedback.parquet"
+"""The file of that input, with the columns `post` and `tags`."""
+
 RESUME = "resume"
 """A further input: the checkpoint of an interrupted attempt. Absent if there is none."""
 
-FurtherInput = Literal["champion", "resume", "warm_start"]
+FurtherInput = Literal["champion", "feedback", "resume", "warm_start"]
 Before = Literal["drift"]
-CacheExtra = Literal["source", "champion", "cluster", "warm_start"]
+CacheExtra = Literal["source", "feedback", "champion", "cluster", "warm_start"]
 After = Literal["publish", "report", "mirror"]
 
 
@@ -99,6 +105,7 @@ STAGES: dict[str, Stage] = {
                 "tag_column",
                 "keep_tags",
                 "multi_tag",
+                "learn_feedback",
                 "max_rejected_fraction",
                 "split",
                 "train_fraction",
@@ -113,7 +120,8 @@ STAGES: dict[str, Stage] = {
                 "max_source_bytes",
             ),
             does="Reads the source in batches, keeps the posts with a text and a tag, and decides which of them train.",
-            cache_extra=("source",),
+            further_inputs=("feedback",),
+            cache_extra=("source", "feedback"),
         ),
         Stage(
             "fit_vocabulary",

@@ -20,7 +20,7 @@ from tests.dags.conftest import DAG_ID, free_ports
 WORKERS = ("worker-1", "worker-2")
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 ONCE = ("bucket", "migrate")
-MODELS = "models"
+MODELS, SERVE = "models", "serve"
 
 ALONE = ["--skip-serve-logs"]
 """Airflow serves logs on all interfaces; here nobody asks for them."""
@@ -33,9 +33,9 @@ HOMES = {"AIRFLOW__CORE__HOSTNAME_CALLABLE": "os.getcwd"}
 def places(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     """A cluster of which nothing runs yet but the S3 server."""
     folder = tmp_path_factory.mktemp("cluster")
-    postgres, redis, api = (f"127.0.0.1:{port}" for port in free_ports(3))
+    postgres, redis, api, serve = (f"127.0.0.1:{port}" for port in free_ports(4))
     addresses = {"postgres:5432": postgres, "redis:6379": redis, "api-server:8080": api, "127.0.0.1:8080": api}
-    addresses["http://minio:9000"] = s3["AWS_ENDPOINT_URL"]
+    addresses |= {"http://minio:9000": s3["AWS_ENDPOINT_URL"], "localhost:8501": serve}
     return Cluster(folder, addresses, secrets_of(folder / "env"))
 
 
@@ -95,6 +95,8 @@ def cluster(databases: Cluster) -> Cluster:
         for part in ONCE:
             cluster.finish(f"{part}-{up}")
     cluster.start(MODELS)
+    host, port = cluster.addresses["localhost:8501"].split(":")
+    cluster.start(SERVE, options=["--host", host, "--port", port, "--grpc-port", "0"])
     for part in PARTS:
         cluster.start(part, options=ALONE if part == "triggerer" else [])
     for worker in WORKERS:

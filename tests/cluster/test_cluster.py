@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 
 from pipeline.files import digest
@@ -25,7 +26,7 @@ from pipeline.tuning.documents import Result
 from pipeline.tuning.winner import result_of
 from tests.cluster.cluster import Cluster
 from tests.cluster.compose import SERVICES
-from tests.cluster.conftest import ALONE, HOMES, MODELS, PARTS, WORKERS
+from tests.cluster.conftest import ALONE, HOMES, MODELS, PARTS, SERVE, WORKERS
 from tests.conftest import REAL_POSTS, files_of
 from tests.dags.conftest import DAG_ID, TUNE_ID
 
@@ -67,8 +68,8 @@ class Outcome:
     """A finished run: the worker that was killed, the task it had, and every try of every task.
 
     `alone` is the same run on one machine; `healthy` says of each part whether its health check was content after that.
-    `served` is the sha256 of each file that TensorFlow Serving would see; `denied` is what was said of files that could
-    not be written.
+    `served` is the sha256 of each file that TensorFlow Serving would see, `answered` what `tagger serve` says of its
+    versions, and `denied` what was said of files that could not be written.
     """
 
     run: Run
@@ -78,6 +79,7 @@ class Outcome:
     tries: list[dict[str, Any]]
     healthy: dict[str, bool]
     served: dict[str, str]
+    answered: dict[str, Any]
     denied: list[str]
 
 
@@ -107,7 +109,7 @@ def outcome(cluster: Cluster) -> Outcome:
     cluster.finish("alone")
     checks = {part: cluster.check_health(part) for part in PARTS}
     checks |= {worker: cluster.check_health("worker", worker) for worker in WORKERS}
-    checks[MODELS] = cluster.check_health(MODELS)
+    checks |= {part: cluster.check_health(part) for part in (MODELS, SERVE)}
     healthy = {part: cluster.finished(check) for part, check in checks.items()}
     assert cluster.wait("the run ends", lambda: ended(cluster, run), 420) == "success", cluster.logs()
     tries = [each for task in instances(cluster, run) for each in tries_of(cluster, run, task)]
@@ -116,9 +118,12 @@ def outcome(cluster: Cluster) -> Outcome:
         print(start, end, worker(each), *map(each.get, TOLD))  # noqa: T201
     store = Store(cluster.environment("worker", WORKERS[0])["TAGGER_STORE"])
     served = cluster.wait("the model is brought", lambda: brought(cluster, store), 60)
+    answered = cluster.wait("tagger serve answers", lambda: answer_of(cluster), 60)
     logs = cluster.folder.glob("**/*.log")
     denied = [line for log in logs for line in log.read_text().splitlines() if DENIED.search(line)]
-    return Outcome(Run(store, name_of(began["dag_run_id"])), alone, worker(lost), lost, tries, healthy, served, denied)
+    return Outcome(
+        Run(store, name_of(began["dag_run_id"])), alone, worker(lost), lost, tries, healthy, served, answered, denied
+    )
 
 
 def start_alone(cluster: Cluster) -> Run:
@@ -165,6 +170,15 @@ def brought(cluster: Cluster, store: Store) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): digest(path) for path in folder.rglob("*") if path.is_file()}
 
 
+def answer_of(cluster: Cluster) -> dict[str, Any] | None:
+    """What `tagger serve` says of its versions to whoever has the token, once one of them answers."""
+    address = f"http://{cluster.addresses['localhost:8501']}/v1/models/{MODEL}"
+    headers = {"Authorization": f"Bearer {cluster.secrets['SERVE_TOKEN']}"}
+    assert httpx.get(address, trust_env=False).status_code == 401
+    answer = httpx.get(address, headers=headers, trust_env=False)
+    return answer.json() if answer.is_success and "AVAILABLE" in answer.text else None
+
+
 def files(run: Run, stage: str, folder: Path) -> dict[str, bytes]:
     """What the stage left that must not depend on where it ran."""
     run.fetch(run.manifest(stage), folder)
@@ -202,7 +216,7 @@ def test_the_model_is_as_good(outcome):
 
 
 def test_every_part_is_healthy_but_the_worker_that_is_gone(outcome):
-    assert outcome.healthy == {part: part != outcome.killed for part in (*PARTS, *WORKERS, MODELS)}
+    assert outcome.healthy == {part: part != outcome.killed for part in (*PARTS, *WORKERS, MODELS, SERVE)}
 
 
 def test_the_server_of_models_sees_the_live_version_whole_and_no_other(outcome):
@@ -211,6 +225,11 @@ def test_the_server_of_models_sees_the_live_version_whole_and_no_other(outcome):
     assert card.run == outcome.run.name
     assert outcome.served == {f"{card.version}/{name}": entry.sha256 for name, entry in card.files.items()}
     assert f"{card.version}/{SAVED_MODEL}" in outcome.served
+
+
+def test_the_live_version_answers_whoever_has_the_token(outcome):
+    [version] = outcome.answered["model_version_status"]
+    assert version["version"] == str(Registry(outcome.run.store).live())
 
 
 def test_nothing_is_written_but_where_it_may_be(outcome):

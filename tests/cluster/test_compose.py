@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from tests.cluster.compose import FOLDER, ROOT, SECRET, SERVICES, filled, secrets_of, writable
-from tests.cluster.conftest import MODELS, ONCE, PARTS
+from tests.cluster.conftest import MODELS, ONCE, PARTS, SERVE
 
 TEXT = (FOLDER / "compose.yaml").read_text()
 LASTING = [name for name, service in SERVICES.items() if service.get("restart") != "no"]
@@ -145,10 +145,10 @@ def test_the_stores_key_is_with_those_that_use_the_store():
     holders = {
         name for name, service in SERVICES.items() if "STORE_PASSWORD" in SECRET.findall(" ".join(words(service)))
     }
-    assert holders == {"minio", "bucket", "worker", "models", "api-server"}
+    assert holders == {"minio", "bucket", "worker", "models", "api-server", "serve"}
 
 
 def test_the_services_that_the_cluster_test_starts_are_all_that_are_ours():
     ours = {name for name, service in SERVICES.items() if service["image"] == SERVICES["worker"]["image"]}
-    assert ours == {*PARTS, *ONCE, MODELS, "worker"}
+    assert ours == {*PARTS, *ONCE, MODELS, SERVE, "worker"}
     assert SERVICES["worker"]["deploy"]["replicas"] == 2
