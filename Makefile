@@ -22,7 +22,7 @@ BIN := .venv/bin
 help:
 	@echo 'make demo     set up, run the whole DAG through Airflow on synthetic posts, and say how to ask the model'
 	@echo 'make test     set up, check the code, and run the tests'
-	@echo 'make thorough  the few tests that are too slow for make test, in six minutes'
+	@echo 'make thorough  the tests that are too slow for make test, in half an hour'
 	@echo 'make quick    what to run before each commit, in two minutes: format, style, types, imports, and the fast tests'
 	@echo 'make airflow  the Airflow UI and its scheduler, on http://localhost:8080'
 	@echo 'make tensorboard  the learning curves of all runs in the store, on http://localhost:6006'

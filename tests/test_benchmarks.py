@@ -97,6 +97,7 @@ def test_pairs_are_compared_with_scikit_learn_and_words_with_polars(loaded):
     assert_sound(wide.pair_rows(loaded[1], rounds=1), peers=3)
 
 
+@pytest.mark.thorough
 def test_a_tuned_model_is_compared_with_linear_svc(loaded, monkeypatch):
     few = {"MIN_ACCURACY": "0", "TRIALS": "1", "MAX_EPOCHS": "2", "SEARCH_SPACE": '{"vocabulary_size": [300]}'}
     for name, value in few.items():

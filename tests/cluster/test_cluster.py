@@ -287,6 +287,7 @@ def tuned(cluster: Cluster, outcome: Outcome) -> Tuned:
     return Tuned(result, worker(lost), survivor, lost, tries)
 
 
+@pytest.mark.thorough
 def test_the_lost_trial_is_done_again_on_the_other_worker(tuned):
     tries = sorted(
         (each["try_number"], worker(each), each["state"])
@@ -296,6 +297,7 @@ def test_the_lost_trial_is_done_again_on_the_other_worker(tuned):
     assert tries == [(1, tuned.killed, "failed"), (2, tuned.survivor, "success")]
 
 
+@pytest.mark.thorough
 def test_no_trial_is_missing_and_none_is_there_twice(tuned):
     assert [trial.number for trial in tuned.result.trials] == list(range(1 + TRIALS))
     assert tuned.result.best.accuracy == max(trial.accuracy or 0 for trial in tuned.result.trials)

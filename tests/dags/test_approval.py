@@ -130,6 +130,7 @@ def airflow(new_airflow: Callable[..., Airflow]) -> Airflow:
     return new_airflow(**SAME)
 
 
+@pytest.mark.thorough
 def test_an_experiment_is_not_asked_about(airflow):
     done = airflow("dags", "test", DAG_ID, TAGGER_PUBLISH="false")
     assert done.returncode == 0, done.stdout

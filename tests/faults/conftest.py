@@ -22,18 +22,23 @@ NEVER = 10_000
 
 @dataclass(frozen=True)
 class Place:
-    """Where the tests make stores: in this folder or on S3, with the environment variables to reach it."""
+    """Where the tests make stores: in this folder or on S3, with the environment variables to reach it.
 
+    Processes are killed at each `step`-th write.
+    """
+
+    name: str
     folder: Path | None
     environment: dict[str, str]
     ways: tuple[str, ...]
+    step: int = 1
     forks: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def store(self, name):
         """A new store. On S3 it has a bucket of its own, because the server lists a part by reading all."""
         if self.folder:
             return Store(str(self.folder / name))
-        bucket = name.replace("_", "-")
+        bucket = f"{self.name}-{name}".replace("_", "-")
         made = Store(f"s3://{bucket}/store")
         made.fs.mkdir(bucket)
         return made
@@ -49,11 +54,13 @@ def artifacts(finished_run, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=["local", "s3"])
+@pytest.fixture(scope="module", params=["local", "s3-some", pytest.param("s3", marks=pytest.mark.thorough)])
 def place(request, tmp_path_factory):
     if request.param == "local":
-        return Place(tmp_path_factory.mktemp("stores"), {}, ("before", "halfway"))
-    return Place(None, request.getfixturevalue("s3"), ("before",))  # one put is whole or absent on S3
+        return Place("local", tmp_path_factory.mktemp("stores"), {}, ("before", "halfway"))
+    # One put is whole or absent on S3.
+    step = 4 if request.param == "s3-some" else 1
+    return Place(request.param, None, request.getfixturevalue("s3"), ("before",), step)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +80,7 @@ def forks(place):
 
 
 def kind(place):
-    return "local" if place.folder else "s3"
+    return place.name
 
 
 def is_killed(place, store, stage, artifacts, last, how, *shard):

@@ -124,7 +124,7 @@ def test_about_the_share_is_recorded(finished_run, tmp_path):
     from pipeline.server.recording import ROWS, Recorder
 
     class Answer:
-        version, tags = 1, ["css"]
+        version, given = 1, ["css"]
 
         class best:
             tolist = staticmethod(lambda: [0.5])
