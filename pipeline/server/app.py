@@ -77,7 +77,7 @@ class Server:
             route("/metrics", self._metrics),
             *(self.recorder.routes() if self.recorder else []),
             *Page(self.versions).routes(),
-            *open_inference.Api(self.versions, version("stackoverflow-tagger")).routes(),
+            *open_inference.Api(self.versions, version("stackoverflow-tagger"), self.recorder).routes(),
         ]
         if self.listen.health_route:
             routes.append(route(self.listen.health_route, self._ready))
@@ -95,7 +95,9 @@ class Server:
                 ending.push_async_callback(_cancelled, asyncio.create_task(self._note(shadow)))
             ending.push_async_callback(self.versions.close)
             if self.listen.grpc_port is not None:
-                await ending.enter_async_context(grpc_service.serving_on(self.listen, self.versions, self.metrics))
+                await ending.enter_async_context(
+                    grpc_service.serving_on(self.listen, self.versions, self.metrics, self.recorder)
+                )
             if self.recorder:
                 ending.push_async_callback(self.recorder.flush)
                 ending.push_async_callback(_cancelled, asyncio.create_task(self.recorder.follow()))

@@ -22,6 +22,7 @@ from pipeline.server.errors import Refused
 from pipeline.server.guard import admits
 from pipeline.server.listen import Listen
 from pipeline.server.metrics import Metrics
+from pipeline.server.recording import Recorder
 from pipeline.server.versions import Answer, Versions, refuse_other_model
 
 log = logging.getLogger(__name__)
@@ -41,11 +42,13 @@ Method = Callable[["Service", Any, Any], Awaitable[Any]]
 
 
 @contextlib.asynccontextmanager
-async def serving_on(listen: Listen, versions: Versions, metrics: Metrics) -> AsyncIterator[None]:
+async def serving_on(
+    listen: Listen, versions: Versions, metrics: Metrics, recorder: Recorder | None = None
+) -> AsyncIterator[None]:
     """Answer gRPC while the block runs. Raises BadInput where the port is taken."""
     limit = ("grpc.max_receive_message_length", versions.limits.body_bytes)
     server = grpc.aio.server(options=[limit, ("grpc.so_reuseport", 0)])
-    service = Service(versions, metrics, listen.token)
+    service = Service(versions, metrics, listen.token, recorder)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(service, server)
     try:
@@ -89,8 +92,10 @@ class Service(
 ):
     """The methods of both services; those that are not here answer UNIMPLEMENTED, as Google's stubs do."""
 
-    def __init__(self, versions: Versions, metrics: Metrics, token: str | None) -> None:
-        self.versions, self.metrics, self.token = versions, metrics, token
+    def __init__(
+        self, versions: Versions, metrics: Metrics, token: str | None, recorder: Recorder | None = None
+    ) -> None:
+        self.versions, self.metrics, self.token, self.recorder = versions, metrics, token, recorder
 
     def refuse_stranger(self, context: Any) -> None:
         """Raise Refused unless the call's metadata has the token."""
@@ -104,7 +109,7 @@ class Service(
         self._named(request.model_spec)
         name = request.model_spec.signature_name or serving.SERVING
         if name == serving.SERVING:
-            outputs, version = await self._from_posts(request)
+            outputs, version = await self._from_posts(request, context)
         elif name == serving.VECTORS:
             outputs, version = await self._from_vectors(request)
         else:
@@ -125,7 +130,7 @@ class Service(
             texts = tensors.texts_of(request.input, "post")
         except ValueError as error:
             raise Refused(400, str(error)) from None
-        answer = await self._tag(texts, "input")
+        answer = await self._tag(texts, "input", context)
         response = ClassificationResponse()
         self._fill(response.model_spec, answer.version, request.model_spec.signature_name or serving.CLASSIFY)
         for row in answer.probabilities.tolist():
@@ -174,16 +179,19 @@ class Service(
         spec.name, spec.signature_name = MODEL, signature
         spec.version.value = version
 
-    async def _tag(self, texts: list[bytes], where: str) -> Answer:
+    async def _tag(self, texts: list[bytes], where: str, context: Any) -> Answer:
         limits = self.versions.limits
         bodies.refuse_too_many(len(texts), where, limits)
-        return await self.versions.tag([bodies.refuse_too_long(text, where, limits) for text in texts])
+        answer = await self.versions.tag([bodies.refuse_too_long(text, where, limits) for text in texts])
+        if self.recorder and (told := self.recorder.record(texts, answer)):
+            context.set_trailing_metadata([(name.lower(), value) for name, value in told.items()])
+        return answer
 
-    async def _from_posts(self, request: Any) -> tuple[dict[str, Any], int]:
+    async def _from_posts(self, request: Any, context: Any) -> tuple[dict[str, Any], int]:
         values = _input(request, "post").reshape(-1)
         if values.dtype != object:
             raise Refused(400, f"the input post has the type {values.dtype}: posts are DT_STRING")
-        answer = await self._tag(values.tolist(), "post")
+        answer = await self._tag(values.tolist(), "post", context)
         return answer.outputs(), answer.version
 
     async def _from_vectors(self, request: Any) -> tuple[dict[str, Any], int]:

@@ -13,6 +13,7 @@ from pipeline.registry.card import MODEL
 from pipeline.server import bodies
 from pipeline.server.errors import Refused
 from pipeline.server.http import Json, route
+from pipeline.server.recording import Recorder
 from pipeline.server.versions import Answer, Versions, refuse_other_model
 
 BASE = "/v2/models/{name}"
@@ -25,8 +26,8 @@ FIELDS = ("id", "parameters", "inputs", "outputs")
 class Api:
     """The routes of the protocol."""
 
-    def __init__(self, versions: Versions, release: str) -> None:
-        self.versions, self.release = versions, release
+    def __init__(self, versions: Versions, release: str, recorder: Recorder | None = None) -> None:
+        self.versions, self.release, self.recorder = versions, release, recorder
 
     def routes(self) -> list[Route]:
         """Each path of a model with and without a version."""
@@ -79,10 +80,13 @@ class Api:
         self._version(request)
         bodies.only(body, FIELDS)
         asked, values = _asked(body.get("outputs")), _posts(body.get("inputs"))
-        answer = await self.versions.tag(bodies.posts(values, "inputs[0].data", self.versions.limits))
+        posts = bodies.posts(values, "inputs[0].data", self.versions.limits)
+        answer = await self.versions.tag(posts)
+        outputs = [_tensor(name, answer) for name in _wanted(asked, answer)]
+        headers = self.recorder.record(posts, answer) if self.recorder else None
         named = {"id": body["id"]} if isinstance(body.get("id"), str) else {}
         told = {"model_name": MODEL, "model_version": str(answer.version)}
-        return Json(told | named | {"outputs": [_tensor(name, answer) for name in _wanted(asked, answer)]})
+        return Json(told | named | {"outputs": outputs}, headers=headers)
 
     def _version(self, request: Request) -> int:
         refuse_other_model(request.path_params["name"])

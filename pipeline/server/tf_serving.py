@@ -95,10 +95,12 @@ class Api:
             raise Refused(400, 'send "examples", a list of objects with the field "post"')
         features = [context | each if isinstance(each, dict) else each for each in examples]
         texts = [_single(text) for text in bodies.column(features, "post", "examples")]
-        answer = await self.versions.tag(bodies.posts(texts, "examples", self.versions.limits))
+        posts = bodies.posts(texts, "examples", self.versions.limits)
+        answer = await self.versions.tag(posts)
+        headers = self.recorder.record(posts, answer) if self.recorder else None
         rows = answer.probabilities
         results = [[list(each) for each in zip(answer.labels, row, strict=True)] for row in rows]
-        return Json({"results": results})
+        return Json({"results": results}, headers=headers)
 
     def _loaded(self, request: Request) -> Loaded:
         _refuse_other(request)

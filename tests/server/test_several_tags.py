@@ -75,6 +75,19 @@ def test_the_page_marks_every_tag_that_the_post_gets(server, expected):
 
 
 def test_recorded_answers_feedback_and_a_shadow_are_of_all_tags(server, store, expected):
+    inputs = [{"name": "post", "shape": [1], "datatype": "BYTES", "data": TEXTS[:1]}]
+    assert "Tagger-Id" in server.client.post(INFER, json={"inputs": inputs}).headers
+    assert "Tagger-Id" in server.client.post(f"{MODEL}:classify", json={"examples": [{"post": TEXTS[0]}]}).headers
+    with grpc.insecure_channel(server.grpc) as channel:
+        predict_request = PredictRequest()
+        predict_request.model_spec.name = "stackoverflow_tagger"
+        predict_request.inputs["post"].CopyFrom(tf.make_tensor_proto([TEXTS[0].encode()]))
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        _, call = stub.Predict.with_call(predict_request)
+        name = dict(call.trailing_metadata())["tagger-id"]
+    assert (
+        server.client.post("/v1/feedback", json={"id": name, "tag": "java"}).json()["predicted"] == expected[0]["tags"]
+    )
     answered = server.client.post(f"{MODEL}:predict", json={"instances": TEXTS[:3]})
     request = answered.headers["Tagger-Id"]
     told = server.client.post("/v1/feedback", json={"id": f"{request}.1", "tag": "java|python"}).json()
