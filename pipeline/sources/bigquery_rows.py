@@ -53,7 +53,8 @@ def _checked(table: Any, name: str, columns: Columns) -> list[str]:
     for column, setting in needed.items():
         position(list(fields), column, name, setting)
         field = fields[column]
-        if field.field_type != "STRING" or field.mode == "REPEATED":
+        repeated = field.mode == "REPEATED" and not (columns.several and column == columns.tag)
+        if field.field_type != "STRING" or repeated:
             kind = f"ARRAY<{field.field_type}>" if field.mode == "REPEATED" else field.field_type
             raise BadInput(f"{name} has {kind} in column {column!r}, not STRING: set {setting} to a column of strings")
     return list(needed)

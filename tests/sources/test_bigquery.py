@@ -126,6 +126,16 @@ class TestEmulator:
         ]
         assert rejected == [["empty tag", "empty post"]]
 
+    def test_several_tags_are_texts_or_arrays(self, google):
+        assert read(fill(google, [("how", "python|pandas")]), several=True) == [("how", "pandas|python")]
+        fields = [("post", "STRING", "NULLABLE"), ("tags", "STRING", "REPEATED")]
+        schema = [client_of_google.SchemaField(name, kind, mode) for name, kind, mode in fields]
+        google.create_table(client_of_google.Table("ours.so.arrays", schema=schema))
+        rows = [{"post": "a", "tags": ["python", "pandas"]}, {"post": "b", "tags": []}, {"post": "c", "tags": ["c#"]}]
+        assert google.insert_rows_json("ours.so.arrays", rows) == []
+        assert read("bigquery://ours.so.arrays", several=True) == [("a", "pandas|python"), ("c", "c#")]
+        assert "has ARRAY<STRING> in column 'tags'" in refusal("bigquery://ours.so.arrays")
+
     def test_a_query_is_stored_and_read(self, google, tmp_path, caplog):
         fill(google, TINY)
         sql = "SELECT CONCAT(post, ' & ', tags) AS post, tags FROM `ours.so.posts` WHERE score < 4 -- the first"
