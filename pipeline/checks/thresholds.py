@@ -1,6 +1,12 @@
 """The probability from which a post gets a tag, where it may have several; picked for each tag on validation posts."""
 
+import json
+from pathlib import Path
+
 import numpy as np
+
+FILE = "thresholds.json"
+"""What `train` leaves, and an extra asset of a model that gives a post several tags: a threshold for each label."""
 
 UNPICKED = 0.5
 """The threshold of each tag where there are no validation posts."""
@@ -42,6 +48,21 @@ def pick(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
         for tag in range(truth.shape[1])
     ]
     return np.array(found, np.float32).round(6)
+
+
+def plain(limits: np.ndarray) -> list[float]:
+    """The thresholds with the digits that float32 has, for JSON."""
+    return [float(str(limit)) for limit in limits]
+
+
+def write(file: Path, limits: np.ndarray) -> None:
+    """Write thresholds, float32 [tags], as JSON."""
+    file.write_text(json.dumps(plain(limits)))
+
+
+def read(file: Path) -> np.ndarray:
+    """Read what `write` wrote: float32 [tags]."""
+    return np.array(json.loads(file.read_text()), np.float32)
 
 
 def _best(probability: np.ndarray, truth: np.ndarray) -> float:

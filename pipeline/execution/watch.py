@@ -188,15 +188,15 @@ def _asked(registry: Registry, version: int, folder: Path) -> _Asked:
     """Tag the posts in the folder with a published version."""
     correct, found = 0, Counter[str]()
     with model_cache.opened(registry, version) as model, serving.opened(model) as served:
-        labels = read_lines(model / "assets" / LABELS)
+        labels, several = read_lines(model / "assets" / LABELS), serving.thresholds_of(model) is not None
         for batch, given, _ in tagging.tagged(served, model, labels, posts.batches(folder, KIND)):
             true = batch.column("tag")
             correct += pc.sum(pc.equal(given, true)).as_py() or 0
-            if serving.thresholds_of(model) is None:
-                found.update(posts.tally(true.filter(pc.equal(given, true))))
-            else:
+            if several:
                 pairs = zip(true.to_pylist(), given.to_pylist(), strict=True)
                 found.update(tag for one, other in pairs for tag in {*one.split(SEPARATOR)} & {*other.split(SEPARATOR)})
+            else:
+                found.update(posts.tally(true.filter(pc.equal(given, true))))
     return _Asked(correct, found, frozenset(labels))
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from scipy.sparse import csr_matrix
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from pipeline.checks import thresholds
 from pipeline.data.several_tags import SEPARATOR
 from pipeline.data.vectors import idf
 from pipeline.data.vocabulary import COUNTS_FILE, Vocabulary
@@ -26,9 +27,6 @@ SERVING = "serving_default"
 VECTORS = "vectors"
 CELLS = "cells"
 CLASSIFY = "classify"
-
-THRESHOLDS = "thresholds.json"
-"""An extra asset of a model that gives a post several tags: the threshold of each tag, in the order of the labels."""
 
 RULE = "words.json"
 """An extra asset: the settings of the conversion from posts to vectors."""
@@ -66,7 +64,7 @@ def export(
     `warmup` read as extra assets.
     """
     vocabulary = Vocabulary.load(vocabulary_file.parent)
-    limits = _thresholds(thresholds_file) if thresholds_file else None
+    limits = thresholds.read(thresholds_file) if thresholds_file else None
 
     def receiver() -> tf.estimator.export.ServingInputReceiver:
         post = tf1.placeholder_with_default(tf.constant([], tf.string), [None], name="post")
@@ -106,7 +104,7 @@ def export(
             warmup.FILE: str(Path(scratch, warmup.FILE)),
         }
         if thresholds_file:
-            extra[THRESHOLDS] = str(thresholds_file)
+            extra[thresholds.FILE] = str(thresholds_file)
         model = Path(served.export_saved_model(str(folder), receiver, assets_extra=extra).decode())
     _make_reproducible(model, (vocabulary_file, labels_file))
     return model
@@ -149,12 +147,8 @@ def text_rule(model: Path) -> TextRule | None:
 
 def thresholds_of(model: Path) -> np.ndarray | None:
     """The probability from which a post gets a tag, float32 [tags]; None if the model gives each post one tag."""
-    file = model / "assets.extra" / THRESHOLDS
-    return _thresholds(file) if file.exists() else None
-
-
-def _thresholds(file: Path) -> np.ndarray:
-    return np.array(json.loads(file.read_text()), np.float32)
+    file = model / "assets.extra" / thresholds.FILE
+    return thresholds.read(file) if file.exists() else None
 
 
 class _FromVectors(tf.estimator.export.PredictOutput):

@@ -37,10 +37,20 @@ def tagged(
     tags, limits = pa.array(labels, pa.string()), serving.thresholds_of(model)
     for batch, vectors in vectorize_all(batches, rule.vocabulary, size=rule.size, mode=rule.mode):
         probabilities = served.from_cells(input_fn.vectors(vectors, rule.size))
-        if limits is None:
-            yield batch, tags.take(pa.array(probabilities.argmax(axis=1))), probabilities.max(axis=1)
-            continue
-        chosen = thresholds.chosen(probabilities, limits)
-        best = thresholds.first(probabilities, chosen)
-        texts = tag_matrix.texts_of(csr_matrix(chosen), labels)
-        yield batch, pa.array(texts, pa.string()), probabilities[np.arange(len(best)), best]
+        label, several = given(probabilities, labels, limits)
+        texts = tags.take(pa.array(label)) if several is None else pa.array(several, pa.string())
+        yield batch, texts, probabilities[np.arange(len(label)), label]
+
+
+def given(
+    probabilities: np.ndarray, labels: list[str], limits: np.ndarray | None
+) -> tuple[np.ndarray, list[str] | None]:
+    """The label that each post gets, int [posts]; and where posts have several tags the text of all that it gets.
+
+    The label is then that of the most probable one. `probabilities` are float32 [posts, tags]; `limits` are the
+    thresholds of a model of several tags, None of one that gives each post one tag.
+    """
+    if limits is None:
+        return probabilities.argmax(axis=1), None
+    chosen = thresholds.chosen(probabilities, limits)
+    return thresholds.first(probabilities, chosen), tag_matrix.texts_of(csr_matrix(chosen), labels)

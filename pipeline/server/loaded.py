@@ -6,15 +6,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import csr_matrix
 
-from pipeline.checks import thresholds
-from pipeline.data import tag_matrix
 from pipeline.data.vectors import Vectorizer
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import CorruptArtifact
 from pipeline.files import read_lines
-from pipeline.model import attribution, input_fn, serving, warmup
+from pipeline.model import attribution, input_fn, serving, tagging, warmup
 from pipeline.registry import model_cache
 from pipeline.registry.registry import Registry
 from pipeline.stages.plan import LABELS
@@ -81,14 +78,8 @@ class Loaded:
         return self._served.from_cells(input_fn.vectors(self._vectorizer.vectors(texts), self._size))
 
     def given(self, probabilities: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
-        """The label that each post gets, int [posts]; and where posts have several tags the text of all that it gets.
-
-        The label is then that of the most probable one. `probabilities` are float32 [posts, tags].
-        """
-        if self.limits is None:
-            return probabilities.argmax(axis=1), None
-        chosen = thresholds.chosen(probabilities, self.limits)
-        return thresholds.first(probabilities, chosen), tag_matrix.texts_of(csr_matrix(chosen), self.labels)
+        """What the version gives posts with these probabilities, see pipeline.model.tagging."""
+        return tagging.given(probabilities, self.labels, self.limits)
 
     def from_vectors(self, vectors: np.ndarray) -> np.ndarray:
         """Compute the probabilities of dense vectors, float32 [n, vocabulary_size]: float32 [n, tags]."""

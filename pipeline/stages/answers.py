@@ -5,6 +5,7 @@ OneTag is for posts of one tag each, and SeveralTags for posts that have several
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -177,9 +178,9 @@ class SeveralTags(Answers):
         self._chosen.append(csr_matrix(chosen))
         return tag_matrix.lists(self._chosen[-1])
 
-    @property
+    @cached_property
     def predicted(self) -> csr_matrix:
-        """Which tags each post gets: a sparse bool [posts, tags]."""
+        """Which tags each post gets, once all answers were taken: a sparse bool [posts, tags]."""
         return vstack(self._chosen, format="csr")
 
     @property
@@ -207,19 +208,17 @@ class SeveralTags(Answers):
     @override
     def per_tag(self) -> dict[str, dict[str, float]]:
         found = figures_by_tag(self.true, self.predicted, self.labels)
-        return {
-            tag: found[tag] | {"threshold": float(str(limit))} for tag, limit in zip(found, self.limits, strict=True)
-        }
+        limits = thresholds.plain(self.limits)
+        return {tag: found[tag] | {"threshold": limit} for tag, limit in zip(found, limits, strict=True)}
 
     @override
     def figures(self, out: Path) -> dict[str, Any]:
-        predicted = self.predicted
         return {
             "several_tags": {
-                "micro_f1": round(float(f1_score(self.true, predicted, average="micro", zero_division=0)), 6),
+                "micro_f1": round(float(f1_score(self.true, self.predicted, average="micro", zero_division=0)), 6),
                 "first_tag_right": round(float(self.first_correct.mean()), 6),
                 "tags_per_post": round(self.true.nnz / len(self.first), 4),
-                "tags_given_per_post": round(predicted.nnz / len(self.first), 4),
+                "tags_given_per_post": round(self.predicted.nnz / len(self.first), 4),
             }
         }
 
@@ -230,8 +229,7 @@ class SeveralTags(Answers):
 
     @override
     def confusions(self) -> list[Confusion]:
-        predicted = self.predicted
-        pairs = _table(self.true > predicted).merge(_table(predicted > self.true), on="post")
+        pairs = _table(self.true > self.predicted).merge(_table(self.predicted > self.true), on="post")
         places = pairs["post"].to_numpy()
         found = confusions(pairs["tag_x"].to_numpy(), pairs["tag_y"].to_numpy(), self.probability[places])
         return [Confusion(each.true, each.predicted, each.count, places[each.at].tolist()) for each in found]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.checks import gate
+from pipeline.checks import gate, thresholds
 from pipeline.checks.calibration import calibration
 from pipeline.checks.mistakes import slices, surest
 from pipeline.data import held_out, posts
@@ -22,7 +22,7 @@ from pipeline.progress import Track
 from pipeline.settings import Settings
 from pipeline.stages.answers import Answers, OneTag, SeveralTags, recall_of
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CHAMPION, CHECKPOINT, DECISION, EVALUATION, LABELS, THRESHOLDS
+from pipeline.stages.plan import CHAMPION, CHECKPOINT, DECISION, EVALUATION, LABELS
 
 LIMITS = ("min_accuracy", "min_tag_recall", "min_macro_f1", "max_regression", "force_reason")
 CURE = (
@@ -269,7 +269,7 @@ def _measure(
         posts.Writer(out, "predictions", several=settings.multi_tag) as writer,
     ):
         if settings.multi_tag:
-            limits = np.array(json.loads((inputs["train"] / THRESHOLDS).read_text()), np.float32)
+            limits = thresholds.read(inputs["train"] / thresholds.FILE)
             answers: Answers = SeveralTags(vectors, labels, writer, limits)
         else:
             answers = OneTag(vectors, labels, writer)

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.checks import thresholds
 from pipeline.data import held_out, posts, tag_matrix
 from pipeline.data.vocabulary import VOCABULARY_FILE
 from pipeline.errors import ExportRefused, GateNotPassed
@@ -21,7 +22,7 @@ from pipeline.model import network, parity, serving
 from pipeline.settings import Settings
 from pipeline.stages import model_card
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CHECKPOINT, DECISION, EVALUATION, LABELS, STAGES, THRESHOLDS
+from pipeline.stages.plan import CHECKPOINT, DECISION, EVALUATION, LABELS, STAGES
 
 POSTS_COMPARED = 10_000
 """The parity check compares at most this many test posts, the first ones."""
@@ -52,7 +53,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
                 labels_file=inputs["fit_vocabulary"] / LABELS,
                 settings=settings,
                 folder=Path(scratch, "models"),
-                thresholds_file=inputs["train"] / THRESHOLDS if settings.multi_tag else None,
+                thresholds_file=inputs["train"] / thresholds.FILE if settings.multi_tag else None,
             )
         shutil.copytree(model, out, dirs_exist_ok=True)
         _write_card(out, inputs["evaluate"], decision, settings, synthetic=context.source.synthetic)

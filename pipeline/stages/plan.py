@@ -16,9 +16,6 @@ FREQUENT = "frequent"
 CHECKPOINT = "model"
 """train: the Estimator's model_dir."""
 
-THRESHOLDS = "thresholds.json"
-"""train: with multi_tag the probability, by label, from which a post gets the tag."""
-
 VALIDATED = "validated.parquet"
 """train: the network's answer to each validation post, in the order of the posts, if there are any."""
 

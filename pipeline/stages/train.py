@@ -20,7 +20,7 @@ from pipeline.model.validation import Validation, logits_of
 from pipeline.model.warm_start import Initial, WarmStart
 from pipeline.settings import Settings
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CHECKPOINT, LABELS, RESUME, THRESHOLDS, VALIDATED, WARM_START
+from pipeline.stages.plan import CHECKPOINT, LABELS, RESUME, VALIDATED, WARM_START
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ def _pick_thresholds(out: Path, vectors: Path, settings: Settings, tags: int) ->
     """Write the threshold of each tag, picked on the validation posts; return a warning if there are none."""
     validation = Validation(vectors, settings.vocabulary_size, tags)
     logits = logits_of(validation.vectors, [each for layer in attribution.weights(out / CHECKPOINT) for each in layer])
-    picked = thresholds.pick(expit(logits), validation.labels)
-    (out / THRESHOLDS).write_text(json.dumps([float(str(each)) for each in picked]))
+    thresholds.write(out / thresholds.FILE, thresholds.pick(expit(logits), validation.labels))
     if len(validation.labels):
         return []
     return ["there are no validation posts, so the threshold of each tag is 0.5: set validation_fraction"]
