@@ -9,6 +9,7 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, T
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipeline.errors import GateNotPassed
+from pipeline.execution.publication import asks_person, unapproved
 from pipeline.execution.rendezvous import joined, processes
 from pipeline.execution.runner import run_shard, run_stage
 from pipeline.settings import from_form, read, trigger_form
@@ -32,7 +33,8 @@ Estimator, trained, evaluated, and exported as a SavedModel that reads raw text.
 - **When a task is red**, its log ends in one sentence that says what is wrong and what to do. Airflow does not retry
   a refused input or a gate that was not passed; it retries a disk, network or store that fails, three times. The live
   model stays live until a new one passes the gate.
-- **A task `approve`** is there if the installation asks a person before it publishes: answer it under Required Actions.
+- **A task `approve`** is there if the installation asks a person before it publishes, or where the gate cannot tell:
+  answer it under Required Actions.
 - **Afterwards**, the run's tab **Report** says whether its model may be trusted and why, also where it was refused; the
   page **Models** says what is live. On a terminal, `tagger show`, `tagger models` and `tagger predict TEXT` do.
 """
@@ -65,7 +67,7 @@ def do_stage(
             known = run.record()
             chosen = with_tuned(run.store, chosen, known.settings if known else None)
             run.begin(chosen, created, identifier, deployment=deployment, restricted=restricted)
-        if "publish" in stage.after and deployment.approval:
+        if "publish" in stage.after:
             skip_unapproved(run)
         try:
             with google_credentials(deployment), among_trainers(run, stage, process):
@@ -90,17 +92,21 @@ def among_trainers(run: Run, stage: Stage, process: int | None) -> AbstractConte
 
 def skip_unapproved(run: Run) -> None:
     """Skip the task if the run's model may only be published with an approval, and has none."""
-    if run.existing().settings.publish and run.approval() is None:
-        raise AirflowSkipException(
-            f"nothing is published: TAGGER_APPROVAL is on, and nobody has approved the model of run {run.name} in the "
-            "task approve"
-        )
+    asks = asks_person(run)
+    if not (asks or deployment.approval) or not run.existing().settings.publish or run.approval() is not None:
+        return
+    if asks:
+        raise AirflowSkipException(unapproved(run))
+    raise AirflowSkipException(
+        f"nothing is published: TAGGER_APPROVAL is on, and nobody has approved the model of run {run.name} in the "
+        "task approve"
+    )
 
 
 def told(run: Run, summary: dict[str, Any]) -> dict[str, Any]:
     """What the asset's event says of a published model: its version, and the figures that the gate judged by."""
     evaluated = run.manifests()["evaluate"].summary
-    figures = ("accuracy", "champion", "champion_accuracy", "verdict", "warnings")
+    figures = ("accuracy", "champion", "champion_accuracy", "compared_posts", "verdict", "warnings")
     return {"version": summary["version"]} | {name: evaluated.get(name) for name in figures}
 
 
@@ -141,9 +147,9 @@ def as_cluster(stage: Stage) -> TaskGroup:
 
 
 def tasks() -> Iterator[Any]:
-    """Make the DAG's tasks in their order: one for each stage, and the approval if the deployment asks for one."""
+    """Make the DAG's tasks in their order: one for each stage, and the approval if a person may be asked for one."""
     for stage in STAGES.values():
-        if "publish" in stage.after and deployment.approval:
+        if "publish" in stage.after and (deployment.approval or settings.when_unsure == "ask"):
             from tagger_airflow.approval import approval  # not at the top: it imports what few need
 
             yield approval(deployment, tell)

@@ -8,6 +8,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowSkipException
 
+from pipeline.execution.publication import asks_person
 from pipeline.execution.runner import refuse
 from pipeline.settings import Deployment
 from pipeline.stages.plan import LAST
@@ -34,17 +35,21 @@ class Approval(ApprovalOperator):
         self.deployment = deployment
 
     def execute(self, context: Any) -> Any:
-        """Ask, unless the run publishes nothing; under `airflow dags test` and `tasks test`, nobody can answer."""
+        """Ask, unless nothing is to be decided; under `airflow dags test` and `tasks test`, nobody can answer."""
         with one_sentence():
             run = self._run(context)
             publishes = run.existing().settings.publish
+            asks = self.deployment.approval or asks_person(run)
         if not publishes:
             self.log.info("nothing is asked, because the run's setting publish is false")
             return None
+        if not asks:
+            self.log.info("nothing is asked, because the gate could tell, and TAGGER_APPROVAL is off")
+            return None
         if _tested(context["dag_run"]):
             raise AirflowSkipException(
-                "nothing is published: TAGGER_APPROVAL is on, and under `airflow dags test` or `tasks test` nobody can "
-                "approve; trigger the run in the UI, or set TAGGER_APPROVAL=off"
+                "nothing is published: a person is to approve the model, and under `airflow dags test` or `tasks test` "
+                "nobody can; trigger the run in the UI, or set TAGGER_APPROVAL=off and TAGGER_WHEN_UNSURE=keep"
             )
         link = report_link(context["dag_run"].dag_id, context["dag_run"].run_id)
         with one_sentence():

@@ -1,27 +1,30 @@
 """The gate: decides whether a candidate may be published, by thresholds and by comparison with the live model."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
+from pipeline.checks.comparison import CONFIDENCE, Coverage, interval, judge, mcnemar, posts_to_settle
+from pipeline.checks.verdict import Action, Verdict
 from pipeline.settings import Settings
-
-SIGNIFICANCE = 0.05
-"""A difference with a p-value of this or more is reported as possibly due to chance."""
+from pipeline.settings.run import Objection
 
 RECALL_DROP = 0.1
 """How far one tag's recall may fall below the champion's without a warning."""
 
+TAGS_NAMED = 5
+"""How many tags a sentence names."""
+
 
 @dataclass(frozen=True)
 class Scores:
-    """A model's results on the test posts.
+    """The candidate's results on the test posts.
 
     `correct`, bool [posts], says which posts it tagged correctly, where posts have several tags with exactly theirs;
-    `recall` is by tag, `macro_f1` the mean of all tags' F1 scores; `untested` are the tags that no test post has, so
-    their recall is unknown.
+    `recall` and `support`, the number of test posts, are by tag; a tag that no test post has is in `untested`, and its
+    recall is unknown. `macro_f1` is the mean of all tags' F1 scores.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Scores:
     recall: dict[str, float]
     untested: tuple[str, ...] = ()
     macro_f1: float = 0.0
+    support: dict[str, int] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float:
@@ -37,13 +41,26 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """Accuracy and worst recall, for decision.json."""
-        worst = min(self.recall, key=self.recall.__getitem__)
-        return {
-            "name": self.name,
-            "accuracy": round(self.accuracy, 6),
-            "worst_tag": worst,
-            "worst_recall": round(self.recall[worst], 6),
-        }
+        return {"name": self.name, "accuracy": round(self.accuracy, 6)} | _worst(self.recall)
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The live model's answers to the same test posts, those among them that count, and the tags that it knows.
+
+    `correct` and `compared` are bool [posts]; both recalls are by tag, on the posts that are compared. `is_candidate`
+    says that the live model is the candidate itself, trained again from the same posts and settings.
+    """
+
+    name: str
+    correct: np.ndarray
+    compared: np.ndarray
+    coverage: Coverage
+    recall: dict[str, float]
+    candidate_recall: dict[str, float]
+    new_tags: Sequence[str] = ()
+    lost_tags: Sequence[str] = ()
+    is_candidate: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,60 +80,98 @@ class Absent:
 
 @dataclass(frozen=True)
 class Decision:
-    """The gate's verdict, `passed` or `failed`, with its reasons; `comparison` is None where there was no champion."""
+    """The gate's verdict, what is done because of it, its reasons, and warnings.
 
-    verdict: str
+    The action follows from the verdict, or if that is "cannot tell" from the setting when_unsure. `comparison` is None
+    where there was no champion.
+    """
+
+    verdict: Verdict
+    action: Action
     reasons: list[str]
     warnings: list[str]
     comparison: dict[str, Any] | None
 
 
-@dataclass
 class _Findings:
-    reasons: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    """What was found against the candidate so far: reasons to fail it, and warnings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.reasons: list[str] = []
+        self.warnings: list[str] = []
+
+    def object(self, objection: Objection, sentence: str) -> None:
+        """Add a reason to fail the candidate, or only a warning if this objection is forced."""
+        if reason := self.settings.forced(objection):
+            self.warnings.append(f"{sentence}; forced: {reason}")
+        else:
+            self.reasons.append(sentence)
 
 
-def decide(candidate: Scores, champion: Scores | Incomparable | Absent, settings: Settings) -> Decision:
-    """Compare the candidate with the thresholds and, on the same test posts, with the champion.
+def decide(candidate: Scores, champion: Champion | Incomparable | Absent, settings: Settings) -> Decision:
+    """Compare the candidate with the thresholds and, on posts that are new to both, with the champion.
 
-    A `force_reason` overrides the champion, never a threshold.
+    The setting `force` overrides objections by name, never a threshold.
     """
-    found = _Findings()
-    _check_thresholds(candidate, settings, found)
-    _check_f1(candidate, settings, found)
+    findings = _Findings(settings)
+    _check_thresholds(candidate, findings)
+    _check_recall(candidate, findings)
     comparison = None
+    unsure = None
     if isinstance(champion, Absent):
-        found.warnings.append(champion.why)
+        findings.warnings.append(champion.why)
     elif isinstance(champion, Incomparable):
         comparison = {"champion": champion.name, "incomparable": champion.why}
-        _add_objection(
-            found, settings, f"the live model, {champion.name}, cannot be compared with this one ({champion.why})"
+        findings.object(
+            "incomparable", f"the live model, {champion.name}, cannot be compared with this one ({champion.why})"
         )
     else:
         comparison = compare(candidate, champion)
-        _check_regression(candidate, champion, comparison, settings, found)
-    return Decision("failed" if found.reasons else "passed", found.reasons, found.warnings, comparison)
+        _check_tags(candidate, champion, findings)
+        unsure = _check_difference(champion, comparison, findings)
+    return _decision(findings, unsure, comparison)
 
 
-def mcnemar(one: np.ndarray, other: np.ndarray) -> tuple[int, int, float, bool]:
-    """Compare which posts two models tag correctly, bool [posts] each, by McNemar's exact test.
+def _decision(findings: _Findings, unsure: str | None, comparison: dict[str, Any] | None) -> Decision:
+    """The decision, where `unsure` says why the comparison cannot tell, None if it can."""
+    settings, reasons, warnings = findings.settings, findings.reasons, findings.warnings
+    if unsure and (forced := settings.forced("regression")):
+        warnings.append(f"{unsure}; forced: {forced}")
+        unsure = None
+    if reasons:
+        if unsure:
+            warnings.append(unsure)
+        return Decision("failed", "keep", reasons, warnings, comparison)
+    if unsure is None:
+        return Decision("passed", "publish", reasons, warnings, comparison)
+    stated = reasons if settings.when_unsure == "keep" else warnings
+    stated.append(f"{unsure} (when_unsure={settings.when_unsure})")
+    return Decision("cannot tell", settings.when_unsure, reasons, warnings, comparison)
 
-    That is the binomial test of one half on the posts that only one of the two tags correctly (McNemar 1947). Returns
-    how many only the first does, how many only the other, the two-sided p-value, and whether that is below
-    SIGNIFICANCE.
-    """
-    gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
-    p_value = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-    return gained, lost, float(f"{p_value:.3g}"), bool(p_value < SIGNIFICANCE)
 
-
-def compare(candidate: Scores, champion: Scores) -> dict[str, Any]:
-    """Compare two models on the same posts; see mcnemar."""
-    gained, lost, p_value, more_than_chance = mcnemar(candidate.correct, champion.correct)
-    return {
-        "champion": champion.to_dict(),
-        "difference": round(candidate.accuracy - champion.accuracy, 6),
+def compare(candidate: Scores, champion: Champion) -> dict[str, Any]:
+    """The comparison for decision.json; without figures if no test post counts."""
+    coverage, compared = champion.coverage, champion.compared
+    told = {
+        "coverage": coverage.sentence(),
+        **asdict(coverage),
+        "new_tags": list(champion.new_tags),
+        "lost_tags": list(champion.lost_tags),
+    }
+    if not coverage.compared:
+        return told | {"champion": {"name": champion.name}}
+    ours, theirs = candidate.correct[compared], champion.correct[compared]
+    gained, lost, p_value, more_than_chance = mcnemar(ours, theirs)
+    low, high = interval(gained, lost, coverage.compared)
+    theirs_accuracy = {"name": champion.name, "accuracy": round(float(theirs.mean()), 6)}
+    return told | {
+        "champion": theirs_accuracy | _worst(champion.recall),
+        "candidate_accuracy": round(float(ours.mean()), 6),
+        "difference": round((gained - lost) / coverage.compared, 6),
+        "low": round(low, 6),
+        "high": round(high, 6),
+        "confidence": CONFIDENCE,
         "gained": gained,
         "lost": lost,
         "p_value": p_value,
@@ -124,52 +179,119 @@ def compare(candidate: Scores, champion: Scores) -> dict[str, Any]:
     }
 
 
-def _check_thresholds(candidate: Scores, settings: Settings, found: _Findings) -> None:
-    accuracy, figures = candidate.accuracy, candidate.to_dict()
+def _worst(recall: dict[str, float]) -> dict[str, Any]:
+    worst = min(recall, key=recall.__getitem__)
+    return {"worst_tag": worst, "worst_recall": round(recall[worst], 6)}
+
+
+def _check_thresholds(candidate: Scores, findings: _Findings) -> None:
+    settings, accuracy, figures = findings.settings, candidate.accuracy, candidate.to_dict()
     if settings.min_accuracy is None:
-        found.reasons.append(
+        findings.reasons.append(
             f"min_accuracy is not set, so no model can pass: set it (the accuracy of this one is {accuracy:.4f})"
         )
     elif accuracy < settings.min_accuracy:
-        found.reasons.append(f"accuracy {accuracy:.4f} on the test posts is below min_accuracy {settings.min_accuracy}")
-    if candidate.untested:
-        count, some = len(candidate.untested), ", ".join(f"{tag!r:.60}" for tag in candidate.untested[:5])
-        found.warnings.append(f"{count} of the tags occur in no test post, so their recall is unknown: {some}")
+        findings.reasons.append(
+            f"accuracy {accuracy:.4f} on the test posts is below min_accuracy {settings.min_accuracy}"
+        )
     if figures["worst_recall"] < settings.min_tag_recall:
-        found.reasons.append(
+        findings.reasons.append(
             f"recall {figures['worst_recall']:.4f} of tag {figures['worst_tag']!r} is below min_tag_recall "
             f"{settings.min_tag_recall}"
         )
-
-
-def _check_f1(candidate: Scores, settings: Settings, found: _Findings) -> None:
     if candidate.macro_f1 < settings.min_macro_f1:
-        found.reasons.append(
+        findings.reasons.append(
             f"macro F1 {candidate.macro_f1:.4f} on the test posts is below min_macro_f1 {settings.min_macro_f1}"
         )
 
 
-def _check_regression(
-    candidate: Scores, champion: Scores, comparison: dict[str, Any], settings: Settings, found: _Findings
-) -> None:
-    fall = -comparison["difference"]
-    chance = "more than chance" if comparison["more_than_chance"] else "may be chance"
-    sentence = (
-        f"accuracy {candidate.accuracy:.4f} is {fall:.4f} below the {champion.accuracy:.4f} of the live model, "
-        f"{champion.name}, on the same posts (p = {comparison['p_value']:g}, {chance})"
+def _check_recall(candidate: Scores, findings: _Findings) -> None:
+    """Warn of tags whose recall is unknown, and of those that the candidate never finds."""
+    if candidate.untested:
+        findings.warnings.append(
+            f"{len(candidate.untested)} of the tags occur in no test post, so their recall is unknown: "
+            f"{_listed(candidate.untested)}"
+        )
+    missed = [tag for tag, recall in candidate.recall.items() if not recall]
+    if missed:
+        posts = sum(candidate.support.get(tag, 0) for tag in missed)
+        findings.warnings.append(
+            f"recall 0: this model finds no test post of {len(missed)} of its tags, which are those of {posts:,} test "
+            f"posts ({posts / len(candidate.correct):.2%}): {_listed(missed)}"
+        )
+
+
+def _check_tags(candidate: Scores, champion: Champion, findings: _Findings) -> None:
+    """Object to tags that are lost and not retired, and name the new ones with their recall."""
+    lost = [tag for tag in champion.lost_tags if tag not in findings.settings.retired]
+    if lost:
+        findings.object(
+            "tags",
+            f"this model does not know {len(lost)} of the tags of the live model, {champion.name}: {_listed(lost)}; "
+            "if they are to go, name them in retired_tags",
+        )
+    for tag in champion.new_tags[:TAGS_NAMED]:
+        recall = f"recall {candidate.recall[tag]:.4f}" if tag in candidate.recall else "its recall is unknown"
+        findings.warnings.append(
+            f"tag {_shown(tag)} is new, so the live model was not asked about it: {recall} on "
+            f"{candidate.support.get(tag, 0):,} test posts"
+        )
+    if len(champion.new_tags) > TAGS_NAMED:
+        findings.warnings.append(f"{len(champion.new_tags) - TAGS_NAMED} more tags are new")
+
+
+def _check_difference(champion: Champion, comparison: dict[str, Any], findings: _Findings) -> str | None:
+    """Object to a loss of accuracy, warn of smaller ones; return a sentence if the comparison cannot tell."""
+    settings, coverage = findings.settings, champion.coverage
+    if champion.is_candidate:
+        return None
+    if not coverage.learned_is_known:
+        findings.warnings.append(
+            f"the live model, {champion.name}, is of an earlier release and does not say which posts it learned: if it "
+            "learned some of the test posts, the comparison favours it"
+        )
+    if settings.max_regression < 1 and coverage.compared < settings.min_compared_posts:
+        return (
+            f"it cannot be told whether this model is worse than the live one, {champion.name}: {coverage.sentence()}, "
+            f"and min_compared_posts is {settings.min_compared_posts:,}"
+        )
+    if "difference" not in comparison:
+        return None
+    _check_fallen_recall(champion, findings)
+    difference, low, high = (comparison[name] for name in ("difference", "low", "high"))
+    measured = (
+        f"accuracy {comparison['candidate_accuracy']:.4f}, the live model's, {champion.name}, "
+        f"{comparison['champion']['accuracy']:.4f}; difference {difference:+.4f}, {CONFIDENCE:.0%} interval {low:+.4f} "
+        f"to {high:+.4f}; {coverage.sentence()}"
     )
-    if fall > settings.max_regression:
-        _add_objection(found, settings, f"{sentence}, more than max_regression {settings.max_regression}")
-    elif fall > 0:
-        found.warnings.append(sentence)
-    for tag, recall in candidate.recall.items():
-        if round(champion.recall[tag] - recall, 6) > RECALL_DROP:
-            found.warnings.append(f"recall of tag {tag!r} fell from {champion.recall[tag]:.4f} to {recall:.4f}")
+    verdict = judge(difference, low, high, settings.max_regression)
+    if verdict == "cannot tell":
+        enough = posts_to_settle(comparison["gained"], comparison["lost"], coverage.compared, settings.max_regression)
+        return (
+            f"it cannot be told whether this model is worse than the live one by more than max_regression "
+            f"{settings.max_regression}, or not at all: {measured}; about {enough:,} such posts would settle it"
+        )
+    if verdict == "failed":
+        findings.object(
+            "regression",
+            f"this model is worse than the live one by more than max_regression {settings.max_regression}: {measured}",
+        )
+    elif difference < 0:
+        findings.warnings.append(f"this model is a little worse than the live one: {measured}")
+    return None
 
 
-def _add_objection(found: _Findings, settings: Settings, objection: str) -> None:
-    """Add a reason to fail the candidate, or only a warning if the run is forced."""
-    if settings.force_reason:
-        found.warnings.append(f"{objection}; forced: {settings.force_reason}")
-    else:
-        found.reasons.append(objection)
+def _check_fallen_recall(champion: Champion, findings: _Findings) -> None:
+    for tag, recall in champion.candidate_recall.items():
+        before = champion.recall[tag]
+        if round(before - recall, 6) > RECALL_DROP:
+            findings.warnings.append(f"recall of tag {_shown(tag)} fell from {before:.4f} to {recall:.4f}")
+
+
+def _listed(tags: Sequence[str]) -> str:
+    more = f" and {len(tags) - TAGS_NAMED:,} more" if len(tags) > TAGS_NAMED else ""
+    return ", ".join(map(_shown, tags[:TAGS_NAMED])) + more
+
+
+def _shown(tag: str) -> str:
+    return f"{tag!r:.60}"

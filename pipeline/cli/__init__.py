@@ -31,6 +31,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     vertex.upload: "Example: tagger upload --project my-project --location europe-west4 --store gs://bucket/tagger",
     models.models: "Example: tagger models --at 2026-11-01T12:00Z",
     models.promote: "Example: tagger promote 20261122082527 --reason 'fewer wrong tags'",
+    models.approve: "Example: tagger approve monday --reason 'the new tags are right'",
     models.rollback: "Example: tagger rollback --reason 'tags c as c++'",
     models.verify: "Example: tagger verify 20261122082527",
     models.sign: "Example: TAGGER_SIGNING_KEY=tagger.pem tagger sign",

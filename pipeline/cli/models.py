@@ -10,6 +10,7 @@ import typer
 from pipeline.cli.app import (
     JsonOption,
     StoreOption,
+    command,
     err,
     number,
     out,
@@ -26,9 +27,11 @@ from pipeline.execution.sign import sign_store
 from pipeline.execution.verify import verify as verify_store
 from pipeline.registry import model_cache
 from pipeline.registry.events import Event
-from pipeline.registry.registry import Registry
+from pipeline.registry.registry import Registry, user
 from pipeline.settings import Deployment, read
 from pipeline.sources.source import Source
+from pipeline.stages.plan import LAST
+from pipeline.store.runs import Run
 
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is stored permanently in the log.")]
 
@@ -98,6 +101,19 @@ def promote(
     """Make a published version the live one."""
     event = Registry(store_of(store)).promote(version, reason)
     out.print(f"version {event.live} is live", soft_wrap=True)
+
+
+def approve(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="A run that was evaluated, by name or Airflow run id.")],
+    reason: ReasonOption,
+    store: StoreOption = None,
+) -> None:
+    """Approve the model of a run whose publication waits for a person; `tagger run --from export` then publishes it."""
+    there = store_of(store).require()
+    run = Run(there, run_name(there, name))
+    run.existing()
+    run.approve(user(), reason)
+    out.print(f"approved: publish it with  {command()} run --run {run.name} --from {LAST}", soft_wrap=True)
 
 
 def rollback(reason: ReasonOption, store: StoreOption = None) -> None:

@@ -107,8 +107,11 @@ def _verdict(report: dict[str, Any]) -> str:
 
 
 def _print_data(report: dict[str, Any]) -> None:
-    """Print the figures by which the data is judged."""
+    """Print the figures by which the data is judged, and what the comparison with the live model counts."""
     summaries = {stage: about["summary"] for stage, about in report["stages"].items()}
+    evaluated = summaries.get("evaluate", {})
+    if coverage := evaluated.get("coverage"):
+        out.print(f"champion   version {evaluated['champion']}, {coverage}", soft_wrap=True)
     if ingested := summaries.get("ingest"):
         out.print(
             f"data       {ingested['duplicates']:.2%} are copies, {ingested['leaked']:.2%} of the test posts copy a "
@@ -200,6 +203,9 @@ def _print_comparison(compared: Any) -> None:
             for at, run in enumerate(shown["runs"])
         ],
     )
+    for run, coverage in zip(shown["runs"], shown["coverage"], strict=True):
+        if coverage:
+            out.print(f"{run} against the live model: {coverage}", soft_wrap=True)
     for each in compared.differences:
         out.print(each.sentence(shown["runs"][0]), soft_wrap=True)
     recall = [(tag, *map(number, values)) for tag, values in shown["recall"].items()]

@@ -1,7 +1,7 @@
 """The held-out posts that a model is evaluated on: the test posts with a known tag, in the order of their vectors."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.data import posts, several_tags, words
+from pipeline.data.learned import Learned
 from pipeline.data.threads import THREADS, in_order
 from pipeline.data.vocabulary import Vocabulary
 
@@ -42,6 +43,26 @@ class HeldOut:
             for post, tag in zip(batch.column("post").to_pylist(), batch.column("tag").to_pylist(), strict=True):
                 sha256.update(f"{tag}\n{len(post)}\n{post}".encode())
         return sha256.hexdigest()
+
+    def with_all_tags_in(self, tags: Collection[str]) -> np.ndarray:
+        """Whether every tag of each post, also one that the network does not know, is one of these: bool [posts]."""
+        wanted = pa.array(sorted(tags), pa.string())
+
+        def held(batch: pa.RecordBatch) -> np.ndarray:
+            column = batch.column("tag")
+            if not self.several:
+                known: np.ndarray = pc.is_in(column, value_set=wanted).to_numpy(zero_copy_only=False)
+                return known
+            tag_count = pc.list_value_length(pc.split_pattern(column, several_tags.SEPARATOR))
+            wanted_count = pc.list_value_length(several_tags.labels_of(column, wanted))
+            same: np.ndarray = pc.equal(tag_count, wanted_count).to_numpy(zero_copy_only=False)
+            return same
+
+        return np.concatenate([held(batch) for batch in self.batches()])
+
+    def copies_of(self, learned: Learned) -> np.ndarray:
+        """Whether each post is a copy of one that was learned: bool [posts]."""
+        return np.concatenate(list(in_order(lambda batch: learned.has(batch.column("post")), self.batches(), THREADS)))
 
     def lengths(self) -> np.ndarray:
         """The number of characters of each post: int32 [posts]."""

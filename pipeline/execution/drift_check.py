@@ -20,7 +20,7 @@ SAME = {"tag_drift": 0.0, "word_drift": 0.0, "unknown_words": 0.0, "length_chang
 
 CURE = (
     "nothing is trained and the live model stays; fix the source, or if its posts are right, raise the limit or start "
-    "a run with force_reason"
+    "a run with force=drift and a force_reason"
 )
 
 
@@ -29,7 +29,7 @@ def check_drift(work: Work) -> dict[str, Any]:
 
     `drift` is None if there is nothing to compare with; synthetic posts are not compared with real ones. `changed` are
     the tags and words that changed most. Raises BadInput, with both as evidence, if a figure is above its limit, unless
-    the run has a force_reason.
+    the run forces `drift`.
     """
     champion = work.champion
     if champion is None or champion.card is None or champion.card.synthetic != work.source.synthetic:
@@ -54,7 +54,7 @@ def check_drift(work: Work) -> dict[str, Any]:
     changed = {of: [asdict(each) for each in found] for of, found in drift.changed_most(now, then).items()}
     measured = {"drift": {"live": version} | figures, "changed": changed}
     try:
-        return measured | {"warnings": drift.judge(figures, work.settings, CURE, work.settings.force_reason)}
+        return measured | {"warnings": drift.judge(figures, work.settings, CURE, work.settings.forced("drift"))}
     except BadInput as refused:
         refused.evidence = measured
         raise

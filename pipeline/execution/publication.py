@@ -1,13 +1,19 @@
 """Publishes the model that export left, unless it is live already or a person took it down."""
 
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.checks.verdict import action_of
+from pipeline.errors import GateNotPassed
 from pipeline.execution.work import Work
+from pipeline.files import FileEntry
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
+from pipeline.stages import model_card
 from pipeline.store.manifest import Manifest, warnings_of
+from pipeline.store.runs import Run
 
 log = logging.getLogger(__name__)
 
@@ -17,38 +23,44 @@ def publish(work: Work, exported: Manifest) -> dict[str, Any]:
 
     Without the setting `publish` nothing is published, and the version is None.
 
-    A model that is live already, byte for byte, is not published again, unless its files are damaged. A model that a
-    person took down is not published again, unless the run has a force_reason. Who approved the model, and why, goes
-    into the registry's log.
+    A model that is live already, byte for byte, is not published again, unless its files are damaged; the model card,
+    which says what each was compared with, does not count. A model that a person took down is not published again,
+    unless the run forces `withdrawn`. Who approved the model, and why, goes into the registry's log.
+
+    Raises GateNotPassed if the gate leaves the decision to a person, and nobody has approved the model.
     """
     if not work.settings.publish:
         log.info("nothing is published, because the run's setting publish is false")
         accuracy = work.inputs["evaluate"].summary["accuracy"]
         return {"version": None, "accuracy": accuracy, "live": False, "warnings": warnings_of(work.inputs)}
-    registry, forced = Registry(work.run.store), work.settings.force_reason or ""
+    approval = work.run.approval()
+    if approval is None and asks_person(work.run):
+        raise GateNotPassed(unapproved(work.run))
+    registry = Registry(work.run.store)
     version = registry.live()
     served = registry.card(version) if version is not None else None
-    if served and served.files == exported.files and not any(work.run.store.faults(served.path, served.files)):
+    if served and _is_live_already(work, served, exported):
         registry.reconcile()
         log.info("nothing is published: version %d is live already and is the same model", served.version)
         return _summary(served, served.version)
     card = _card(work, exported)
     down = registry.taken_down(card)
-    if down and not forced:
+    if down and not work.settings.forced("withdrawn"):
         withdrawn, by_hand = down
         log.warning(
             "version %s stays live: this is the same model as version %d, which %s took down on %s (%s); to make it "
-            "live again, promote it or start a run with force_reason",
+            "live again, promote it or start a run with force=withdrawn and a force_reason",
             *(version, withdrawn.version, by_hand.by, by_hand.at[:10], by_hand.reason),
         )
         return _summary(withdrawn, version)
-    approval = work.run.approval()
+    settings = work.settings
+    forced = f"forced {settings.force}: {settings.force_reason}" if settings.force else ""
     event = registry.publish(
         card,
         compared_with=work.inputs["evaluate"].summary["champion"],
-        forced=forced,
+        forced=forced if settings.forced("newer") else "",
         approved_by=approval.by if approval else "",
-        reason=approval.why if approval else "",
+        reason=(approval.why if approval else "") or forced,
     )
     log.info("version %d is published, accuracy %.4f", card.version, card.accuracy)
     live = registry.live()
@@ -57,6 +69,31 @@ def publish(work: Work, exported: Manifest) -> dict[str, Any]:
     elif live != card.version:
         log.warning("version %d went live, but version %d has replaced it since", card.version, live)
     return _summary(card, live)
+
+
+def asks_person(run: Run) -> bool:
+    """Whether the gate could not tell and leaves it to a person whether the run's model is published."""
+    evaluated = run.manifest("evaluate")
+    return evaluated is not None and action_of(evaluated.summary) == "ask"
+
+
+def unapproved(run: Run) -> str:
+    """The sentence for a model that waits for a person."""
+    return (
+        f"nothing is published, because the gate cannot tell whether the model of run {run.name} is worse than the "
+        f"live one, and nobody has approved it: read its report, then `tagger approve {run.name} --reason WHY` and run "
+        "export again"
+    )
+
+
+def _is_live_already(work: Work, served: Card, exported: Manifest) -> bool:
+    """Whether the live version has the same files, but for the model card, and all of them are whole."""
+    same = _without_card(served.files) == _without_card(exported.files)
+    return same and not any(work.run.store.faults(served.path, served.files))
+
+
+def _without_card(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
+    return {name: entry for name, entry in files.items() if name != model_card.FILE}
 
 
 def _card(work: Work, exported: Manifest) -> Card:

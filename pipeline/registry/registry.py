@@ -164,7 +164,7 @@ class Registry:
             self._refuse_unservable(card)
             return card, version, given
 
-        event = self._log(PROMOTE, decide, by=_user())
+        event = self._log(PROMOTE, decide, by=user())
         self.reconcile()
         return event
 
@@ -188,7 +188,7 @@ class Registry:
             self._refuse_unservable(card)
             return card, card.version, given
 
-        event = self._log(ROLLBACK, decide, by=_user())
+        event = self._log(ROLLBACK, decide, by=user())
         self.reconcile()
         return event
 
@@ -361,7 +361,8 @@ def _checked_reason(reason: str) -> str:
     return escape_control(reason.strip())
 
 
-def _user() -> str:
+def user() -> str:
+    """The name of the person who uses this process, for the log."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # in a container a user may have a number and no name

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from markupsafe import Markup
 
-from pipeline.checks.gate import mcnemar
+from pipeline.checks.comparison import mcnemar
 from pipeline.data import posts
 from pipeline.errors import BadInput
 from pipeline.report import figures, html
@@ -72,6 +72,11 @@ class Comparison:
         return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
 
     @property
+    def coverage(self) -> list[str]:
+        """On which test posts each run was compared with the model that was live; empty where there was none."""
+        return [each.coverage for each in self.runs]
+
+    @property
     def scores(self) -> dict[str, list[float]]:
         """Each figure of evaluation.json that says how good a model is, in each run."""
         return {name: [each.evaluation[name] for each in self.runs] for name in SCORES}
@@ -93,6 +98,7 @@ class Comparison:
         return {
             "runs": [each.run.name for each in self.runs],
             "verdicts": [each.evaluation["verdict"] for each in self.runs],
+            "coverage": self.coverage,
             "settings": self.settings,
             "scores": self.scores,
             "training_seconds": self.seconds,

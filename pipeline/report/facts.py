@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pipeline.checks.verdict import action_of
 from pipeline.data import posts
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
@@ -19,6 +20,13 @@ from pipeline.store.notes import Refusal
 from pipeline.store.runs import Record, Run
 
 REJECTED_SHOWN = 10
+
+OUTCOMES = {"passed": "Passed", "failed": "Refused", "cannot tell": "Cannot tell"}
+REFUSED_LATER = {
+    "passed": "Passed the gate, but was refused after it",
+    "cannot tell": "The gate could not tell, and nobody approved it",
+}
+"""How the sentence about a run begins, by the gate's verdict; and if the run was refused after the gate let it pass."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +84,32 @@ class Facts:
         """Whether the run passed, in a sentence with both accuracies."""
         if not self.evaluation:
             return f"Refused: {self.refusal.why}" if self.refusal else "Not evaluated yet."
-        accuracy, compared = self.evaluation["accuracy"], self.comparison
-        against = ""
-        if compared:
-            against = f", {compared['difference']:+.4f} against the live model's {compared['champion']['accuracy']:.4f}"
-        outcome = "Passed" if self.evaluation["verdict"] == "passed" else "Refused"
-        if outcome == "Passed" and self.refusal:
-            outcome = "Passed the gate, but was refused after it"
-        return f"{outcome}: accuracy {accuracy:.4f} on {self.evaluation['rows']:,} test posts{against}."
+        outcome = OUTCOMES[self.evaluation["verdict"]]
+        if self.refusal and self._may_publish:
+            outcome = REFUSED_LATER[self.evaluation["verdict"]]
+        accuracy = f"{outcome}: accuracy {self.evaluation['accuracy']:.4f} on {self.evaluation['rows']:,} test posts"
+        compared = self.comparison
+        if compared is None:
+            return f"{accuracy}."
+        difference, theirs = f"{compared['difference']:+.4f}", f"{compared['champion']['accuracy']:.4f}"
+        if compared.get("compared", self.evaluation["rows"]) == self.evaluation["rows"]:
+            return f"{accuracy}, {difference} against the live model's {theirs}."
+        ours = f"{compared['candidate_accuracy']:.4f}"
+        return f"{accuracy}; {ours} is {difference} against the live model's {theirs}, {compared['coverage']}."
+
+    @property
+    def _may_publish(self) -> bool:
+        """Whether the gate lets the model be published, or asks a person."""
+        return bool(self.evaluation) and action_of(self.evaluation) != "keep"
 
     @property
     def passed(self) -> bool | None:
-        """Whether the gate passed the model; None before there is a verdict."""
+        """Whether the model may be published; None before that is decided."""
         if self.refusal:
             return False
-        return self.evaluation["verdict"] == "passed" if self.evaluation else None
+        if not self.evaluation or action_of(self.evaluation) == "ask":
+            return None
+        return self._may_publish
 
     @property
     def comparison(self) -> Mapping[str, Any] | None:
@@ -99,11 +118,17 @@ class Facts:
         return found if found and "difference" in found else None
 
     @property
+    def coverage(self) -> str:
+        """On which test posts the model was compared with the champion, in a sentence; empty if it was not."""
+        comparison = self.decision.get("comparison") or {}
+        sentence: str = comparison.get("coverage", "")
+        return sentence
+
+    @property
     def reasons(self) -> list[str]:
         """Why the run was refused."""
         stated: list[str] = self.evaluation.get("reasons", [])
-        later = self.refusal and self.evaluation.get("verdict") == "passed"
-        return [*stated, self.refusal.why] if self.refusal and later else stated
+        return [*stated, self.refusal.why] if self.refusal and self._may_publish else stated
 
     @property
     def warnings(self) -> list[str]:

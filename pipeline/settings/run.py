@@ -1,11 +1,13 @@
 """The settings of a run."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self, get_args
 
 from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
+from typing_extensions import override
 
-from pipeline.errors import escape_control
+from pipeline.errors import BadInput, escape_control
 from pipeline.settings.base import Base, field
 
 FIRST = "Run Parameters"
@@ -30,10 +32,22 @@ def _fail(default: float, what: str, ge: float = 0, le: float | None = 1) -> Any
     return field(default, DATA, f"{what}; above this the run is refused.", ge=ge, le=le)
 
 
+Objection = Literal["regression", "tags", "incomparable", "drift", "newer", "withdrawn"]
+OBJECTIONS: tuple[Objection, ...] = get_args(Objection)
+"""What stands against a publication and can be forced, each by its name."""
+
+OBJECTION_NAMES = ", ".join(OBJECTIONS)
+
+
+def _names(text: str | None) -> frozenset[str]:
+    """The names of a text that separates them by commas."""
+    return frozenset(filter(None, map(str.strip, (text or "").split(","))))
+
+
 class Settings(Base):
     """The settings of one run; the defaults are those of the article that the network comes from."""
 
-    NULLABLE = frozenset({"keep_tags", "min_accuracy", "force_reason", "tuned"})
+    NULLABLE = frozenset({"force", "force_reason", "keep_tags", "min_accuracy", "retired_tags", "tuned"})
 
     source: str = field(
         "sample://posts?rows=4000&seed=0",
@@ -235,8 +249,8 @@ class Settings(Base):
     max_regression: float = field(
         0.01,
         "Gate",
-        "Largest loss of accuracy, 0 to 1, against the live model on the same test posts; with a larger one nothing is "
-        "published.",
+        "Largest loss of accuracy, 0 to 1, against the live model on the test posts that it has not learned; with a "
+        "larger one nothing is published. 1: any loss is accepted.",
         ge=0,
         le=1,
     )
@@ -246,17 +260,79 @@ class Settings(Base):
         "Publish the model if it passes. false: for an experiment; the model is exported and has a report, and what is "
         "live stays.",
     )
+    when_unsure: Literal["keep", "publish", "ask"] = field(
+        "keep",
+        "Gate",
+        "What happens if the comparison cannot tell whether the model is worse than the live one by more than "
+        "max_regression, or not worse at all. keep: the live model stays. publish: the new one is published. ask: a "
+        "person decides, by the task approve or `tagger approve`.",
+    )
+    min_compared_posts: int = field(
+        200,
+        "Gate",
+        "Test posts that the live model has not learned, 1 or more, below which the comparison cannot tell. Fewer than "
+        "180 cannot show that two models differ by less than 0.01, even if they agree on every post.",
+        ge=1,
+    )
+    retired_tags: str | None = field(
+        None,
+        "Gate",
+        "Tags of the live model, separated by commas, that the new model may lack. A tag that is lost and not named "
+        "here stops the publication.",
+    )
+    force: str | None = field(
+        None,
+        "Gate",
+        "Objections that force_reason overrides, separated by commas: regression (worse than the live model, or it "
+        "cannot be told), tags (a tag is lost), incomparable (the live model cannot be asked, or is of other posts), "
+        "drift (a fail_ limit against the live model's data), newer (the live model's data is newer), withdrawn (a "
+        "person took this model down). No threshold can be overridden.",
+    )
     force_reason: str | None = field(
         None,
         "Gate",
-        "A reason to publish even if the live model is better, newer, not comparable or trained on other data; it is "
-        "stored permanently. min_accuracy and min_tag_recall must still be reached. Empty (or none): not forced.",
+        "Why the objections that force names do not count; it is stored permanently. Empty (or none): nothing is "
+        "forced.",
     )
 
     @property
     def kept_tags(self) -> frozenset[str]:
         """The tags of keep_tags; empty for all."""
-        return frozenset(filter(None, map(str.strip, (self.keep_tags or "").split(","))))
+        return _names(self.keep_tags)
+
+    @property
+    def retired(self) -> frozenset[str]:
+        """The tags of retired_tags."""
+        return _names(self.retired_tags)
+
+    def forced(self, objection: Objection) -> str | None:
+        """The reason to override the objection; None if it is not overridden."""
+        return self.force_reason if objection in _names(self.force) else None
+
+    @classmethod
+    @override
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Make settings as Base.of does; BadInput also where only one of force and force_reason is set."""
+        settings = super().of(values)
+        if settings.force and not settings.force_reason:
+            raise BadInput(f"force={settings.force} needs a reason: set force_reason, too")
+        if settings.force_reason and not settings.force:
+            raise BadInput(
+                f"force_reason needs the objections that it overrides: set force to one or more of {OBJECTION_NAMES}"
+            )
+        return settings
+
+    @field_validator("force")
+    @classmethod
+    def _known_objections(cls, value: str | None) -> str | None:
+        """Refuse names that are not objections, which would override nothing."""
+        unknown = sorted(_names(value) - set(OBJECTIONS))
+        if unknown:
+            raise PydanticCustomError(
+                "force", "{unknown} cannot be forced: name one or more of {known}",
+                {"unknown": ", ".join(unknown), "known": OBJECTION_NAMES},
+            )  # fmt: skip
+        return value
 
     @field_validator("class_weights")
     @classmethod

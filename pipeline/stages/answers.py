@@ -4,8 +4,9 @@ OneTag is for posts of one tag each, and SeveralTags for posts that have several
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,13 @@ from pipeline.checks.confusion_matrix import MAX_ANNOTATED, draw
 from pipeline.checks.mistakes import Confusion, confusions
 from pipeline.data import posts, several_tags, tag_matrix
 
-Scored = tuple[np.ndarray, dict[str, float]]
-"""Which posts a model tagged correctly, bool [posts], and its recall by tag."""
+
+@dataclass(frozen=True)
+class Other:
+    """The answers of another model: which posts it tagged correctly, and as `recall` the method of Answers."""
+
+    correct: np.ndarray
+    recall: Callable[[np.ndarray], dict[str, float]]
 
 
 class Answers(ABC):
@@ -96,8 +102,12 @@ class Answers(ABC):
         """The tags of a post, and those that it gets, for a person."""
 
     @abstractmethod
-    def scored(self, given: pa.ChunkedArray) -> Scored:
-        """Score another model, which gave the posts these tags, or texts of several tags."""
+    def recall(self, compared: np.ndarray) -> dict[str, float]:
+        """The recall of each tag that one of the compared posts, bool [posts], has."""
+
+    @abstractmethod
+    def of_other(self, given: pa.ChunkedArray) -> "Other":
+        """The answers of another model, which gave the posts these tags, or texts of several tags."""
 
 
 class OneTag(Answers):
@@ -153,12 +163,18 @@ class OneTag(Answers):
         return {"tag": self.labels[self.members[at]], "predicted": self.labels[self.first[at]]}
 
     @override
-    def scored(self, given: pa.ChunkedArray) -> Scored:
-        found = pc.index_in(given, value_set=pa.array(self.labels, pa.string()))
-        true = self.members
-        correct = pc.fill_null(found, -1).to_numpy() == true
-        recall = {tag: float(correct[true == at].mean()) for at, tag in enumerate(self.labels) if (true == at).any()}
-        return correct, recall
+    def recall(self, compared: np.ndarray) -> dict[str, float]:
+        return self._recall(self.correct, compared)
+
+    @override
+    def of_other(self, given: pa.ChunkedArray) -> Other:
+        labels = pc.index_in(given, value_set=pa.array(self.labels, pa.string()))
+        correct = pc.fill_null(labels, -1).to_numpy() == self.members
+        return Other(correct, partial(self._recall, correct))
+
+    def _recall(self, correct: np.ndarray, compared: np.ndarray) -> dict[str, float]:
+        true, right = self.members[compared], correct[compared]
+        return {tag: float(right[true == at].mean()) for at, tag in enumerate(self.labels) if (true == at).any()}
 
 
 class SeveralTags(Answers):
@@ -240,12 +256,20 @@ class SeveralTags(Answers):
         return {"tag": tag, "predicted": predicted}
 
     @override
-    def scored(self, given: pa.ChunkedArray) -> Scored:
+    def recall(self, compared: np.ndarray) -> dict[str, float]:
+        return self._recall(self.predicted, compared)
+
+    @override
+    def of_other(self, given: pa.ChunkedArray) -> Other:
         tags = pa.array(self.labels, pa.string())
         said = tag_matrix.matrix(several_tags.labels_of(given.combine_chunks(), tags), len(tags))
-        support, found = (np.asarray(each.sum(axis=0)).ravel() for each in (self.true, self.true.multiply(said)))
-        recall = {tag: float(found[at] / support[at]) for at, tag in enumerate(self.labels) if support[at]}
-        return _same_rows(self.true, said), recall
+        return Other(_same_rows(self.true, said), partial(self._recall, said))
+
+    def _recall(self, said: csr_matrix, compared: np.ndarray) -> dict[str, float]:
+        true = self.true[compared]
+        support = np.asarray(true.sum(axis=0)).ravel()
+        right = np.asarray(true.multiply(said[compared]).sum(axis=0)).ravel()
+        return {tag: float(right[at] / support[at]) for at, tag in enumerate(self.labels) if support[at]}
 
 
 def _same_rows(one: csr_matrix, other: csr_matrix) -> np.ndarray:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,32 @@ import pyarrow as pa
 
 from pipeline.checks import gate, thresholds
 from pipeline.checks.calibration import calibration
+from pipeline.checks.comparison import Coverage
 from pipeline.checks.mistakes import slices, surest
 from pipeline.data import held_out, posts
+from pipeline.data import learned as learned_posts
+from pipeline.data.learned import Learned
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import BadInput, GateNotPassed, TaggerError
 from pipeline.files import read_lines
 from pipeline.model import attribution, evaluation, input_fn, network, serving, tagging, training
 from pipeline.progress import Track
 from pipeline.settings import Settings
-from pipeline.stages.answers import Answers, OneTag, SeveralTags, recall_of
+from pipeline.stages.answers import Answers, OneTag, Other, SeveralTags, recall_of
 from pipeline.stages.context import Context
 from pipeline.stages.plan import CHAMPION, CHECKPOINT, DECISION, EVALUATION, LABELS
 
-LIMITS = ("min_accuracy", "min_tag_recall", "min_macro_f1", "max_regression", "force_reason")
+LIMITS = (
+    "min_accuracy",
+    "min_tag_recall",
+    "min_macro_f1",
+    "max_regression",
+    "min_compared_posts",
+    "when_unsure",
+    "retired_tags",
+    "force",
+    "force_reason",
+)
 CURE = (
     "nothing is published and the live model stays; read decision.json and evaluation.json, then fix the data or the "
     "settings and start a new run"
@@ -41,10 +54,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The candidate's scores on `rows` test posts, and the gate's verdict, `passed` or `failed`.
+    """The candidate's scores on `rows` test posts, and the gate's verdict; `action` is what is done because of it.
 
-    `champion` is the version that was live, None if there was none, and `champion_accuracy` its accuracy on the same
-    posts, None if it was not compared.
+    `champion` is the version that was live, None if there was none. `champion_accuracy` is its accuracy on the
+    `compared_posts`, those test posts that the comparison counts; None and 0 if it was not compared.
     """
 
     rows: int
@@ -54,17 +67,21 @@ class Evaluated:
     calibration_error: float  # expected, see pipeline.checks.calibration
     tags: int
     verdict: str
+    action: str
     reasons: list[str]
     warnings: list[str]
     champion: int | None
     champion_accuracy: float | None
+    compared_posts: int
+    coverage: str  # the numbers of pipeline.checks.comparison.Coverage in a sentence
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Evaluated:
     """Measure the candidate, and write decision.json, evaluation.json, confusion_matrix.png and `predictions` to `out`.
 
-    With multi_tag there is no confusion matrix. Raises GateNotPassed, with the summary as evidence, if the gate's
-    verdict is `failed`, and TaggerError if the Estimator's own metric is not that of its predictions.
+    With multi_tag there is no confusion matrix. Which posts the candidate has learned is written, too. Raises
+    GateNotPassed, with the summary as evidence, if the gate keeps the live model, and TaggerError if the Estimator's
+    own metric is not that of its predictions.
     """
     labels = read_lines(inputs["fit_vocabulary"] / LABELS)
     if not posts.rows(inputs["vectorize"], "test"):
@@ -73,9 +90,14 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     _check_metric(measured[network.metric(settings)], answers.own_metric)
     held = held_out.HeldOut(inputs["ingest"], labels, settings.multi_tag)
     report = answers.per_tag()
+    learned = Learned.of_ingested(inputs["ingest"])
+    if settings.warm_start == "live":
+        learned |= Learned.read(inputs["train"] / learned_posts.FILE)
+    learned.write(out / learned_posts.FILE)
     candidate = _candidate(answers.correct, report)
-    champion = _champion(inputs, held, answers, synthetic=context.source.synthetic)
+    champion = _champion(inputs, held, answers, learned, synthetic=context.source.synthetic)
     decision = gate.decide(candidate, champion, settings)
+    comparison = decision.comparison or {}
     calibrated = calibration(answers.probability, answers.first_correct)
     summary = Evaluated(
         rows=len(candidate.correct),
@@ -85,10 +107,13 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
         calibration_error=calibrated["expected_error"],
         tags=len(labels),
         verdict=decision.verdict,
+        action=decision.action,
         reasons=decision.reasons,
         warnings=decision.warnings,
         champion=_version(inputs),
-        champion_accuracy=round(float(champion.correct.mean()), 6) if isinstance(champion, gate.Scores) else None,
+        champion_accuracy=comparison["champion"]["accuracy"] if "difference" in comparison else None,
+        compared_posts=comparison.get("compared", 0),
+        coverage=comparison.get("coverage", ""),
     )
     _write_json(out / DECISION, _decision_document(inputs, settings, held, candidate, champion, decision))
     _write_json(
@@ -100,7 +125,9 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     )
     for warning in decision.warnings:
         log.warning("warning: %s", warning)
-    if decision.reasons:
+    if "coverage" in comparison:
+        log.info("%s, %s", comparison["champion"]["name"], comparison["coverage"])
+    if decision.action == "keep":
         raise GateNotPassed(f"{'; '.join(decision.reasons)}: {CURE}", asdict(summary))
     return summary
 
@@ -174,7 +201,9 @@ def _check_metric(evaluated: float, predicted: float) -> None:
 def _candidate(correct: np.ndarray, report: Mapping[str, Mapping[str, float]]) -> gate.Scores:
     """The candidate's scores, from which posts it tagged correctly (bool [posts]) and its report by tag."""
     recall, f1 = recall_of(report), float(np.mean([figures["f1-score"] for figures in report.values()]))
-    return gate.Scores("the candidate", correct, recall, tuple(tag for tag in report if tag not in recall), f1)
+    support = {tag: int(figures["support"]) for tag, figures in report.items()}
+    untested = tuple(tag for tag in report if tag not in recall)
+    return gate.Scores("the candidate", correct, recall, untested, f1, support)
 
 
 def _decision_document(
@@ -182,19 +211,20 @@ def _decision_document(
     settings: Settings,
     held: held_out.HeldOut,
     candidate: gate.Scores,
-    champion: gate.Scores | gate.Incomparable | gate.Absent,
+    champion: gate.Champion | gate.Incomparable | gate.Absent,
     decision: gate.Decision,
 ) -> dict[str, Any]:
     """The content of decision.json: the verdict, and which model, posts and thresholds led to it."""
     return {
         "verdict": decision.verdict,
+        "action": decision.action,
         "reasons": decision.reasons,
         "warnings": decision.warnings,
         "thresholds": {name: getattr(settings, name) for name in LIMITS},
         "candidate": candidate.to_dict() | {"checkpoint": training.checkpoint_digest(inputs["train"] / CHECKPOINT)},
         "champion": _version(inputs),
         "comparison": decision.comparison,
-        "champion_recall": champion.recall if isinstance(champion, gate.Scores) else None,
+        "champion_recall": champion.recall if isinstance(champion, gate.Champion) else None,
         "test_posts": len(candidate.correct),
         "test_posts_sha256": held.digest(),
     }
@@ -216,12 +246,13 @@ def _card(inputs: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _champion(
-    inputs: Mapping[str, Path], held: held_out.HeldOut, answers: Answers, *, synthetic: bool
-) -> gate.Scores | gate.Incomparable | gate.Absent:
+    inputs: Mapping[str, Path], held: held_out.HeldOut, answers: Answers, learned: Learned, *, synthetic: bool
+) -> gate.Champion | gate.Incomparable | gate.Absent:
     """Tag the same test posts with the live model, from their texts, as `tagger predict` does.
 
-    A candidate trained on synthetic posts is incomparable with a model of real posts, so it does not replace it unless
-    the run is forced; where only the champion is synthetic, there is nothing to compare with.
+    `learned` are the posts that the candidate has learned. A candidate trained on synthetic posts is incomparable with
+    a model of real posts, so it does not replace it unless the run is forced; where only the champion is synthetic,
+    there is nothing to compare with.
     """
     if CHAMPION not in inputs:
         return gate.Absent("no model was live to compare with: this is the first")
@@ -238,24 +269,48 @@ def _champion(
         known = read_lines(model / "assets" / LABELS)
         if (serving.thresholds_of(model) is not None) != held.several:
             return gate.Incomparable(name, f"it gives a post {'one tag' if held.several else 'several tags'}")
-        if known != held.labels:
-            return gate.Incomparable(name, _other_tags(known, held.labels))
+        champion_learned = Learned.read(model / learned_posts.FILE)
         with serving.opened(model) as served:
             given = pa.chunked_array(tags for _, tags, _ in tagging.tagged(served, model, known, held.batches()))
     except (OSError, ValueError, LookupError, serving.ERRORS) as error:
         return gate.Incomparable(name, f"it cannot be loaded or used: {str(error).splitlines()[0]}")
-    return gate.Scores(name, *answers.scored(given))
+    compared = _compared(name, known, answers.of_other(given), held, answers, learned, champion_learned)
+    own_checkpoint = training.checkpoint_digest(inputs["train"] / CHECKPOINT)
+    return replace(compared, is_candidate=_card(inputs).get("checkpoint") == own_checkpoint)
 
 
-def _other_tags(known: list[str], labels: list[str]) -> str:
-    """Say which tags the champion and the candidate do not share."""
-    new, gone = sorted(set(labels) - set(known)), sorted(set(known) - set(labels))
-    differences = [
-        f"{what} {', '.join(f'{tag!r:.60}' for tag in tags[:5])}"
-        for what, tags in (("it lacks", new), ("only it has", gone))
-        if tags
-    ]
-    return f"it knows other tags: {'; '.join(differences)}"
+def _compared(
+    name: str,
+    champion_tags: list[str],
+    given: Other,
+    held: held_out.HeldOut,
+    answers: Answers,
+    learned: Learned,
+    champion_learned: Learned,
+) -> gate.Champion:
+    """The champion's answers, with the test posts that count: new to both models, and of tags that both know."""
+    of_shared_tags = held.with_all_tags_in(set(champion_tags) & set(held.labels))
+    champion_knows = held.copies_of(champion_learned)
+    candidate_knows = held.copies_of(learned)
+    compared = of_shared_tags & ~champion_knows & ~candidate_knows
+    coverage = Coverage(
+        test_posts=len(compared),
+        compared=int(compared.sum()),
+        learned=int(champion_knows.sum()),
+        other_tags=int((~of_shared_tags & ~champion_knows).sum()),
+        candidate_learned=int((candidate_knows & of_shared_tags & ~champion_knows).sum()),
+        learned_is_known=champion_learned.complete,
+    )
+    return gate.Champion(
+        name=name,
+        correct=given.correct,
+        compared=compared,
+        coverage=coverage,
+        recall=given.recall(compared),
+        candidate_recall=answers.recall(compared),
+        new_tags=sorted(set(held.labels) - set(champion_tags)),
+        lost_tags=sorted(set(champion_tags) - set(held.labels)),
+    )
 
 
 def _measure(

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.checks import thresholds
-from pipeline.data import held_out, posts, tag_matrix
+from pipeline.checks.verdict import action_of
+from pipeline.data import held_out, learned, posts, tag_matrix
 from pipeline.data.vocabulary import VOCABULARY_FILE
 from pipeline.errors import ExportRefused, GateNotPassed
 from pipeline.files import read_lines
@@ -42,7 +44,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     Raises GateNotPassed if the evaluation did not pass, ExportRefused if the SavedModel answers differently.
     """
     decision = json.loads((inputs["evaluate"] / DECISION).read_text())
-    if decision["verdict"] != "passed":
+    if action_of(decision) == "keep":
         raise GateNotPassed(f"nothing is exported: {'; '.join(decision['reasons'])}")
     labels = read_lines(inputs["fit_vocabulary"] / LABELS)
     with TemporaryDirectory(prefix="tagger-export-") as scratch:
@@ -56,6 +58,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
                 thresholds_file=inputs["train"] / thresholds.FILE if settings.multi_tag else None,
             )
         shutil.copytree(model, out, dirs_exist_ok=True)
+        with suppress(FileNotFoundError):  # an evaluation of an earlier release left none
+            shutil.copyfile(inputs["evaluate"] / learned.FILE, out / learned.FILE)
         _write_card(out, inputs["evaluate"], decision, settings, synthetic=context.source.synthetic)
         cases = Path(scratch, "cases.parquet")
         pq.write_table(_cases(inputs, labels), cases)

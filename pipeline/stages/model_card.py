@@ -1,7 +1,7 @@
 """Writes the model card that travels with a published model: what it does, how well, and what it was made from.
 
 Its front matter is Hugging Face's (https://huggingface.co/docs/hub/model-cards#model-card-metadata). It names neither
-run nor time nor source, because the files of the same model must be the same bytes.
+run nor time nor source, so that the same model, compared with the same one, has the same card.
 """
 
 import html
@@ -39,6 +39,7 @@ def text(
         "## How well it tags",
         f"On {evaluation['rows']:,} held-out posts (sha256 `{decision['test_posts_sha256'][:16]}`):",
         _table(("", ""), _figures(evaluation)),
+        _compared(decision),
         _table(
             ("tag", "precision", "recall", "F1", *(("threshold",) if several else ()), "test posts", "words for it"),
             _by_tag(evaluation),
@@ -76,6 +77,20 @@ def _figures(evaluation: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "macro F1", f"{evaluation['macro_f1']:.4f}"
     yield "loss", f"{evaluation['loss']:.4f}"
     yield "expected calibration error", f"{evaluation['calibration_error']:.4f}"
+
+
+def _compared(decision: Mapping[str, Any]) -> str:
+    """How the model did beside the one that was live before it; empty if there was none, or none to compare with."""
+    comparison = decision.get("comparison") or {}
+    if "coverage" not in comparison:
+        return ""
+    measured = f"Beside the model that was live before, {comparison['champion']['name']}: "
+    if "difference" in comparison:
+        measured += (
+            f"accuracy {comparison['difference']:+.4f} ({comparison['confidence']:.0%} interval "
+            f"{comparison['low']:+.4f} to {comparison['high']:+.4f}), "
+        )
+    return f"{measured}{comparison['coverage']}."
 
 
 def _front_matter(evaluation: Mapping[str, Any], decision: Mapping[str, Any]) -> str:

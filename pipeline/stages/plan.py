@@ -171,10 +171,15 @@ STAGES: dict[str, Stage] = {
             reads=(
                 *NETWORK,
                 "source",
+                "warm_start",
                 "min_accuracy",
                 "min_tag_recall",
                 "min_macro_f1",
                 "max_regression",
+                "when_unsure",
+                "min_compared_posts",
+                "retired_tags",
+                "force",
                 "force_reason",
             ),
             does="Tests the Estimator on the test posts and compares it with the thresholds and with the live model; "

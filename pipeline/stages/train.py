@@ -11,7 +11,8 @@ from scipy.special import expit
 
 from pipeline import tf_config
 from pipeline.checks import thresholds
-from pipeline.data import posts
+from pipeline.data import learned, posts
+from pipeline.data.learned import Learned
 from pipeline.data.vocabulary import VOCABULARY_FILE
 from pipeline.errors import BadInput
 from pipeline.files import read_lines
@@ -45,7 +46,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     """Train, and write the Estimator's model_dir to `out`: the checkpoint, and its learning curve for TensorBoard.
 
     The answers to the validation posts, if there are any, are written to `out/validated.parquet`, and with multi_tag
-    the threshold of each tag to `out/thresholds.json`.
+    the threshold of each tag to `out/thresholds.json`. With the input WARM_START the posts that the live model has
+    learned are kept in `out/learned.parquet`, because this model has learned them, too.
 
     Without a cluster, training resumes from the checkpoint in the input RESUME, if there is one, and the same inputs
     and settings give the same bytes. With the input WARM_START it begins from the live model's weights. Raises BadInput
@@ -74,6 +76,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
             out / VALIDATED,
             _warm_start(inputs, settings, labels, begun) if WARM_START in inputs else None,
         )
+    if WARM_START in inputs:
+        Learned.read(inputs[WARM_START] / "model" / learned.FILE).write(out / learned.FILE)
     training.drop_graphs(model_dir)
     temperature.fold(model_dir, result.temperature)
     warnings = _pick_thresholds(out, inputs["vectorize"], settings, tags) if settings.multi_tag else []

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 
-from pipeline.checks.gate import mcnemar
+from pipeline.checks.comparison import mcnemar
 from pipeline.data import posts
 from pipeline.errors import BadInput, TrainingFailed
 from pipeline.execution.runner import run_stage

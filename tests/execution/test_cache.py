@@ -169,9 +169,8 @@ def test_a_damaged_export_is_made_again_and_published(first):
 def test_a_model_that_a_person_took_down_is_not_published_again(first, caplog):
     for name, epochs, day in (("better", 4, 12), ("again", 4, 19), ("forced", 4, 26)):
         run = Run(first.store, name)
-        settings = first.existing().settings.model_copy(
-            update={"epochs": epochs, "max_regression": 1, "force_reason": "I know" if name == "forced" else None}
-        )
+        forced = {"force": "withdrawn", "force_reason": "I know"} if name == "forced" else {}
+        settings = first.existing().settings.model_copy(update={"epochs": epochs, "max_regression": 1} | forced)
         run.begin(settings, CREATED.replace(day=day))
         for stage in STAGES:
             summary = run_stage(stage, run)

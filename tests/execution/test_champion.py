@@ -49,9 +49,15 @@ def test_the_same_posts_have_zero_drift(first, tmp_path):
 FOREIGN = [(f"{text} encore une fois, et encore une", tag) for text, tag in TINY]
 
 
+FRANCE = "we are read in France now"
+REFUSED = r"word_drift=0\.15; .*unknown_words=0\.2; .*start a run with force=drift and a force_reason$"
+
+
 def test_other_posts_are_refused_before_anything_is_trained(first, tmp_path):
     run = next_run(first, tmp_path, FOREIGN)
-    with pytest.raises(BadInput, match=r"word_drift=0\.15; .*unknown_words=0\.2; .*start a run with force_reason$"):
+    with pytest.raises(
+        BadInput, match=r"word_drift=0\.15; .*unknown_words=0\.2; .*start a run with force=drift and a force_reason$"
+    ):
         run_stage("vectorize", run)
     assert run.manifest("vectorize") is None
     assert Registry(run.store).live() == first.existing().version
@@ -63,7 +69,7 @@ def test_other_posts_are_refused_before_anything_is_trained(first, tmp_path):
 
 def test_other_posts_are_refused_before_any_shard_is_vectorized(first, tmp_path):
     run = next_run(first, tmp_path, FOREIGN, shards=2)
-    with pytest.raises(BadInput, match=r"word_drift=0\.15; .*start a run with force_reason$"):
+    with pytest.raises(BadInput, match=r"word_drift=0\.15; .*start a run with force=drift and a force_reason$"):
         run_shard("vectorize", run, 0)
     assert list(run.manifests()) == ["ingest", "fit_vocabulary"]
     assert run.refusal().stage == "vectorize"
@@ -71,10 +77,10 @@ def test_other_posts_are_refused_before_any_shard_is_vectorized(first, tmp_path)
 
 
 def test_a_forced_run_goes_on_and_its_warnings_name_the_reason(first, tmp_path):
-    run = next_run(first, tmp_path, FOREIGN, force_reason="we are read in France now")
+    run = next_run(first, tmp_path, FOREIGN, when_unsure="publish", force="drift", force_reason=FRANCE)
     for stage in ("vectorize", "train", "evaluate", "export"):
         summary = run_stage(stage, run)
-    forced = [warning for warning in summary["warnings"] if warning.endswith("; forced: we are read in France now")]
+    forced = [warning for warning in summary["warnings"] if warning.endswith(f"; forced: {FRANCE}")]
     assert len(forced) >= 2
     assert Registry(run.store).card(summary["version"]).warnings == summary["warnings"]
     assert set(forced) <= set(run.manifest("vectorize").summary["warnings"])

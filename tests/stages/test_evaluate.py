@@ -2,12 +2,14 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline.checks.confusion_matrix import draw
 from pipeline.data import held_out, posts
+from pipeline.data.learned import FILE, Learned
 from pipeline.errors import GateNotPassed, TaggerError
 from pipeline.files import read_lines
 from pipeline.model import evaluation
@@ -49,6 +51,7 @@ def test_the_decision_names_its_model_posts_and_thresholds(evaluated_before, fin
     assert len(decision.pop("test_posts_sha256")) == 64
     assert decision == {
         "verdict": "passed",
+        "action": "publish",
         "reasons": [],
         "warnings": ["no model was live to compare with: this is the first"],
         "thresholds": {
@@ -56,6 +59,10 @@ def test_the_decision_names_its_model_posts_and_thresholds(evaluated_before, fin
             "min_tag_recall": 0.0,
             "min_macro_f1": 0.0,
             "max_regression": 0.01,
+            "min_compared_posts": 200,
+            "when_unsure": "keep",
+            "retired_tags": None,
+            "force": None,
             "force_reason": None,
         },
         "champion": None,
@@ -112,20 +119,80 @@ def test_the_champion_is_evaluated_on_the_same_posts(with_champion, finished_run
     assert (summary.champion, summary.warnings) == (20260105060708, [])
 
 
-def test_a_champion_with_other_tags_cannot_be_compared(with_champion, finished_run, tmp_path):
-    assets = with_champion["champion"] / "model" / "assets" / "labels.txt"
-    assets.write_text(assets.read_text().replace("python", "perl"))
-    with pytest.raises(GateNotPassed, match=r"it knows other tags: it lacks 'python'; only it has 'perl'"):
-        evaluated(with_champion, tmp_path / "out", finished_run.existing().settings)
+def rename_a_tag_of(champion, new):
+    labels = champion / "model" / "assets" / "labels.txt"
+    labels.write_text(labels.read_text().replace("python", new))
+
+
+def test_tags_that_only_one_model_knows_are_not_compared(with_champion, finished_run, tmp_path):
+    rename_a_tag_of(with_champion["champion"], "perl")
+    settings = finished_run.existing().settings
+    with pytest.raises(GateNotPassed, match=r"does not know 1 of the tags of the live model, version \d+: 'perl'; if"):
+        evaluated(with_champion, tmp_path / "out", settings)
+    report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    comparison = json.loads((tmp_path / "out" / "decision.json").read_text())["comparison"]
+    others = 400 - int(report["per_tag"]["python"]["support"])
+    assert (comparison["new_tags"], comparison["lost_tags"]) == (["python"], ["perl"])
+    assert comparison["compared"] == others < 400
+    assert comparison["lost"] == 0
+    assert any(warning.startswith("tag 'python' is new") for warning in report["warnings"])
+
+
+def test_a_retired_tag_is_no_objection(with_champion, finished_run, tmp_path):
+    rename_a_tag_of(with_champion["champion"], "perl")
+    settings = finished_run.existing().settings.model_copy(update={"retired_tags": "perl"})
+    assert evaluated(with_champion, tmp_path / "out", settings).verdict == "passed"
 
 
 def test_a_champions_tags_are_escaped_and_shortened(with_champion, finished_run, tmp_path):
-    assets = with_champion["champion"] / "model" / "assets" / "labels.txt"
-    assets.write_text(assets.read_text().replace("python", "\x1b[31m\x85forged" + "x" * 1000))
-    with pytest.raises(GateNotPassed, match=r"only it has '\\x1b\[31m\\x85forgedx") as caught:
+    rename_a_tag_of(with_champion["champion"], "\x1b[31m\x85forged" + "x" * 1000)
+    with pytest.raises(GateNotPassed, match=r"version \d+: '\\x1b\[31m\\x85forgedx") as caught:
         evaluated(with_champion, tmp_path / "out", finished_run.existing().settings)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 500
+
+
+def test_posts_that_the_champion_learned_are_not_compared(with_champion, finished_run, tmp_path):
+    """The champion says that it has learned the first 100 test posts."""
+    test_posts = pa.Table.from_batches(list(posts.batches(with_champion["ingest"], "posts/test")))
+    Learned.of(test_posts.slice(0, 100).to_batches()).write(with_champion["champion"] / "model" / FILE)
+    summary = evaluated(with_champion, tmp_path / "out", finished_run.existing().settings)
+    assert (summary.rows, summary.compared_posts) == (400, 300)
+    assert summary.coverage == "compared on 300 of 400 test posts; the live model had learned the others"
+    correct = posts.correct(pa.Table.from_batches(list(posts.batches(tmp_path / "out", "predictions"))))
+    assert summary.champion_accuracy == pytest.approx(correct[100:].mean(), abs=1e-6)
+
+
+def test_a_champion_that_learned_all_test_posts_cannot_be_compared(with_champion, finished_run, tmp_path):
+    test_posts = posts.batches(with_champion["ingest"], "posts/test")
+    Learned.of(test_posts).write(with_champion["champion"] / "model" / FILE)
+    with pytest.raises(GateNotPassed, match=r"cannot be told .* compared on 0 of 400 test posts; the live model had"):
+        evaluated(with_champion, tmp_path / "out", finished_run.existing().settings)
+    decision = json.loads((tmp_path / "out" / "decision.json").read_text())
+    assert (decision["verdict"], decision["action"]) == ("cannot tell", "keep")
+    assert "difference" not in decision["comparison"]
+
+
+def test_a_champion_of_an_earlier_release_is_compared_on_all_posts_with_a_warning(
+    with_champion, finished_run, tmp_path
+):
+    (with_champion["champion"] / "model" / FILE).unlink()
+    summary = evaluated(with_champion, tmp_path / "out", finished_run.existing().settings)
+    assert summary.coverage == (
+        "compared on all 400 test posts; it is not known which of them the live model had learned"
+    )
+    assert "does not say which posts it learned" in summary.warnings[0]
+
+
+def test_what_the_candidate_learned_is_written(with_champion, finished_run, tmp_path):
+    evaluated(with_champion, tmp_path / "out", finished_run.existing().settings)
+    learned = Learned.read(tmp_path / "out" / FILE)
+    for side, share in (("train", 1), ("test", 0)):
+        texts = pa.Table.from_batches(list(posts.batches(with_champion["ingest"], f"posts/{side}")))["post"]
+        assert learned.has(texts).mean() == share
+
+
+LOST = {"force": "incomparable", "force_reason": "it is lost"}
 
 
 @pytest.mark.parametrize("lost", ["saved_model.pb", "variables/variables.index", "assets/labels.txt"])
@@ -140,7 +207,7 @@ def test_a_champion_that_cannot_be_loaded_fails_the_candidate_unless_forced(
         evaluated(with_champion, tmp_path / "out", settings)
     shutil.rmtree(tmp_path / "out")
     (tmp_path / "out").mkdir()
-    forced = evaluated(with_champion, tmp_path / "out", settings.model_copy(update={"force_reason": "it is lost"}))
+    forced = evaluated(with_champion, tmp_path / "out", settings.model_copy(update=LOST))
     assert forced.verdict == "passed"
     assert forced.warnings[0].endswith("forced: it is lost")
 
