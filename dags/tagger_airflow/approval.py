@@ -49,7 +49,7 @@ class Approval(ApprovalOperator):
         if _tested(context["dag_run"]):
             raise AirflowSkipException(
                 "nothing is published: a person is to approve the model, and under `airflow dags test` or `tasks test` "
-                "nobody can; trigger the run in the UI, or set TAGGER_APPROVAL=off and TAGGER_WHEN_UNSURE=keep"
+                "nobody can approve; trigger the run in the UI, or set TAGGER_APPROVAL=off and TAGGER_WHEN_UNSURE=keep"
             )
         link = report_link(context["dag_run"].dag_id, context["dag_run"].run_id)
         with one_sentence():

@@ -90,7 +90,7 @@ class Tell:
 
     def asked(self, context: Any) -> None:
         """The run waits for an approval."""
-        self._tell(context, "passed the gate and waits for an approval in Airflow's UI, under Required Actions")
+        self._tell(context, "waits for an approval in Airflow's UI, under Required Actions")
 
     def answered(self, context: Any) -> None:
         """The approval was answered: what is told is a rejection, because an approval leads to a publication."""

@@ -95,7 +95,7 @@ class Facts:
         if compared.get("compared", self.evaluation["rows"]) == self.evaluation["rows"]:
             return f"{accuracy}, {difference} against the live model's {theirs}."
         ours = f"{compared['candidate_accuracy']:.4f}"
-        return f"{accuracy}; {ours} is {difference} against the live model's {theirs}, {compared['coverage']}."
+        return f"{accuracy}. It was {compared['coverage']}: {ours}, {difference} against the live model's {theirs}."
 
     @property
     def _may_publish(self) -> bool:

@@ -421,7 +421,7 @@ def test_the_installed_command_answers():
     listed = re.findall(r"^│ (\w+) ", done.stdout.partition("Commands")[2], re.MULTILINE)
     first, second = (
         ["run", "show", "report", "runs", "compare", "settings", "tune"],
-        ["predict", "serve", "watch", "upload", "models", "promote", "rollback"],
+        ["predict", "serve", "watch", "upload", "models", "promote", "approve", "rollback"],
     )
     assert listed == [*first, "tunings", *second, "verify", "sign", "forget", "gc"]
 

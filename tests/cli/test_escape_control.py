@@ -46,7 +46,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         csv.writer(file).writerows([("post", "tags"), *rows])
     values = {"train_fraction": 0.75, "vocabulary_size": 60, "hidden_units": 8, "batch_size": 2, "min_accuracy": 0.5}
     this = Run(Store(str(folder / "store")), "a")
-    this.begin(Settings.of(values | {"source": str(source), "epochs": 60, "force_reason": NASTY}), CREATED)
+    this.begin(
+        Settings.of(values | {"source": str(source), "epochs": 60, "force": "regression", "force_reason": NASTY}),
+        CREATED,
+    )
     for stage in STAGES:
         run_stage(stage, this)
     return this

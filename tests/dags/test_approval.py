@@ -7,6 +7,7 @@ import pytest
 from markdown import markdown
 from playwright.sync_api import Page, expect
 
+from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
 from pipeline.store.runs import Run
 from tagger_airflow.approval import question
@@ -98,7 +99,7 @@ def test_an_approved_model_goes_live_and_the_log_says_by_whom_and_why(server, pa
     assert (event.live, event.by, event.reason) == (event.version, f"run {APPROVED}, approved by {server.user}", WHY)
     late, asked, published = mail.sentences
     assert late == f"run {APPROVED} is late: it has not ended within 0.002 hours"
-    assert asked == f"run {APPROVED} passed the gate and waits for an approval in Airflow's UI, under Required Actions"
+    assert asked == f"run {APPROVED} waits for an approval in Airflow's UI, under Required Actions"
     assert published.startswith(f"run {APPROVED} published version {event.version}, accuracy ")
     page.goto(f"{server.url}/plugin/models")
     expect(page.frame_locator("iframe[title=Models]").get_by_text(WHY).first).to_be_visible()
@@ -153,6 +154,20 @@ def test_export_alone_does_not_publish_what_nobody_approved(airflow):
     assert Registry(airflow.store).events() == []
     done = airflow("tasks", "test", DAG_ID, "export", DATE, TAGGER_APPROVAL="off")
     assert len(Registry(airflow.store).events()) == 1, done.stdout
+
+
+def test_what_the_gate_cannot_tell_waits_for_an_approval_that_may_come_from_the_terminal(airflow):
+    unsure = {"TAGGER_APPROVAL": "off", "TAGGER_WHEN_UNSURE": "ask", "TAGGER_MAX_REGRESSION": "0.01"}
+    before = airflow.store.names("runs")
+    done = airflow("dags", "test", DAG_ID, TAGGER_EPOCHS="3", TAGGER_MIN_COMPARED_POSTS="100000", **unsure)
+    assert "a person is to approve the model" in done.stdout
+    assert len(Registry(airflow.store).events()) == 1
+    [name] = set(airflow.store.names("runs")) - set(before)
+    run = Run(airflow.store, name)
+    assert run.manifest("evaluate").summary["action"] == "ask"
+    run.approve("Ada", "the posts are right")
+    assert run_stage("export", run)["live"]
+    assert Registry(airflow.store).events()[-1].by == f"run {name}, approved by Ada"
 
 
 def test_an_approval_counts_for_the_model_that_was_seen_only(finished_run):

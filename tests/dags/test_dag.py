@@ -120,6 +120,12 @@ def test_with_an_approval_a_person_stands_between_evaluate_and_export(read):
     assert "approves or rejects" in tasks["approve"]["doc"]
 
 
+@pytest.mark.parametrize(("choice", "asks"), [("ask", True), ("keep", False), ("publish", False)])
+def test_the_same_person_is_there_where_the_gate_may_ask(read, choice, asks):
+    tasks = read(TAGGER_WHEN_UNSURE=choice)["tasks"]
+    assert ("approve" in tasks) == asks
+
+
 def test_a_notifier_that_there_is_not_is_an_import_error_that_says_what_to_write(read):
     report = read(TAGGER_NOTIFY="fax:1")
     assert DAG_ID not in report["dags"]

@@ -12,6 +12,8 @@ from pipeline.errors import GateNotPassed
 from pipeline.execution import feedback
 from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
+from pipeline.report import page
+from pipeline.report.compare import Comparison
 from pipeline.stages.plan import STAGES
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, TINY, write_csv
@@ -63,6 +65,9 @@ def test_posts_that_the_live_model_learned_are_left_out(new_run, tmp_path, befor
     assert summary["coverage"] == (
         f"compared on {new} of {len(tested)} test posts; the live model had learned the others"
     )
+    assert f"It was {summary['coverage']}" in page.render(other)
+    assert Comparison.of([one, other]).coverage == ["", summary["coverage"]]
+    assert summary["coverage"] in Comparison.of([one, other]).render()
 
 
 def test_a_version_remembers_what_it_learned_after_its_run_is_gone(first, tmp_path):
