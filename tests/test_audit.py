@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from tools import images
 from tools.audit import accepted
 
 ROOT = Path(__file__).parents[1]
@@ -32,14 +33,20 @@ def advisory(name: str, package: str) -> dict:
 
 
 class Services(BaseHTTPRequestHandler):
-    """OSV's query and a package index: `known` holds an advisory's id by package, `yanked` the reason by package."""
+    """OSV's query and a package index.
+
+    `known` has an advisory's id by package, `former` one that no version is asked about any more, and `yanked` the
+    reason by package.
+    """
 
     known: dict[str, str]
+    former: dict[str, str]
     yanked: dict[str, str]
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["package"]["name"]
-        name = self.known.get(asked)
+        query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        asked = query["package"]["name"]
+        name = self.known.get(asked) or (None if "version" in query else self.former.get(asked))
         self.answer({"vulns": [advisory(name, asked)]} if name else {})
 
     def do_GET(self) -> None:
@@ -69,7 +76,7 @@ def audit(tmp_path: Path) -> Iterator[Audit]:
     """The audit of two pinned packages by services that know what is given."""
     if not UV:
         pytest.skip("needs uv, which `make install` fetches")
-    handler = type("Given", (Services,), {"known": {}, "yanked": {}})
+    handler = type("Given", (Services,), {"known": {}, "former": {}, "yanked": {}})
     lock = tmp_path / "requirements.lock"
     lock.write_text("first==1.0\nsecond==1.0\n")
 
@@ -77,12 +84,12 @@ def audit(tmp_path: Path) -> Iterator[Audit]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/"
 
-        def run(service: str = url, **known: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        def run(service: str = url, options: Sequence[str] = (), **known: dict) -> subprocess.CompletedProcess[str]:
             for name, value in known.items():
                 setattr(handler, name, value)
             program = [sys.executable, str(ROOT / "tools" / "audit.py")]
             return subprocess.run(
-                [*program, "--lock", str(lock), "--osv-url", service, "--uv", str(UV)],
+                [*program, "--lock", str(lock), "--osv-url", service, "--uv", str(UV), *options],
                 env=os.environ | {"UV_DEFAULT_INDEX": url, "UV_CACHE_DIR": str(tmp_path / "cache"), "no_proxy": "*"},
                 capture_output=True,
                 text=True,
@@ -112,14 +119,77 @@ def test_where_nothing_can_be_looked_up_nothing_is_said_to_be_clean(audit, servi
     closed = {"service": "http://127.0.0.1:9/"} if service == "is not there" else {}
     done = audit(known={"second": "CVE-1999-0001"}, **closed)
     assert (done.returncode, done.stderr) == (0, "")
-    (line,) = done.stdout.splitlines()
-    assert line.startswith("audit: NOTHING WAS AUDITED, because no advisory service could be asked")
+    packages, compared, looked_up = done.stdout.splitlines()
+    assert compared == "audit: 5 images were compared with the table in SECURITY.md"
+    assert looked_up.startswith("audit: NOT LOOKED UP at http://127.0.0.1")
+    assert packages.startswith("audit: NOTHING WAS AUDITED, because no advisory service could be asked")
 
 
 def test_a_yanked_release_is_red(audit):
     done = audit(known={LISTED.package: LISTED.advisory}, yanked={"second": "it eats files"})
     assert done.returncode == 1
     assert done.stderr == 'audit: `second==1.0` is yanked (reason: "it eats files")\n'
+
+
+DOCKER = ROOT / "docker"
+IMAGES = list(images.images(DOCKER / "compose.yaml", DOCKER / "Dockerfile"))
+MINIMUMS = images.minimums((ROOT / "SECURITY.md").read_text())
+
+
+@pytest.mark.parametrize(
+    ("former", "image", "says"),
+    [
+        ("redis:7.4.11-bookworm", "redis:7.4.5-bookworm", "older than 7.4.11, which mends"),
+        ("redis:7.4.11-bookworm", "redis:7.4.10", "older than 7.4.11, which mends"),
+        ("redis:7.4.11-bookworm", "docker.io:443/library/redis:7.4.11", "no row for docker.io:443/library/redis"),
+        ("redis:7.4.11-bookworm", "redis:latest", "has no exact version; name one from 7.4.11 on"),
+        ("redis:7.4.11-bookworm", "redis", "has no exact version"),
+        ("redis:7.4.11-bookworm", "redis:7.4", "has no exact version"),
+        ("redis:7.4.11-bookworm", f"redis@sha256:{'0' * 64}", "has no exact version"),
+        ("redis:7.4.11-bookworm", "redis:8.0.3-bookworm", "row is about 7.4.11 and later of its series"),
+        ("postgres:17.12-bookworm", "postgres:17.6-bookworm", "older than 17.12, which mends CVE-2026-6460"),
+        ("postgres:17.12-bookworm", "postgres:18.1", "row is about 17.12 and later of its series"),
+        ("python:3.11.16-slim-bookworm", "python:3.11.14-slim-bookworm", "older than 3.11.15"),
+        ("python:3.11.16-slim-bookworm", "--platform=linux/amd64 python:3.11", "has no exact version"),
+        ("versity/versitygw:v1.10.0", "minio/minio:RELEASE.2025-09-07T16-13-09Z", "has no row for minio/minio"),
+        ("versity/versitygw:v1.10.0", "ghcr.io/versity/versitygw:v1.10.0", "no row for ghcr.io/versity/versitygw"),
+        ("--from=tagger", "--from=busybox:1.37.0", "has no row for busybox"),
+    ],
+)
+def test_an_image_that_the_table_does_not_allow_is_red(audit, tmp_path, former, image, says):
+    options = []
+    for option, name in (("--compose", "compose.yaml"), ("--dockerfile", "Dockerfile")):
+        text = (DOCKER / name).read_text()
+        (tmp_path / name).write_text(text.replace(former, image))
+        options += [option, str(tmp_path / name)]
+    done = audit(options=options, known={LISTED.package: LISTED.advisory})
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"audit: {image.removeprefix('--platform=linux/amd64 ').removeprefix('--from=')}: ")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_image_of_a_version_that_the_table_allows_is_not_red():
+    allowed = ["redis:7.4.11", f"redis:7.4.12-alpine@sha256:{'0' * 64}", "postgres:17.100", "versity/versitygw:v1.10.1"]
+    assert [images.fault(image, MINIMUMS) for image in [*IMAGES, *allowed]] == [None] * 9
+
+
+def test_every_row_is_of_an_image_that_is_used():
+    assert {image.partition(":")[0] for image in IMAGES} == set(MINIMUMS)
+
+
+def test_an_advisory_that_the_service_has_for_an_image_is_red(audit):
+    done = audit(known={LISTED.package: LISTED.advisory, "redis": "CVE-2025-49844"})
+    assert done.returncode == 1
+    assert done.stderr == "audit: redis:7.4.11-bookworm: CVE-2025-49844, PYSEC-redis; take a newer one\n"
+
+
+def test_a_service_that_knows_an_images_former_advisories_only_says_that_it_is_clean(audit):
+    done = audit(known={LISTED.package: LISTED.advisory}, former={"redis": "CVE-2025-49844"})
+    assert (done.returncode, done.stderr) == (0, "")
+    [line] = [line for line in done.stdout.splitlines() if "NOT LOOKED UP" in line]
+    assert "redis" not in line
+    assert "postgres:17.12-bookworm" in line
 
 
 def test_each_listed_advisory_is_of_a_release_that_is_pinned():

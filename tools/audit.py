@@ -1,7 +1,8 @@
-"""Checks the packages of requirements.lock for known security advisories and for withdrawn (yanked) releases.
+"""Checks the packages of requirements.lock and the container images of docker/ for known security advisories.
 
-It fails (status 1) on an advisory that SECURITY.md does not list, and on a yanked release. Where no advisory service
-can be reached, it prints that nothing was audited and succeeds, because that is no fault of the code.
+It fails (status 1) on an advisory of a package that SECURITY.md does not list, on a yanked (withdrawn) release, and
+on an image that is not in SECURITY.md's table, older than its row there, or without an exact version. Where no
+advisory service can be reached, it prints what was not audited and succeeds, because that is no fault of the code.
 """
 
 import argparse
@@ -14,8 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from tools import images
+
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+OSV = "https://api.osv.dev/v1/query"
 
 
 class Accepted(NamedTuple):
@@ -99,6 +103,8 @@ def main() -> int:
     """Run the audit, and return the exit status: 1 where something was found, else 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lock", type=Path, default=ROOT / "requirements.lock")
+    parser.add_argument("--compose", type=Path, default=ROOT / "docker" / "compose.yaml")
+    parser.add_argument("--dockerfile", type=Path, default=ROOT / "docker" / "Dockerfile")
     parser.add_argument("--uv", required=True, help="path of uv, which checks for yanked releases")
     parser.add_argument("--osv-url", help="use only this service, which has the API of api.osv.dev/v1/query")
     given = parser.parse_args()
@@ -108,8 +114,14 @@ def main() -> int:
     }
     if given.osv_url:
         services = {given.osv_url: [*services["OSV"], f"--osv-url={given.osv_url}"]}
-    known = accepted((ROOT / "SECURITY.md").read_text())
-    faults = [*advisories(given.lock, services, known), *yanked(given.lock, given.uv)]
+    security = (ROOT / "SECURITY.md").read_text()
+    known = accepted(security)
+    names = {row.advisory for row in known}
+    faults = [
+        *advisories(given.lock, services, known),
+        *yanked(given.lock, given.uv),
+        *images.audited(given.compose, given.dockerfile, security, given.osv_url or OSV, names),
+    ]
     for fault in faults:
         print(f"audit: {fault}", file=sys.stderr)
     return 1 if faults else 0

@@ -35,7 +35,7 @@ def places(s3: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Clus
     folder = tmp_path_factory.mktemp("cluster")
     postgres, redis, api, serve = (f"127.0.0.1:{port}" for port in free_ports(4))
     addresses = {"postgres:5432": postgres, "redis:6379": redis, "api-server:8080": api, "127.0.0.1:8080": api}
-    addresses |= {"http://minio:9000": s3["AWS_ENDPOINT_URL"], "localhost:8501": serve}
+    addresses |= {"http://s3:7070": s3["AWS_ENDPOINT_URL"], "localhost:8501": serve}
     return Cluster(folder, addresses, secrets_of(folder / "env"))
 
 
