@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tokenize
 import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,29 @@ def test_each_exception_from_the_security_rules_has_its_reason():
     ]
     assert comments
     assert [comment for comment in comments if re.search(r"noqa(?!: )|\bS\d+(?!.* - \w)", comment)] == []
+
+
+STORED = re.compile(r"[\w-][\w.-]*\.(?:json|txt|parquet|md|png|sig|tfevents)\b")
+"""A file's name with one of the endings that files in the store have."""
+
+
+def strings(tree):
+    """Every string of the code with its line, docstrings excepted."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
+
+
+def test_the_name_of_a_stored_file_is_written_once():
+    """Where it is needed a second time, it is a constant of the module that owns the file."""
+    places = defaultdict(list)
+    for path in (*MODULES, *(ROOT / "dags").rglob("*.py")):
+        for line, string in strings(ast.parse(path.read_text())):
+            for name in STORED.findall(string):
+                places[name].append(f"{path.relative_to(ROOT)}:{line}")
+    assert {"manifest.json", "run.json", "card.json", "labels.txt"} <= set(places)
+    assert {name: lines for name, lines in places.items() if len(lines) > 1} == {}
 
 
 def test_airflow_keeps_its_secrets():

@@ -1,1 +1,4 @@
 """The posts as Parquet files between the stages, and the conversion of text to words and vectors."""
+
+LABELS = "labels.txt"
+"""The file of the tags, one a line, sorted; a tag's label is its line number, from 0."""

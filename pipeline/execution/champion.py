@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
+from pipeline.stages.plan import CARD
 from pipeline.store.objects import Store
 from pipeline.store.runs import Record
 
@@ -36,7 +37,7 @@ class Champion:
         """
         folder.mkdir(parents=True)
         card = self.card.to_dict() if self.card else {"version": self.version}
-        (folder / "card.json").write_text(json.dumps(card))
+        (folder / CARD).write_text(json.dumps(card))
         try:
             self.registry.fetch(self.version, folder / "model")
         except (BadInput, CorruptArtifact) as error:

@@ -14,9 +14,9 @@ from pipeline.registry.registry import CARDS, Registry
 from pipeline.registry.serving_dir import MODELS, path_of
 from pipeline.settings import Deployment
 from pipeline.stages.plan import STAGES
-from pipeline.store.manifest import ATTEMPT, Manifest, attempt_time
+from pipeline.store.manifest import ATTEMPT, MANIFEST, Manifest, attempt_time
 from pipeline.store.objects import Store
-from pipeline.store.runs import RUNS, TUNINGS, UNFINISHED, Run, name_of
+from pipeline.store.runs import RECORD, RESULT, RUNS, TUNING, TUNINGS, UNFINISHED, Run, name_of
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +76,13 @@ def _remove(registry: Registry, removal: Removal, cards: Iterable[Card]) -> None
         registry.serving.withdraw(int(path.rpartition("/")[-1]))
         return
     if path.startswith(f"{TUNINGS}/"):
-        for document in ("result.json", "tuning.json"):
+        for document in (RESULT, TUNING):
             store.remove(f"{path}/{document}")
         store.remove(path)
         return
     registry.note_collected(path, removal.why, cards)
     is_run = path.count("/") == 1
-    for document in [f"{path}/{stage}/manifest.json" for stage in STAGES] if is_run else [f"{path}.json"]:
+    for document in [f"{path}/{stage}/{MANIFEST}" for stage in STAGES] if is_run else [f"{path}.json"]:
         store.remove(document)
     store.remove(path)
 
@@ -162,7 +162,7 @@ class _FoundRun:
         """The folders that its manifests name, in this run or in others; as far as possible also of newer formats."""
         yield from map(self.run.attempt, self.manifests.values())
         for stage in self.newer:
-            document = self.run.store.read(f"{self.run.path}/{stage}/manifest.json") or {}
+            document = self.run.store.read(f"{self.run.path}/{stage}/{MANIFEST}") or {}
             yield f"{RUNS}/{document.get('run')}/{stage}/{document.get('attempt')}"
 
     @cached_property
@@ -179,7 +179,7 @@ class _FoundRun:
     def last_work(self) -> datetime:
         """When something was last done in the run; the earliest time there is for a folder that is not a run."""
         try:
-            record = self.run.record() if "run.json" in self.tree else None
+            record = self.run.record() if RECORD in self.tree else None
         except CorruptArtifact as error:
             log.warning("nothing of run %s is removed: %s", self.run.name, error)
             return datetime.max.replace(tzinfo=UTC)
@@ -229,9 +229,9 @@ def _tunings_to_remove(store: Store, before: datetime) -> Iterator[Removal]:
     """The tunings that ended, or were begun and never ended, before that time; the one that ended last is kept."""
     ended, other = dict[str, datetime](), dict[str, datetime]()
     for name in store.folders(TUNINGS):
-        if result := store.read(f"{TUNINGS}/{name}/result.json"):
+        if result := store.read(f"{TUNINGS}/{name}/{RESULT}"):
             ended[name] = datetime.fromisoformat(result["finished"])
-        elif asked := store.read(f"{TUNINGS}/{name}/tuning.json"):
+        elif asked := store.read(f"{TUNINGS}/{name}/{TUNING}"):
             other[name] = datetime.fromisoformat(asked["created"])
     last = max(ended, key=ended.__getitem__, default=None)
     for name, time in (ended | other).items():

@@ -19,6 +19,9 @@ from pipeline.progress import repeated
 from pipeline.store.documents import Document
 from pipeline.store.runs import CLUSTER, Run
 
+MEMBERS = "members.json"
+"""The name of the document by which the chief says who takes part."""
+
 WATCH = 2.0
 """Seconds between two looks whether a process was started again."""
 
@@ -93,7 +96,7 @@ def _gather(run: Run, folder: str, mine: Announcement, count: int) -> list[Annou
             )
         time.sleep(tf_config.POLL)
     members = [mine, *there]
-    run.store.write(f"{folder}/members.json", Cluster(members=members).to_dict())
+    run.store.write(f"{folder}/{MEMBERS}", Cluster(members=members).to_dict())
     return members
 
 
@@ -101,8 +104,8 @@ def _await(run: Run, folder: str, mine: Announcement, number: int) -> list[Annou
     """As another process, wait until the chief has written that this one takes part."""
     limit = time.monotonic() + tf_config.PATIENCE
     while time.monotonic() < limit:
-        if document := run.store.read(f"{folder}/members.json"):
-            members = Cluster.parse(document, f"{folder}/members.json").members
+        if document := run.store.read(f"{folder}/{MEMBERS}"):
+            members = Cluster.parse(document, f"{folder}/{MEMBERS}").members
             if number < len(members) and members[number].start == mine.start:
                 return members
         time.sleep(tf_config.POLL)

@@ -15,8 +15,10 @@ from pipeline.registry.series import SERIES, Series
 from pipeline.registry.serving_dir import path_of
 from pipeline.stages.plan import STAGES
 from pipeline.store import signatures
+from pipeline.store.manifest import MANIFEST
+from pipeline.store.notes import APPROVED, REFUSED
 from pipeline.store.objects import Store
-from pipeline.store.runs import CHECKPOINT, PAGE, REPORT, SHARDS, Run, every_run
+from pipeline.store.runs import CHECKPOINT, PAGE, RECORD, REPORT, SHARDS, Run, every_run
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,14 @@ def _run(run: Run) -> Iterator[str | None]:
     """Check run.json, and for each stage the manifest, its files, and the unfinished work."""
     begun = False
     for stage in STAGES:
-        fault = _readable(run.store, f"{run.path}/{stage}/manifest.json")
+        fault = _readable(run.store, f"{run.path}/{stage}/{MANIFEST}")
         yield fault
         if fault is None and (manifest := run.manifest(stage)):
             begun = True
             yield from _cured(run.store.faults(run.attempt(manifest), manifest.files), f"run {stage} again")
         yield from _unfinished(run, stage)
     yield from _report(run)
-    path = f"{run.path}/run.json"
+    path = f"{run.path}/{RECORD}"
     lost = begun and not run.store.exists(path)
     yield (
         f"{run.store.display_path(path)} is gone: restore it, or start a new run"
@@ -83,8 +85,8 @@ def _run(run: Run) -> Iterator[str | None]:
 
 def _report(run: Run) -> Iterator[str | None]:
     """Check the run's report and the note why it was refused, if there are any."""
-    yield _readable(run.store, f"{run.path}/refused.json")
-    yield _readable(run.store, f"{run.path}/approved.json")
+    yield _readable(run.store, f"{run.path}/{REFUSED}")
+    yield _readable(run.store, f"{run.path}/{APPROVED}")
     if run.store.exists(f"{run.path}/{REPORT}/{PAGE}.json"):
         yield (fault := _readable(run.store, f"{run.path}/{REPORT}/{PAGE}.json"))
         if fault is None and (saved := run.saved(REPORT, PAGE)):

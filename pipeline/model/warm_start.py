@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.data import LABELS
 from pipeline.data.vocabulary import VOCABULARY_FILE
 from pipeline.errors import BadInput
 from pipeline.files import read_lines
@@ -45,7 +46,7 @@ class Initial:
         """
         try:
             posts, labels = weights(saved_model / "variables" / "variables")
-            words, tags = (read_lines(saved_model / "assets" / name) for name in (VOCABULARY_FILE, "labels.txt"))
+            words, tags = (read_lines(saved_model / "assets" / name) for name in (VOCABULARY_FILE, LABELS))
             rule = json.loads((saved_model / "assets.extra" / serving.RULE).read_text())
         except (serving.ERRORS, OSError, ValueError) as error:
             raise BadInput(

@@ -7,7 +7,7 @@ from pipeline.errors import CorruptArtifact
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
-from pipeline.stages.plan import CHECKPOINT, DECISION, EVALUATION
+from pipeline.stages.plan import CHECKPOINT, CONFUSION_MATRIX, DECISION, EVALUATION
 from pipeline.store.manifest import Manifest, warnings_of
 from pipeline.store.objects import Store
 from pipeline.store.runs import PAGE, REPORT, Run, every_run
@@ -19,7 +19,7 @@ SHOWN = {
     "rejected": ("ingest", "rejected"),
     "evaluation": ("evaluate", EVALUATION),
     "decision": ("evaluate", DECISION),
-    "confusions": ("evaluate", "confusion_matrix.png"),
+    "confusions": ("evaluate", CONFUSION_MATRIX),
     "predicted": ("evaluate", "predictions"),
     "checkpoint": ("train", CHECKPOINT),
 }

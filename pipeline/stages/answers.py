@@ -22,6 +22,7 @@ from pipeline.checks import thresholds
 from pipeline.checks.confusion_matrix import MAX_ANNOTATED, draw
 from pipeline.checks.mistakes import Confusion, confusions
 from pipeline.data import posts, several_tags, tag_matrix
+from pipeline.stages.plan import CONFUSION_MATRIX
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class OneTag(Answers):
     @override
     def figures(self, out: Path) -> dict[str, Any]:
         matrix = confusion_matrix(self.members, self.first, labels=range(len(self.labels)))
-        draw(matrix, self.labels, out / "confusion_matrix.png")
+        draw(matrix, self.labels, out / CONFUSION_MATRIX)
         return {"confusion_matrix": matrix.tolist()} if len(self.labels) <= MAX_ANNOTATED else {}
 
     @override

@@ -25,7 +25,7 @@ from pipeline.progress import Track
 from pipeline.settings import Settings
 from pipeline.stages.answers import Answers, OneTag, Other, SeveralTags, recall_of
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CHAMPION, CHECKPOINT, DECISION, EVALUATION, LABELS
+from pipeline.stages.plan import CARD, CHAMPION, CHECKPOINT, DECISION, EVALUATION, LABELS
 
 LIMITS = (
     "min_accuracy",
@@ -39,7 +39,7 @@ LIMITS = (
     "force_reason",
 )
 CURE = (
-    "nothing is published and the live model stays; read decision.json and evaluation.json, then fix the data or the "
+    f"nothing is published and the live model stays; read {DECISION} and {EVALUATION}, then fix the data or the "
     "settings and start a new run"
 )
 
@@ -241,7 +241,7 @@ def _version(inputs: Mapping[str, Path]) -> int | None:
 
 
 def _card(inputs: Mapping[str, Path]) -> dict[str, Any]:
-    card: dict[str, Any] = json.loads((inputs[CHAMPION] / "card.json").read_text())
+    card: dict[str, Any] = json.loads((inputs[CHAMPION] / CARD).read_text())
     return card
 
 

@@ -7,8 +7,7 @@ inputs as a mapping from names to local folders and an empty folder `out`, and r
 from dataclasses import dataclass
 from typing import Literal
 
-LABELS = "labels.txt"
-"""fit_vocabulary: one tag a line, sorted; a tag's label is its line number, from 0."""
+from pipeline.data import LABELS as LABELS  # fit_vocabulary: the tags
 
 FREQUENT = "frequent"
 """fit_vocabulary: a folder with a Vocabulary of more words than the network knows, to measure drift."""
@@ -25,8 +24,14 @@ EVALUATION = "evaluation.json"
 DECISION = "decision.json"
 """evaluate: the gate's verdict, and the scores, thresholds and posts that led to it."""
 
+CONFUSION_MATRIX = "confusion_matrix.png"
+"""evaluate: the drawing of it, where a post has one tag."""
+
 CHAMPION = "champion"
-"""A further input: the live version, as card.json and the SavedModel in model/. Absent if no version is live."""
+"""A further input: the live version, as its card and the SavedModel in model/. Absent if no version is live."""
+
+CARD = "card.json"
+"""The card in that input, and in the next one."""
 
 WARM_START = "warm_start"
 """A further input: the same, where the setting warm_start is live."""

@@ -21,7 +21,7 @@ from pipeline.model.validation import Validation, logits_of
 from pipeline.model.warm_start import Initial, WarmStart
 from pipeline.settings import Settings
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CHECKPOINT, LABELS, RESUME, VALIDATED, WARM_START
+from pipeline.stages.plan import CARD, CHECKPOINT, LABELS, RESUME, VALIDATED, WARM_START
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,6 @@ def _warm_start(
 ) -> Callable[[Any], None]:
     """A function that sets a Keras model's weights to those of the live version, and adds to `begun` what it did."""
     champion, words = inputs[WARM_START], read_lines(inputs["fit_vocabulary"] / VOCABULARY_FILE)
-    version = json.loads((champion / "card.json").read_text())["version"]
+    version = json.loads((champion / CARD).read_text())["version"]
     initial = Initial.read(version, champion / "model", vector_mode=settings.vector_mode, several=settings.multi_tag)
     return lambda model: begun.append(initial.put_into(model, words, labels))

@@ -10,6 +10,9 @@ from typing import Any
 from pipeline.files import FileEntry
 from pipeline.store.documents import Document
 
+MANIFEST = "manifest.json"
+"""The name of the document in the folder of its stage."""
+
 TIME = "%Y%m%dT%H%M%S"
 ATTEMPT = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
 """The name of an attempt: the time of its commit, and a random number that makes it unique."""

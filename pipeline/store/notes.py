@@ -8,6 +8,9 @@ from pydantic import Field
 from pipeline.files import FileEntry
 from pipeline.store.documents import Document
 
+REFUSED, APPROVED = "refused.json", "approved.json"
+"""The names of two of them in the folder of their run."""
+
 
 class Saved(Document):
     """A saved piece of a stage's unfinished work: its folder, its files, and the digests of its inputs."""

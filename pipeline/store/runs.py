@@ -20,15 +20,17 @@ from pipeline.files import digest, entries, files
 from pipeline.settings import Deployment, Settings
 from pipeline.source_policy import checked, refuse_secrets
 from pipeline.store.documents import Document
-from pipeline.store.manifest import ATTEMPT, TIME, Manifest
-from pipeline.store.notes import Approval, Refusal, Saved
+from pipeline.store.manifest import ATTEMPT, MANIFEST, TIME, Manifest
+from pipeline.store.notes import APPROVED, REFUSED, Approval, Refusal, Saved
 from pipeline.store.objects import Store
 
 PACKAGES = ("tensorflow", "apache-airflow", "pyarrow", "numpy", "pandas", "scikit-learn")
 
-RUNS = "runs"
-TUNINGS = "tunings"
-"""Folder of the tunings. Each has its documents, its journal, and a store of its own for the trials."""
+RUNS, RECORD = "runs", "run.json"
+"""Folder of the runs, and the document that says how each was begun."""
+
+TUNINGS, TUNING, RESULT = "tunings", "tuning.json", "result.json"
+"""Folder of the tunings, and what each was begun with and found; it has a store of its own for the trials."""
 
 CHECKPOINT = "checkpoint"
 """Folder of a stage's last checkpoint, from which a retry resumes."""
@@ -44,7 +46,6 @@ CLUSTER = "cluster"
 
 UNFINISHED = (CHECKPOINT, SHARDS, CLUSTER, "partial", "parts")
 """Folders of unfinished work; the last two are the names in format 1."""
-
 
 TEMPORARY = "__airflow_temporary_run_"
 """How the run ids begin that `airflow tasks test` makes."""
@@ -75,7 +76,7 @@ class Record(Document):
     the deployment allows. `unknown_settings` were written by another version of the pipeline.
     """
 
-    WHAT = "run.json"
+    WHAT = RECORD
 
     run: str
     created: datetime
@@ -155,7 +156,7 @@ class Run:
         refuse_secrets(settings.source)
         if record.allowed is not None:
             checked(settings.source, record.allowed)
-        path = f"{self.path}/run.json"
+        path = f"{self.path}/{RECORD}"
         for _ in range(3):
             if self.store.create(path, record.to_dict()):
                 return record
@@ -183,7 +184,7 @@ class Run:
 
     def record(self) -> Record | None:
         """The content of run.json; None if the run does not exist."""
-        path = f"{self.path}/run.json"
+        path = f"{self.path}/{RECORD}"
         document = self.store.read(path)
         return Record.parse(document, self.store.display_path(path)) if document else None
 
@@ -198,7 +199,7 @@ class Run:
 
     def manifest(self, stage: str) -> Manifest | None:
         """The stage's manifest; None if the stage is not complete."""
-        path = f"{self.path}/{stage}/manifest.json"
+        path = f"{self.path}/{stage}/{MANIFEST}"
         document = self.store.read(path)
         return Manifest.parse(document, self.store.display_path(path)) if document else None
 
@@ -279,11 +280,11 @@ class Run:
         if known and known.stage != stage:
             return
         refusal = Refusal(stage=stage, why=why, at=datetime.now(UTC), evidence=dict(evidence or {}))
-        self.store.write(f"{self.path}/refused.json", refusal.to_dict())
+        self.store.write(f"{self.path}/{REFUSED}", refusal.to_dict())
 
     def refusal(self) -> Refusal | None:
         """Why the run was refused; None if it was not, or if the stage that refused it succeeded later."""
-        path = f"{self.path}/refused.json"
+        path = f"{self.path}/{REFUSED}"
         document = self.store.read(path)
         return Refusal.parse(document, self.store.display_path(path)) if document else None
 
@@ -291,16 +292,16 @@ class Run:
         """Remove the note that this stage refused the run, if there is one."""
         refusal = self.refusal()
         if refusal and refusal.stage == stage:
-            self.store.remove(f"{self.path}/refused.json")
+            self.store.remove(f"{self.path}/{REFUSED}")
 
     def approve(self, by: str, why: str) -> None:
         """Note that a person approved the model that was evaluated last."""
         noted = Approval(by=by, why=why, at=datetime.now(UTC), evaluated=self._evaluated())
-        self.store.write(f"{self.path}/approved.json", noted.to_dict())
+        self.store.write(f"{self.path}/{APPROVED}", noted.to_dict())
 
     def approval(self) -> Approval | None:
         """The approval of the model that was evaluated last; None if there is none, or only one of a model before."""
-        path = f"{self.path}/approved.json"
+        path = f"{self.path}/{APPROVED}"
         document = self.store.read(path)
         found = Approval.parse(document, self.store.display_path(path)) if document else None
         return found if found and found.evaluated == self._evaluated() else None
@@ -354,7 +355,7 @@ class Run:
 
     def adopt(self, manifest: Manifest) -> None:
         """Make an attempt, of this run or of another one, the result of this run's stage."""
-        self.store.write(f"{self.path}/{manifest.stage}/manifest.json", manifest.to_dict())
+        self.store.write(f"{self.path}/{manifest.stage}/{MANIFEST}", manifest.to_dict())
 
 
 def _digests(inputs: Mapping[str, Manifest]) -> dict[str, str]:

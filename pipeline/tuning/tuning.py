@@ -28,7 +28,7 @@ from pipeline.settings.tuning import SEARCHABLE
 from pipeline.source_policy import checked, refuse_secrets
 from pipeline.stages.plan import VALIDATED
 from pipeline.store.objects import Store
-from pipeline.store.runs import TUNINGS, Run, name_of
+from pipeline.store.runs import RESULT, TUNING, TUNINGS, Run, name_of
 from pipeline.tuning.documents import Asked, Comparison, Result, Trial
 from pipeline.tuning.search import Hopeless, Search
 from pipeline.tuning.winner import latest
@@ -60,7 +60,7 @@ class TuningRun:
 
     def asked(self) -> Asked:
         """What the tuning was begun with; BadInput if it was not begun."""
-        path = f"{self.path}/tuning.json"
+        path = f"{self.path}/{TUNING}"
         document = self.store.read(path)
         if document is None:
             raise BadInput(
@@ -76,7 +76,7 @@ class TuningRun:
         refuse_secrets(asked.settings.source)
         if asked.restricted:
             checked(asked.settings.source, asked.deployment.allowed)
-        path, previous = f"{self.path}/tuning.json", latest(self.store, without=self.name)
+        path, previous = f"{self.path}/{TUNING}", latest(self.store, without=self.name)
         references = {PRESENT: {name: getattr(asked.settings, name) for name in (*TUNED, "epochs")}}
         if previous:
             references[PREVIOUS] = previous.winning_settings
@@ -207,7 +207,7 @@ class TuningRun:
             winner=winner.number,
             against={trial.origin: _compare(winner, trial, right, self._right(asked, trial)) for trial in references},
         )
-        self.store.write(f"{self.path}/result.json", result.to_dict())
+        self.store.write(f"{self.path}/{RESULT}", result.to_dict())
         return result
 
     def _right(self, asked: Asked, trial: Trial) -> Any:

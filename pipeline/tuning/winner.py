@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pipeline.errors import BadInput
 from pipeline.settings import Settings
 from pipeline.store.objects import Store
-from pipeline.store.runs import TUNINGS
+from pipeline.store.runs import RESULT, TUNINGS
 from pipeline.tuning.documents import Result
 
 LATEST = "latest"
@@ -13,7 +13,7 @@ LATEST = "latest"
 
 def result_of(store: Store, name: str) -> Result | None:
     """The result of a tuning; None if it is not finished or does not exist."""
-    path = f"{TUNINGS}/{name}/result.json"
+    path = f"{TUNINGS}/{name}/{RESULT}"
     document = store.read(path)
     return Result.parse(document, store.display_path(path)) if document else None
 
