@@ -50,7 +50,7 @@ install: .venv/installed
 # Airflow's own lines go to the log; what the stages say is shown.
 demo: install
 	@mkdir -p logs
-	@echo 'Airflow runs the six tasks of stackoverflow_tagger on 4,000 synthetic posts (its log: logs/demo.log)'
+	@echo 'Airflow runs the six tasks of stackoverflow_tagger (its log: logs/demo.log)'
 	@$(BIN)/airflow db migrate > logs/demo.log 2>&1
 	@$(BIN)/airflow dags test stackoverflow_tagger 2>&1 | tee -a logs/demo.log \
 	  | sed -un 's/^[^[]*\[[a-z ]*\] \(.*[^ ]\) *\[\(pipeline[a-z._]*\|stackoverflow_tagger\)\].*/  \1/p' \

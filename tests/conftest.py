@@ -100,6 +100,7 @@ SLOW = [
     "report/test_frames.py",
     "model/test_network.py",
     "test_store_page.py",
+    "test_tutorial.py",
     "stages/test_evaluate.py",
     "cli/test_escape_control.py",
     "execution/test_shards.py",
