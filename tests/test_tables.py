@@ -15,7 +15,7 @@ import pytest
 from typer.main import get_command
 
 from pipeline import errors
-from pipeline.cli import app
+from pipeline.cli import app, run_and_exit
 from pipeline.execution import cache
 from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.settings.tuning import SEARCHABLE
@@ -219,6 +219,25 @@ def test_the_commands_with_an_option_are_those_that_the_page_names():
     assert set(quoted(json)) - {"--json"} == with_option("--json")
     [store] = [line for line in COMMANDS.splitlines() if "take `--store`" in line]
     assert set(quoted(store.partition("all but")[2])[:1]) == set(TAGGER) - with_option("--store")
+
+
+def refuses_a_missing_store(name: str, store: Path, capsys: pytest.CaptureFixture[str]) -> bool:
+    """Whether the command, with all that it must be given, says that there is no store."""
+    given = []
+    for parameter in TAGGER[name].params:
+        if parameter.required:
+            options = [] if parameter.param_type_name == "argument" else parameter.opts[:1]
+            given += [*options, "1", *(["2"] if parameter.nargs < 0 else [])]
+    with pytest.raises(SystemExit) as ended:
+        run_and_exit(lambda: app([name, "--store", str(store), *given], standalone_mode=False))
+    return ended.value.code == 2 and "there is no store at" in capsys.readouterr().err
+
+
+def test_the_commands_that_refuse_a_missing_store_are_those_that_the_page_names(tmp_path, capsys):
+    [line] = re.findall(r"^- (.+?) refuse a store that is not there", COMMANDS, flags=re.M | re.S)
+    makes = {"run", "tune", "settings"}
+    refusing = {name for name in set(TAGGER) - makes if refuses_a_missing_store(name, tmp_path / "none", capsys)}
+    assert set(quoted(line.rpartition("\n- ")[2])) == refusing
 
 
 def test_each_exit_status_has_its_errors():
