@@ -6,7 +6,6 @@ TaggerError                exit 1, a retry cannot help
 ├── StageOutOfOrder        exit 2: an earlier stage of the run is missing or was made again since
 ├── TrainingFailed         exit 1: the loss is not a number, or training made no step
 ├── ExportRefused          exit 1: the exported model answers differently from the trained one
-├── VersionTaken           exit 1: the version was published already from another checkpoint
 ├── Forbidden              exit 1: the store refuses; a permission or a setting must change first
 ├── CorruptArtifact        exit 1: a stored file is missing or was changed
 │   └── NewerFormat        exit 1: a stored document was written by a newer version of the pipeline
@@ -61,10 +60,6 @@ class TrainingFailed(TaggerError):
 
 class ExportRefused(TaggerError):
     """The exported model's answers differ from the trained model's."""
-
-
-class VersionTaken(TaggerError):
-    """The version was published already, from another checkpoint."""
 
 
 class Forbidden(TaggerError):

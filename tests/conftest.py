@@ -90,6 +90,8 @@ SLOW = [
     "execution/test_runner.py",
     "model/test_reproducible.py",
     "execution/test_champion.py",
+    "execution/test_versions.py",
+    "registry/test_versions.py",
     "execution/test_watch.py",
     "execution/test_several_tags.py",
     "execution/test_rendezvous.py",

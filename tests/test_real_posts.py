@@ -31,7 +31,7 @@ def test_the_published_halves_are_learnt_as_well_as_the_notebook_learns_them(rea
     assert evaluated["accuracy"] >= 0.83
     assert (evaluated["rows"], evaluated["tags"]) == (8000, 4)
     assert real_run.manifest("export").summary["rows"] == 8000
-    assert Registry(real_run.store).live() == real_run.existing().version
+    assert Registry(real_run.store).live() == real_run.existing().first_version
 
 
 def test_no_row_of_them_is_set_aside(real_run, tmp_path):

@@ -84,7 +84,7 @@ class Tell:
         if not self.deployment.notify:
             return
         run = self._run(context)
-        card = card_of(run)
+        card = card_of(run, run.manifests())
         if card and card.run == run.name:
             self._tell(context, f"published version {card.version}, accuracy {card.accuracy:.4f}")
 

@@ -113,7 +113,7 @@ def print_published(this: Run) -> None:
         if this.manifest(LAST):
             out.print("not published, because publish is false: what is live stays", soft_wrap=True)
         return
-    card = card_of(this)
+    card = card_of(this, this.manifests())
     if card is None:
         return
     default = this.store.url == read(os.environ)[1].store

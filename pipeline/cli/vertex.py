@@ -70,10 +70,10 @@ def job(arguments: list[str] | None = None) -> None:
         return
     run.begin(settings, datetime.now(UTC) if run.record() is None else run.existing().created, deployment=deployment)
     for stage in STAGES:
-        run_stage(stage, run, track())
+        summary = run_stage(stage, run, track())
         err.print(f"{stage} is complete", soft_wrap=True)
-    exported, trained = run.existing(), run.manifests()[TRAIN]
-    card = Registry(run.store).published(exported.version)
+    trained = run.manifests()[TRAIN]
+    card = Registry(run.store).published(summary["version"])
     target = Store(_folder("AIP_MODEL_DIR"))
     _copy(run.store, card.path, list(card.files), target)
     if "AIP_TENSORBOARD_LOG_DIR" in os.environ:

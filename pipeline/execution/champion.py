@@ -9,8 +9,9 @@ from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.stages.plan import CARD
+from pipeline.store.manifest import Manifest, current
 from pipeline.store.objects import Store
-from pipeline.store.runs import Record
+from pipeline.store.runs import Record, Run
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +26,14 @@ class Champion:
 
     @classmethod
     def resolve(cls, store: Store, record: Record) -> "Champion | None":
-        """The version that is live now, or was when this run's own version was published; None if there is none."""
+        """The version that is live now, or was when the run's own model was published; None if there is none.
+
+        A run that makes another model than it published is compared with what is live now, be it its own.
+        """
         registry = Registry(store)
-        version = registry.live_before(record.version)
+        own = registry.cards_of(record.run, record.first_version)
+        unchanged = own and manifests_of(store, own[-1])
+        version = registry.live_before(own[-1].version) if unchanged else registry.live()
         return None if version is None else cls(registry, version, registry.card(version))
 
     def fetch(self, folder: Path) -> None:
@@ -42,3 +48,10 @@ class Champion:
             self.registry.fetch(self.version, folder / "model")
         except (BadInput, CorruptArtifact) as error:
             log.warning("the live model cannot be fetched: %s", error)
+
+
+def manifests_of(store: Store, card: Card) -> dict[str, Manifest]:
+    """The manifests of the run that made the version; empty if that run has replaced them since, or is gone."""
+    manifests = Run(store, card.run).manifests()
+    trained = current(manifests, "train")
+    return manifests if trained and trained.summary["checkpoint"] == card.checkpoint else {}

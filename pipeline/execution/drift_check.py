@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.errors import BadInput, CorruptArtifact
+from pipeline.execution.champion import manifests_of
 from pipeline.execution.work import Work
 from pipeline.stages.plan import FREQUENT
 from pipeline.store.manifest import Manifest
@@ -35,7 +36,7 @@ def check_drift(work: Work) -> dict[str, Any]:
     if champion is None or champion.card is None or champion.card.synthetic != work.source.synthetic:
         return {"drift": None, "warnings": []}
     version, lineage = champion.version, Run(work.run.store, champion.card.run)
-    trained_on = lineage.manifests()
+    trained_on = manifests_of(work.run.store, champion.card)
     if all(stage in trained_on and trained_on[stage].digest == work.inputs[stage].digest for stage in work.inputs):
         return {"drift": {"live": version} | SAME, "warnings": []}
     # The DAG file imports this module, and is parsed without Arrow.
@@ -48,7 +49,10 @@ def check_drift(work: Work) -> dict[str, Any]:
             then = drift.Corpus.of(*counted_words(lineage, trained_on, ".", folders[1]))
         except (KeyError, CorruptArtifact) as error:
             log.warning("the data that the live model was trained on cannot be read: %s", error)
-            lost = f"the data that the live model, version {version}, was trained on is lost: drift was not measured"
+            lost = (
+                f"the data that the live model, version {version}, was trained on is lost, because its run was removed "
+                "or did its stages again on other posts: drift was not measured"
+            )
             return {"drift": None, "warnings": [lost]}
     figures = asdict(drift.measure(now, then))
     changed = {of: [asdict(each) for each in found] for of, found in drift.changed_most(now, then).items()}

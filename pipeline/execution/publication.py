@@ -62,6 +62,7 @@ def publish(work: Work, exported: Manifest) -> dict[str, Any]:
         approved_by=approval.by if approval else "",
         reason=(approval.why if approval else "") or forced,
     )
+    card = card.model_copy(update={"version": event.version})
     log.info("version %d is published, accuracy %.4f", card.version, card.accuracy)
     live = registry.live()
     if event.live != card.version:
@@ -100,7 +101,7 @@ def _card(work: Work, exported: Manifest) -> Card:
     record, inputs = work.record, work.inputs
     evaluation = inputs["evaluate"].summary
     return Card(
-        version=record.version,
+        version=record.first_version,
         run=work.run.name,
         data=record.created.astimezone(UTC).isoformat(),
         path=work.run.attempt(exported),

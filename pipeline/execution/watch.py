@@ -19,6 +19,7 @@ from pipeline.data import posts
 from pipeline.data.several_tags import SEPARATOR, by_tag
 from pipeline.data.vocabulary import count, most_frequent
 from pipeline.errors import BadInput, CorruptArtifact
+from pipeline.execution.champion import manifests_of
 from pipeline.execution.drift_check import counted_words
 from pipeline.files import read_lines
 from pipeline.model import serving, tagging
@@ -55,7 +56,7 @@ def watch(
     registry = Registry(store)
     card = registry.published(None)
     lineage = Run(store, card.run)
-    manifests = lineage.manifests()
+    manifests = manifests_of(store, card)
     with TemporaryDirectory(prefix="tagger-watch-") as scratch:
         folder, warnings = Path(scratch, "new"), list[str]()
         known = _known(lineage, manifests.get("ingest"), Path(scratch, "ingest"), warnings)

@@ -4,7 +4,7 @@ import getpass
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,6 @@ from pipeline.errors import (
     Forbidden,
     NewerFormat,
     StageOutOfOrder,
-    VersionTaken,
     escape_control,
 )
 from pipeline.registry import events as log_events
@@ -36,8 +35,11 @@ COLLECTED = f"registry/{MODEL}/collected"
 FORMERLY_COLLECTED = f"registry/{MODEL}/let_go"
 """Where format 1 noted which versions garbage collection had removed."""
 
-Decide = Callable[[list[Event]], tuple[Card, int, str]]
-"""Given the log so far, decides the next event: its version's card, the version that goes live, and the reason."""
+Decide = Callable[[list[Event]], tuple[Card, int, str] | Event]
+"""Given the log so far, decides the next event: its version's card, the version that goes live, and the reason.
+
+An event is returned instead if it is in the log already, so that there is nothing to add.
+"""
 
 
 class Collected(Document):
@@ -62,6 +64,19 @@ class Registry:
         path = f"{CARDS}/{version}.json"
         document = self.store.read(path)
         return Card.parse(document, self.store.display_path(path)) if document else None
+
+    def cards_of(self, run: str, first: int) -> list[Card]:
+        """The cards of one run, also of interrupted publications, oldest first.
+
+        `first` is the lowest number that they can have. No number between it and theirs is without a card.
+        """
+        return [card for card in self._cards_from(first) if card.run == run]
+
+    def _cards_from(self, number: int) -> Iterator[Card]:
+        """The cards from this number up to the first that has none."""
+        while card := self.card(number):
+            yield card
+            number += 1
 
     def cards(self) -> list[Card]:
         """The card of every published version, newest first."""
@@ -95,49 +110,66 @@ class Registry:
     def publish(
         self, card: Card, *, compared_with: int | None, forced: str = "", approved_by: str = "", reason: str = ""
     ) -> Event:
-        """Publish the version whose files are at card.path, and make it live. Publishing it again changes nothing.
+        """Publish the model whose files are at card.path, and make it live. Publishing it again changes nothing.
 
-        If the live model was trained on newer data, that one stays live, unless `forced` gives a reason. Who approved
-        it, and the reason, go into the log.
+        Its version is card.version or, where that number is taken, the next free one. If the live model was trained on
+        newer data, that one stays live, unless `forced` gives a reason. Who approved it, and the reason, go into the
+        log.
 
-        Raises VersionTaken if the version was published from another checkpoint, and StageOutOfOrder if the live
-        version is no longer the one that the candidate was compared with, `compared_with`.
+        Raises StageOutOfOrder if the live version is no longer the one that the candidate was compared with,
+        `compared_with`.
         """
-
-        def decide(events: list[Event]) -> tuple[Card, int, str]:
-            champion = self._published(events[-1].live) if events else None
-            self._refuse_outdated_comparison(card, champion, compared_with)
-            if champion and not forced and _newer(champion, card):
-                return card, champion.version, f"its data is newer than that of version {card.version}"
-            return card, card.version, forced or reason
-
-        event = log_events.publication(self.events(), card.version)
-        if event is None:
-            decide(self.events())  # refuses before anything is written
-        signing.sign_version(self.store, card)
-        if not self.store.create(f"{CARDS}/{card.version}.json", card.to_dict()):
-            self._take_card(card, published=event is not None)
         by = f"run {card.run}" + (f", approved by {approved_by}" if approved_by else "")
-        event = event or self._log(PUBLISH, decide, by=by)
+        earlier, events = self._earlier_try(card), self.events()
+        event = log_events.publication(events, earlier.version) if earlier else None
+        if earlier and event:
+            signing.sign_version(self.store, earlier)
+            self.reconcile()
+            return event
+        self._refuse_outdated_comparison(card, events, compared_with)  # before anything is written
+        numbered = self._with_number(card)
+        # Not before the number is this version's own: the signature would replace that of another one.
+        signing.sign_version(self.store, numbered)
+
+        def decide(events: list[Event]) -> tuple[Card, int, str] | Event:
+            # A retry may have published it while the task that it replaces was still running.
+            if published := log_events.publication(events, numbered.version):
+                return published
+            champion = self._refuse_outdated_comparison(numbered, events, compared_with)
+            if champion and not forced and _newer(champion, numbered):
+                return numbered, champion.version, f"its data is newer than that of version {numbered.version}"
+            return numbered, numbered.version, forced or reason
+
+        event = self._log(PUBLISH, decide, by=by)
         self.reconcile()
         return event
 
-    def _take_card(self, card: Card, *, published: bool) -> None:
-        """Take over a card that an earlier or interrupted publication wrote; VersionTaken for another checkpoint's."""
-        there = self.card(card.version)
-        if there and there.checkpoint != card.checkpoint:
-            raise VersionTaken(
-                f"version {card.version} is published already, by run {there.run} from another checkpoint "
-                f"({there.checkpoint[:12]}, this one is {card.checkpoint[:12]}): start a new run to publish this model"
-            )
-        if not published:
-            self.store.write(f"{CARDS}/{card.version}.json", card.to_dict())
+    def _earlier_try(self, card: Card) -> Card | None:
+        """The card that the run wrote last, if it is of this same model: then this is a retry of its publication."""
+        own = self.cards_of(card.run, card.version)
+        return own[-1] if own and own[-1].model == card.model else None
 
-    def _refuse_outdated_comparison(self, card: Card, champion: Card | None, compared_with: int | None) -> None:
-        """Raise StageOutOfOrder if another model went live since the candidate was compared with the champion."""
+    def _with_number(self, card: Card) -> Card:
+        """Write the card under the number of an interrupted try, or under the next free one, and return it."""
+        while True:
+            if earlier := self._earlier_try(card):
+                numbered = card.model_copy(update={"version": earlier.version})
+                self.store.write(f"{CARDS}/{numbered.version}.json", numbered.to_dict())
+                return numbered
+            number = card.version + sum(1 for _ in self._cards_from(card.version))
+            if number in {event.version for event in self.events()}:
+                self._published(number)  # refuses, because its card is lost
+            numbered = card.model_copy(update={"version": number})
+            # Of two that take a number at once, one creates its card; the other looks for the next.
+            if self.store.create(f"{CARDS}/{number}.json", numbered.to_dict()):
+                return numbered
+
+    def _refuse_outdated_comparison(self, card: Card, events: list[Event], compared_with: int | None) -> Card | None:
+        """The live version's card; StageOutOfOrder if that is another model than the candidate was compared with."""
+        champion = self._published(events[-1].live) if events else None
         version = champion.version if champion else None
         if version == compared_with or (champion and champion.model == card.model):
-            return
+            return champion
         raise StageOutOfOrder(
             f"version {version} went live since this run was compared with {compared_with or 'no model'}: run evaluate "
             f"of run {card.run} again, then export"
@@ -313,13 +345,16 @@ class Registry:
         return card
 
     def _log(self, action: str, decide: Decide, *, by: str) -> Event:
-        """Append the event that `decide` returns. If another process appends one first, decide again.
+        """Append the event that `decide` decides on. If another process appends one first, decide again.
 
         Raises what `decide` raises, and Forbidden if the store cannot create a file only if it is absent.
         """
         while True:
             events = self.events()
-            card, live, reason = decide(events)
+            decided = decide(events)
+            if isinstance(decided, Event):
+                return decided
+            card, live, reason = decided
             self._refuse_overwriting(card)
             number = events[-1].number + 1 if events else 1
             # The clocks of two machines differ, but times must be in the order of the entries.

@@ -13,6 +13,7 @@ from pipeline.data import posts
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.registry.series import Observation, Series
+from pipeline.report.runs import card_of
 from pipeline.settings import Settings
 from pipeline.stages.plan import DECISION, EVALUATION, STAGES
 from pipeline.store.manifest import Manifest, warnings_of
@@ -58,7 +59,7 @@ class Facts:
         with TemporaryDirectory(prefix="tagger-report-") as scratch:
             found = [_document(run, manifests.get("evaluate"), name, Path(scratch)) for name in (EVALUATION, DECISION)]
             rejected = _rejected(run, manifests.get("ingest"), Path(scratch))
-        champion, published = _champion(run, found[1]), published_by(run, record)
+        champion, published = _champion(run, found[1]), published_by(run, manifests)
         trained = Run(run.store, champion.run).record() if champion else None
         return cls(
             run,
@@ -185,9 +186,9 @@ def _champion(run: Run, decision: Mapping[str, Any]) -> Card | None:
     return Registry(run.store).card(version) if version is not None else None
 
 
-def published_by(run: Run, record: Record) -> Card | None:
-    """The card of the version that the run published; None if it published none."""
-    card = Registry(run.store).card(record.version)
+def published_by(run: Run, manifests: Mapping[str, Manifest]) -> Card | None:
+    """The card of the version that the run published; None if it published none, or has made another model since."""
+    card = card_of(run, manifests)
     return card if card and card.run == run.name else None
 
 

@@ -33,7 +33,7 @@ def rendered(facts: Facts) -> str:
 
 def latest(run: Run) -> str:
     """The report in the store, if it was made of all that is known of the run, and else one that is made now."""
-    if observations(run, published_by(run, run.existing())):
+    if observations(run, published_by(run, run.manifests())):
         return render(run)
     with TemporaryDirectory(prefix="tagger-report-") as scratch:
         if run.resume(REPORT, PAGE, run.manifests(), Path(scratch, REPORT)):

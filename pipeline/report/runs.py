@@ -1,6 +1,6 @@
 """Describes the runs of a store: what the command line lists, and what the frames are made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.errors import CorruptArtifact
@@ -8,7 +8,7 @@ from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
 from pipeline.stages.plan import CHECKPOINT, CONFUSION_MATRIX, DECISION, EVALUATION
-from pipeline.store.manifest import Manifest, warnings_of
+from pipeline.store.manifest import Manifest, current, warnings_of
 from pipeline.store.objects import Store
 from pipeline.store.runs import PAGE, REPORT, Run, every_run
 
@@ -33,7 +33,7 @@ def described(run: Run) -> dict[str, Any]:
     """
     record, manifests = run.existing(), run.manifests()
     evaluated = manifests["evaluate"].summary if "evaluate" in manifests else {}
-    card, refusal = card_of(run), run.refusal()
+    card, refusal = card_of(run, manifests), run.refusal()
     settings, default = (each.model_dump(mode="json") for each in (record.settings, Settings()))
     return {
         "run": run.name,
@@ -97,11 +97,15 @@ def note(run: Run, manifest: Manifest | None) -> str:
     return f"resumed from step {step:,}" if step else ""
 
 
-def card_of(run: Run) -> Card | None:
+def card_of(run: Run, manifests: Mapping[str, Manifest]) -> Card | None:
     """Find the card of the run's model, which this run published, or the run whose cached export it uses."""
-    exported = run.manifest("export")
+    exported = current(manifests, "export")
     if exported is None:
         return None
-    records = [Run(run.store, name).record() for name in (run.name, exported.run)]
-    cards = [Registry(run.store).card(record.version) for record in records if record]
-    return next((card for card in cards if card and card.path == run.attempt(exported)), None)
+    for name in dict.fromkeys((run.name, exported.run)):
+        record = Run(run.store, name).record()
+        cards = Registry(run.store).cards_of(name, record.first_version) if record else []
+        of_model = [card for card in cards if card.files == exported.files]
+        if of_model:
+            return of_model[-1]
+    return None

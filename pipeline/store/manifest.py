@@ -55,6 +55,18 @@ class Manifest(Document):
         return hashlib.sha256(listing.encode()).hexdigest()
 
 
+def current(manifests: Mapping[str, Manifest], stage: str) -> Manifest | None:
+    """A stage's manifest; None if it is missing, or was made from results that have been replaced since."""
+    manifest = manifests.get(stage)
+    if manifest is None:
+        return None
+    for source, digest in manifest.inputs.items():
+        made_from = current(manifests, source)
+        if made_from is None or made_from.digest != digest:
+            return None
+    return manifest
+
+
 def attempt_time(attempt: str) -> datetime:
     """The time at which the attempt was committed, from its name."""
     return datetime.strptime(attempt.partition("-")[0], TIME).replace(tzinfo=UTC)

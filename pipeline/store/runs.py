@@ -71,7 +71,7 @@ def identifier_of(airflow_run_id: str, logical_date: datetime | None) -> str:
 class Record(Document):
     """The content of run.json: the settings of the run, and how and when it was begun.
 
-    `created` is the run's logical time, from which its version number is made; `started` is when it really began.
+    `created` is the run's logical time, from which its version's number is made; `started` is when it really began.
     `deployment` has the settings of the installation that began it. A `restricted` run may read only the sources that
     the deployment allows. `unknown_settings` were written by another version of the pipeline.
     """
@@ -99,8 +99,8 @@ class Record(Document):
         return document | {"settings": named, "deployment": deployment, "unknown_settings": others}
 
     @property
-    def version(self) -> int:
-        """The version that this run publishes: its logical time, such as 20261122074035, the same in every retry."""
+    def first_version(self) -> int:
+        """The lowest number that a version of this run can have: its logical time, such as 20261122074035."""
         return int(self.created.astimezone(UTC).strftime("%Y%m%d%H%M%S"))
 
     @property
@@ -112,7 +112,6 @@ class Record(Document):
         """The document as a dict of JSON values, with some facts added for human readers."""
         return {
             **self.model_dump(mode="json", exclude={"deployment": {"store"}}),
-            "version": self.version,
             "source": self.settings.source,
             "code": {"version": package_version("stackoverflow-tagger"), "sha256": code_digest()},
             "packages": {"python": sys.version.split()[0]} | {name: package_version(name) for name in PACKAGES},

@@ -522,7 +522,7 @@ def test_a_run_that_changes_nothing_says_so(tagger, finished_run, tmp_path):
     options = ("--store", tmp_path / "store", "--run", "again")
     changed = [f"{name}={value}" for name, value in settings if value != getattr(Settings(), name)]
     status, out, err = tagger("run", *options, *(part for pair in changed for part in ("--set", pair)))
-    version = finished_run.existing().version
+    version = finished_run.existing().first_version
     assert status == 0
     assert out.startswith(f"unchanged  version {version}, which run finished published, accuracy ")
     assert err.count("cached, from run finished") == 6

@@ -145,7 +145,7 @@ def test_models_says_what_is_live_since_the_rollback_and_why(server, page, pictu
     page.goto(server.url)
     page.get_by_role("link", name="Models").click()
     shown = page.frame_locator("iframe[title=Models]")
-    version = Run(server.airflow.store, "finished").existing().version
+    version = Run(server.airflow.store, "finished").existing().first_version
     expect(shown.get_by_text(f"Version {version} is live since")).to_be_visible()
     expect(shown.get_by_text("Rolled back by")).to_contain_text(REASON)
     expect(shown.get_by_role("table").first.get_by_role("row")).to_have_count(3)

@@ -46,7 +46,7 @@ def test_if_nothing_changed_every_stage_is_cached_and_nothing_is_published(first
         summary = run_stage(stage, run)
     assert set(whose(run).values()) == {first.name}
     assert len(whose(run)) == 6
-    assert (summary["version"], summary["live"]) == (first.existing().version, True)
+    assert (summary["version"], summary["live"]) == (first.existing().first_version, True)
     assert len(Registry(run.store).events()) == 1
     assert files_of(Path(first.store.url, "models")) == served
     assert verify(run.store).faults == []
@@ -62,7 +62,9 @@ def test_the_same_model_is_one_version_even_from_a_copy_of_the_posts_or_with_ano
         run.begin(settings.model_copy(update=values), CREATED.replace(day=day))
     summaries = [[run_stage(stage, run) for stage in STAGES][-1] for run in runs]
     assert [whose(run)["export"] for run in runs] == ["first", "copy", "threshold"]
-    assert [(summary["version"], summary["live"]) for summary in summaries] == [(first.existing().version, True)] * 3
+    assert [(summary["version"], summary["live"]) for summary in summaries] == [
+        (first.existing().first_version, True)
+    ] * 3
     assert len(Registry(first.store).events()) == len(Registry(first.store).cards()) == 1
 
 
@@ -125,7 +127,7 @@ def test_another_champion_means_another_evaluation(first):
     for stage in ("ingest", "fit_vocabulary", "vectorize", "train"):
         run_stage(stage, run)
     registry = Registry(first.store)
-    card = registry.card(first.existing().version)
+    card = registry.card(first.existing().first_version)
     other = card.model_copy(update={"version": 20260106000000, "checkpoint": "other", "data": "2026-01-06"})
     registry.publish(other, compared_with=card.version)
     run_stage("evaluate", run)
@@ -139,7 +141,7 @@ def test_the_evaluation_compares_with_the_champion_of_its_cache_key(first, monke
     for stage in ("ingest", "fit_vocabulary", "vectorize", "train"):
         run_stage(stage, run)
     registry, find = Registry(first.store), cache.find
-    card = registry.card(first.existing().version)
+    card = registry.card(first.existing().first_version)
     other = card.model_copy(update={"version": 20260106000000, "checkpoint": "other", "data": "2026-01-06"})
 
     def promote_meanwhile(*arguments):

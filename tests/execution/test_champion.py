@@ -38,7 +38,7 @@ def test_the_first_run_has_no_drift(first):
 def test_the_same_posts_have_zero_drift(first, tmp_path):
     summary = run_stage("vectorize", next_run(first, tmp_path, TINY))
     assert summary["drift"] == {
-        "live": first.existing().version,
+        "live": first.existing().first_version,
         "tag_drift": 0,
         "word_drift": 0,
         "unknown_words": 0,
@@ -60,7 +60,7 @@ def test_other_posts_are_refused_before_anything_is_trained(first, tmp_path):
     ):
         run_stage("vectorize", run)
     assert run.manifest("vectorize") is None
-    assert Registry(run.store).live() == first.existing().version
+    assert Registry(run.store).live() == first.existing().first_version
     assert run.refusal().evidence["drift"]["unknown_words"] > 0.2
     report = page.render(run)
     assert "Words whose share changed most" in report
@@ -88,12 +88,13 @@ def test_a_forced_run_goes_on_and_its_warnings_name_the_reason(first, tmp_path):
 
 def test_drift_is_skipped_if_the_champions_data_is_lost(first, tmp_path):
     run = next_run(first, tmp_path, FOREIGN)
-    version = first.existing().version
+    version = first.existing().first_version
     run.store.remove("runs/first")
     assert check_drift(Work.of("vectorize", run)) == {
         "drift": None,
         "warnings": [
-            f"the data that the live model, version {version}, was trained on is lost: drift was not measured"
+            f"the data that the live model, version {version}, was trained on is lost, because its run was removed or "
+            "did its stages again on other posts: drift was not measured"
         ],
     }
 

@@ -32,7 +32,7 @@ def test_a_published_run_is_copied_once_with_all_of_it(client, new_run):
     assert there.info.status == "FINISHED"
     assert there.data.params["epochs"] == "5"
     assert there.data.metrics["accuracy"] == evaluated["accuracy"]
-    assert there.data.tags["tagger.version"] == str(run.existing().version)
+    assert there.data.tags["tagger.version"] == str(run.existing().first_version)
     assert there.data.tags["tagger.verdict"] == "passed"
     history = client.get_metric_history(there.info.run_id, "epoch/training_loss")
     curve = run.manifest("train").summary["curve"]

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from pipeline.errors import CorruptArtifact, GateNotPassed, StageOutOfOrder, Unavailable, VersionTaken
+from pipeline.errors import CorruptArtifact, GateNotPassed, StageOutOfOrder, Unavailable
 from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
 from pipeline.stages import ingest as ingest_stage
@@ -46,7 +46,7 @@ def test_a_retry_of_a_stage_leaves_the_same_artifacts(copied_run, stage):
     }
     assert files_of(Path(copied_run.store.url, "models")) == published
     if stage == "export":
-        assert summary["version"] == copied_run.existing().version
+        assert summary["version"] == copied_run.existing().first_version
 
 
 def test_each_manifest_names_what_it_was_made_from(finished_run):
@@ -56,7 +56,7 @@ def test_each_manifest_names_what_it_was_made_from(finished_run):
 
 
 def test_a_run_publishes_one_version_that_is_live(finished_run):
-    card = Registry(finished_run.store).card(finished_run.existing().version)
+    card = Registry(finished_run.store).card(finished_run.existing().first_version)
     assert card.run == finished_run.name
     assert card.accuracy == finished_run.manifest("evaluate").summary["accuracy"]
     assert Registry(finished_run.store).live() == card.version
@@ -78,12 +78,6 @@ def test_a_failed_gate_keeps_its_evidence_publishes_nothing_and_stops_export(new
 def test_without_a_threshold_no_model_passes(new_run):
     with pytest.raises(GateNotPassed, match="min_accuracy is not set, so no model can pass"):
         run_through(new_run(min_accuracy=None), last="evaluate")
-
-
-def test_the_same_version_from_another_checkpoint_is_refused(new_run):
-    run_through(new_run("a"))
-    with pytest.raises(VersionTaken, match="published already, by run a from another checkpoint"):
-        run_through(new_run("b", seed=1))
 
 
 def test_a_refusal_leaves_its_reason_and_a_report(new_run):

@@ -110,8 +110,8 @@ def test_another_live_version_may_ask_at_once(live):
         run_stage(stage, again)
     seen = watched(live, bad)
     assert seen.called
-    assert seen.live.version == again.existing().version
-    assert seen.before.version == live.existing().version
+    assert seen.live.version == again.existing().first_version
+    assert seen.before.version == live.existing().first_version
     assert seen.before.accuracy != seen.live.accuracy
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.errors import BadInput, CorruptArtifact, Forbidden, StageOutOfOrder, VersionTaken
+from pipeline.errors import BadInput, CorruptArtifact, Forbidden, StageOutOfOrder
 from pipeline.files import FileEntry, entries
 from pipeline.registry.card import Card
 from pipeline.registry.events import Event, live_history
@@ -81,12 +81,43 @@ def test_publishing_again_from_the_same_checkpoint_changes_nothing(publish, tmp_
     assert files_of(tmp_path / "store") == before
 
 
-def test_publishing_again_from_another_checkpoint_is_refused(registry, publish, tmp_path):
+def test_a_model_whose_number_is_taken_gets_the_next_free_one(registry, publish):
     publish(7, run="a")
-    before = files_of(tmp_path / "store" / "registry")
-    with pytest.raises(VersionTaken, match="version 7 is published already, by run a from another checkpoint"):
+    assert publish(7, run="b", checkpoint="d").version == 8
+    assert publish(7, run="a", checkpoint="e").version == 9
+    assert publish(8, run="c", checkpoint="f").version == 10
+    assert registry.live() == 10
+    assert [(card.version, card.run, card.checkpoint) for card in registry.cards()] == [
+        (10, "c", "f"),
+        (9, "a", "e"),
+        (8, "b", "d"),
+        (7, "a", "c7"),
+    ]
+
+
+def test_the_same_model_of_another_run_is_another_version(registry, publish):
+    publish(7, run="a")
+    publish(8)
+    assert publish(7, run="b", checkpoint="c7", data="2026-02-01").version == 9
+    assert [card.run for card in registry.cards()] == ["b", "8", "a"]
+
+
+def test_a_run_that_goes_back_to_its_first_model_publishes_it_again(registry, publish, tmp_path):
+    publish(7, run="a")
+    publish(7, run="a", checkpoint="d")
+    assert publish(7, run="a").version == registry.live() == 9
+    before = files_of(tmp_path / "store")
+    assert publish(7, run="a").version == 9
+    assert files_of(tmp_path / "store") == before
+
+
+def test_a_number_whose_card_is_lost_is_not_given_again(registry, publish):
+    publish(7, run="a")
+    publish(9)
+    registry.store.remove(f"{CARDS}/7.json")
+    with pytest.raises(CorruptArtifact, match=r"7\.json is gone, though the log names version 7: restore it"):
         publish(7, run="b", checkpoint="d")
-    assert files_of(tmp_path / "store" / "registry") == before
+    assert registry.store.names(CARDS) == ["9.json"]
 
 
 def test_older_data_does_not_replace_newer_unless_forced(registry, publish):

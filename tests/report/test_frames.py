@@ -33,7 +33,7 @@ def test_a_row_for_each_run_newest_first(two_runs):
     assert [row[name] for name in ("accuracy", "macro_f1", "loss")] == [
         evaluated[name] for name in ("accuracy", "macro_f1", "loss")
     ]
-    assert (row.version, row.verdict, row.refused) == (finished.existing().version, "passed", None)
+    assert (row.version, row.verdict, row.refused) == (finished.existing().first_version, "passed", None)
     assert frame.epochs.to_dict() == {"second": 4, "finished": 3}
     assert set(Settings.model_fields) <= set(frame.columns)
 

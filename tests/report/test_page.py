@@ -59,7 +59,7 @@ def test_it_says_what_the_stages_found(finished, finished_run):
     summaries = {stage: manifest.summary for stage, manifest in finished_run.manifests().items()}
     assert "no model was live to compare with: this is the first" in finished.words
     assert f"Expected calibration error {summaries['evaluate']['calibration_error']:.4f}" in finished.words
-    assert f"Published as version {finished_run.existing().version}" in finished.words
+    assert f"Published as version {finished_run.existing().first_version}" in finished.words
     assert "epochs 2 3" in finished.words, "a setting that differs from the defaults"
     assert "What it confuses most" in finished.words
     for manifest in finished_run.manifests().values():

@@ -49,7 +49,7 @@ def test_a_temporary_airflow_run_is_known_by_its_date():
 
 
 def test_the_version_is_the_runs_own_time(new_run):
-    assert new_run().existing().version == 20260105060708
+    assert new_run().existing().first_version == 20260105060708
 
 
 def test_run_json_holds_settings_and_versions_but_no_store(new_run):
