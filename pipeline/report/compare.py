@@ -1,7 +1,7 @@
 """Puts runs beside each other: settings that differ, scores, and whether a difference may be chance."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from markupsafe import Markup
 
-from pipeline.checks.comparison import mcnemar
+from pipeline.checks.comparison import SIGNIFICANCE, mcnemar
 from pipeline.data import posts
 from pipeline.errors import BadInput
 from pipeline.report import figures, html
@@ -24,7 +24,8 @@ from pipeline.store.runs import Run
 class Difference:
     """A run against the first one, on the same test posts: how many it alone tags correctly, and the first one alone.
 
-    `why_not` says why the two cannot be compared; then the numbers mean nothing.
+    `corrected` is the p-value for as many `comparisons` with the first run as were made, and `more_than_chance` goes by
+    it. `why_not` says why the two cannot be compared; then the numbers mean nothing.
     """
 
     run: str
@@ -32,6 +33,8 @@ class Difference:
     gained: int = 0
     lost: int = 0
     p_value: float = 1.0
+    corrected: float = 1.0
+    comparisons: int = 1
     more_than_chance: bool = False
     why_not: str = ""
 
@@ -40,9 +43,12 @@ class Difference:
         if self.why_not:
             return f"{self.run} is not compared with {first} post by post: {self.why_not}"
         chance = "more than chance" if self.more_than_chance else "may be chance"
+        correction = ""
+        if self.comparisons > 1:
+            correction = f", {self.corrected:.3g} corrected for {self.comparisons} comparisons by Holm's method"
         return (
             f"{self.run} against {first}: accuracy {self.difference:+.4f}; {self.gained:,} test posts gained, "
-            f"{self.lost:,} lost; {chance} (McNemar's exact test, p = {self.p_value:.3g})"
+            f"{self.lost:,} lost; {chance} (McNemar's exact test, p = {self.p_value:.3g}{correction})"
         )
 
 
@@ -121,18 +127,44 @@ def _differences(runs: Sequence[Facts]) -> list[Difference]:
         for each in runs
         if each.decision["test_posts_sha256"] == first.decision["test_posts_sha256"]
     }
-    return [
-        _difference(each.run.name, correct[each.run.name], correct[first.run.name])
-        if each.run.name in correct
-        else Difference(each.run.name, why_not="they were tested on different posts")
-        for each in others
-    ]
+    return corrected_for_several(
+        [
+            _difference(each.run.name, correct[each.run.name], correct[first.run.name])
+            if each.run.name in correct
+            else Difference(each.run.name, why_not="they were tested on different posts")
+            for each in others
+        ]
+    )
 
 
 def _difference(name: str, these: np.ndarray, first: np.ndarray) -> Difference:
-    gained, lost, p_value, more_than_chance = mcnemar(these, first)
+    gained, lost, p_value, _ = mcnemar(these, first)
     difference = round(float(these.mean() - first.mean()), 6)
-    return Difference(name, difference, gained, lost, p_value, more_than_chance)
+    return Difference(name, difference, gained, lost, p_value)
+
+
+def corrected_for_several(differences: Sequence[Difference]) -> list[Difference]:
+    """Correct the p-values by Holm's method, so that all of them together err as seldom as one (Holm 1979).
+
+    The smallest of n p-values is multiplied by n, the next by n - 1, and so on; none becomes smaller than one before.
+    """
+    tested = sorted((each for each in differences if not each.why_not), key=lambda each: each.p_value)
+    corrected = dict[str, float]()
+    largest = 0.0
+    for place, each in enumerate(tested):
+        largest = max(largest, min(1.0, each.p_value * (len(tested) - place)))
+        corrected[each.run] = largest
+    return [
+        each
+        if each.why_not
+        else replace(
+            each,
+            corrected=corrected[each.run],
+            comparisons=len(tested),
+            more_than_chance=corrected[each.run] < SIGNIFICANCE,
+        )
+        for each in differences
+    ]
 
 
 def _correct(facts: Facts) -> np.ndarray:

@@ -11,7 +11,7 @@ from pipeline import Runs
 from pipeline.cli import app
 from pipeline.errors import BadInput
 from pipeline.report import figures
-from pipeline.report.compare import Comparison
+from pipeline.report.compare import Comparison, Difference, corrected_for_several
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.report.test_page import Page
@@ -45,6 +45,49 @@ def test_mcnemar_is_that_of_the_predictions(compared, two_runs):
     assert gained + lost > 0
     assert difference.difference == pytest.approx((gained - lost) / 400)
     assert difference.p_value == pytest.approx(binomtest(gained, gained + lost).pvalue, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "corrected", "more_than_chance"),
+    [
+        ([0.03], [0.03], [True]),
+        ([0.03, 0.04], [0.06, 0.06], [False, False]),
+        ([0.04, 0.01, 0.03], [0.06, 0.03, 0.06], [False, True, False]),
+        ([0.01, 0.02, 0.02, 0.9], [0.04, 0.06, 0.06, 0.9], [True, False, False, False]),
+        ([0.5, 0.9], [1.0, 1.0], [False, False]),
+    ],
+)
+def test_several_p_values_are_corrected_by_holms_method(p_values, corrected, more_than_chance):
+    """The figures are those of R's p.adjust(p, "holm")."""
+    apart = Difference("apart", why_not="they were tested on different posts")
+    differences = [Difference(f"run{number}", p_value=p_value) for number, p_value in enumerate(p_values)]
+    *found, last = corrected_for_several([*differences, apart])
+    assert [each.run for each in found] == [each.run for each in differences]
+    assert [each.corrected for each in found] == pytest.approx(corrected)
+    assert [each.more_than_chance for each in found] == more_than_chance
+    assert {each.comparisons for each in found} == {len(p_values)}
+    assert last == apart
+
+
+def test_the_correction_is_said_where_there_are_several(compared, two_runs, tmp_path, capsys):
+    shutil.copytree(two_runs.url, tmp_path / "store")
+    store = Store(str(tmp_path / "store"))
+    shutil.copytree(f"{store.url}/runs/second", f"{store.url}/runs/third")
+    run = store.read("runs/third/run.json")
+    store.write("runs/third/run.json", run | {"run": "third"})
+    several = Comparison.of([Run(store, name) for name in ("finished", "second", "third")])
+    page = tmp_path / "page.html"
+    app(
+        ["compare", "finished", "second", "third", "--store", store.url, "--output", str(page)],
+        standalone_mode=False,
+    )
+    told, shown = capsys.readouterr().out, Page(page.read_text())
+    for each in several.differences:
+        sentence = each.sentence("finished")
+        assert "corrected for 2 comparisons by Holm's method" in sentence
+        assert sentence in told
+        assert sentence in shown.words
+    assert "Holm" not in compared.differences[0].sentence("finished")
 
 
 def test_runs_on_other_posts_are_shown_but_not_compared_post_by_post(two_runs, hostile_run, tmp_path):
