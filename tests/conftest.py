@@ -113,6 +113,9 @@ SLOW = [
 ]
 """The files of tests that `make quick` leaves out, the longest first, which is the order in which they are begun."""
 
+QUICK = "not slow and not thorough"
+"""The marks by which `make quick` chooses its tests."""
+
 
 HOSTILE = '</blockquote><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }} \x1b[31m & "quoted"'
 """A post's text that is harmless only where it stays text."""
@@ -136,7 +139,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Slow files are not even imported where they are not asked for."""
-    return True if config.option.markexpr == "not slow" and collection_path in _slow() else None
+    return True if config.option.markexpr == QUICK and collection_path in _slow() else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
