@@ -118,3 +118,15 @@ def test_garbage_collection_keeps_both_versions_of_a_run(new_run, tmp_path):
     assert verify(run.store).faults == []
     assert Registry(run.store).rollback("the posts before were right").live == version
     assert verify(run.store).faults == []
+
+
+def test_the_model_of_an_experiment_is_published_by_a_run_of_another_name(new_run):
+    experiment = new_run("a", epochs=2, publish=False, **LOOSE)
+    assert done(experiment)["version"] is None
+    with pytest.raises(BadInput, match=r"was made with other settings \(publish=False, now True\)"):
+        new_run("a", epochs=2, **LOOSE)
+    run = new_run("b", epochs=2, **LOOSE)
+    version = done(run)["version"]
+    assert {manifest.run for manifest in run.manifests().values()} == {"a"}
+    assert (Registry(run.store).live(), Registry(run.store).card(version).run) == (version, "b")
+    assert [described(each)["version"] for each in (experiment, run)] == [None, version]
