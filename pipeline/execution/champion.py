@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.registry.card import Card
+from pipeline.registry.cards import cards_of
 from pipeline.registry.registry import Registry
 from pipeline.stages.plan import CARD
 from pipeline.store.manifest import Manifest, current
@@ -31,7 +32,7 @@ class Champion:
         A run that makes another model than it published is compared with what is live now, be it its own.
         """
         registry = Registry(store)
-        own = registry.cards_of(record.run, record.first_version)
+        own = cards_of(store, record.run, record.first_version)
         unchanged = own and manifests_of(store, own[-1])
         version = registry.live_before(own[-1].version) if unchanged else registry.live()
         return None if version is None else cls(registry, version, registry.card(version))

@@ -10,7 +10,8 @@ from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.execution import cache
 from pipeline.progress import Track, log_lines
 from pipeline.registry.card import Card
-from pipeline.registry.registry import CARDS, LOG, Registry
+from pipeline.registry.cards import CARDS
+from pipeline.registry.registry import LOG, Registry
 from pipeline.registry.series import SERIES, Series
 from pipeline.registry.serving_dir import path_of
 from pipeline.stages.plan import STAGES

@@ -4,7 +4,7 @@ import getpass
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,9 +17,11 @@ from pipeline.errors import (
     StageOutOfOrder,
     escape_control,
 )
+from pipeline.registry import cards as by_number
 from pipeline.registry import events as log_events
 from pipeline.registry import signing
 from pipeline.registry.card import MODEL, Card
+from pipeline.registry.cards import CARDS
 from pipeline.registry.events import PROMOTE, PUBLISH, ROLLBACK, Event, live_history, model_digest
 from pipeline.registry.serving_dir import ServingDir
 from pipeline.store import signatures
@@ -29,7 +31,6 @@ from pipeline.store.objects import Store
 
 log = logging.getLogger(__name__)
 
-CARDS = f"registry/{MODEL}/versions"
 LOG = f"registry/{MODEL}/log"
 COLLECTED = f"registry/{MODEL}/collected"
 FORMERLY_COLLECTED = f"registry/{MODEL}/let_go"
@@ -61,22 +62,7 @@ class Registry:
 
     def card(self, version: int) -> Card | None:
         """The version's card, or None where there is none."""
-        path = f"{CARDS}/{version}.json"
-        document = self.store.read(path)
-        return Card.parse(document, self.store.display_path(path)) if document else None
-
-    def cards_of(self, run: str, first: int) -> list[Card]:
-        """The cards of one run, also of interrupted publications, oldest first.
-
-        `first` is the lowest number that they can have. No number between it and theirs is without a card.
-        """
-        return [card for card in self._cards_from(first) if card.run == run]
-
-    def _cards_from(self, number: int) -> Iterator[Card]:
-        """The cards from this number up to the first that has none."""
-        while card := self.card(number):
-            yield card
-            number += 1
+        return by_number.card_at(self.store, version)
 
     def cards(self) -> list[Card]:
         """The card of every published version, newest first."""
@@ -120,14 +106,13 @@ class Registry:
         `compared_with`.
         """
         by = f"run {card.run}" + (f", approved by {approved_by}" if approved_by else "")
-        earlier, events = self._earlier_try(card), self.events()
+        earlier, events = by_number.earlier_try(self.store, card), self.events()
         event = log_events.publication(events, earlier.version) if earlier else None
-        if earlier and event:
-            signing.sign_version(self.store, earlier)
+        if event:
             self.reconcile()
             return event
         self._refuse_outdated_comparison(card, events, compared_with)  # before anything is written
-        numbered = self._with_number(card)
+        numbered = by_number.write_with_number(self.store, card, {event.version for event in events})
         # Not before the number is this version's own: the signature would replace that of another one.
         signing.sign_version(self.store, numbered)
 
@@ -143,26 +128,6 @@ class Registry:
         event = self._log(PUBLISH, decide, by=by)
         self.reconcile()
         return event
-
-    def _earlier_try(self, card: Card) -> Card | None:
-        """The card that the run wrote last, if it is of this same model: then this is a retry of its publication."""
-        own = self.cards_of(card.run, card.version)
-        return own[-1] if own and own[-1].model == card.model else None
-
-    def _with_number(self, card: Card) -> Card:
-        """Write the card under the number of an interrupted try, or under the next free one, and return it."""
-        while True:
-            if earlier := self._earlier_try(card):
-                numbered = card.model_copy(update={"version": earlier.version})
-                self.store.write(f"{CARDS}/{numbered.version}.json", numbered.to_dict())
-                return numbered
-            number = card.version + sum(1 for _ in self._cards_from(card.version))
-            if number in {event.version for event in self.events()}:
-                self._published(number)  # refuses, because its card is lost
-            numbered = card.model_copy(update={"version": number})
-            # Of two that take a number at once, one creates its card; the other looks for the next.
-            if self.store.create(f"{CARDS}/{number}.json", numbered.to_dict()):
-                return numbered
 
     def _refuse_outdated_comparison(self, card: Card, events: list[Event], compared_with: int | None) -> Card | None:
         """The live version's card; StageOutOfOrder if that is another model than the candidate was compared with."""
@@ -338,10 +303,7 @@ class Registry:
             )
         card = self.card(version)
         if card is None:
-            raise CorruptArtifact(
-                f"{self.store.display_path(CARDS)}/{version}.json is gone, though the log names version {version}: "
-                "restore it"
-            )
+            raise by_number.lost(self.store, version)
         return card
 
     def _log(self, action: str, decide: Decide, *, by: str) -> Event:

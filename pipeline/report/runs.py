@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.errors import CorruptArtifact
 from pipeline.registry.card import Card
-from pipeline.registry.registry import Registry
+from pipeline.registry.cards import cards_of
 from pipeline.settings import Settings
 from pipeline.stages.plan import CHECKPOINT, CONFUSION_MATRIX, DECISION, EVALUATION
 from pipeline.store.manifest import Manifest, current, warnings_of
@@ -104,7 +104,7 @@ def card_of(run: Run, manifests: Mapping[str, Manifest]) -> Card | None:
         return None
     for name in dict.fromkeys((run.name, exported.run)):
         record = Run(run.store, name).record()
-        cards = Registry(run.store).cards_of(name, record.first_version) if record else []
+        cards = cards_of(run.store, name, record.first_version) if record else []
         of_model = [card for card in cards if card.files == exported.files]
         if of_model:
             return of_model[-1]
