@@ -17,7 +17,7 @@ from pipeline.stages.plan import STAGES, Stage
 from pipeline.store.runs import Run, identifier_of, name_of
 from pipeline.tuning.winner import with_tuned
 from tagger_airflow.assets import declined, published
-from tagger_airflow.failures import RETRIED, one_sentence
+from tagger_airflow.failures import RETRIED, one_sentence, refusal_noted
 from tagger_airflow.google import google_credentials
 from tagger_airflow.lineage import lineage_of
 from tagger_airflow.links import ReportLink, report_link
@@ -62,11 +62,12 @@ def do_stage(
         identifier = identifier_of(dag_run.run_id, logical_date)
         run = Run(store_of(deployment), name_of(identifier))
         if not stage.needs:
-            chosen, restricted = from_form(settings, params)
-            created = logical_date or dag_run.run_after
-            known = run.record()
-            chosen = with_tuned(run.store, chosen, known.settings if known else None)
-            run.begin(chosen, created, identifier, deployment=deployment, restricted=restricted)
+            with refusal_noted(run, identifier):
+                chosen, restricted = from_form(settings, params)
+                created = logical_date or dag_run.run_after
+                known = run.record()
+                chosen = with_tuned(run.store, chosen, known.settings if known else None)
+                run.begin(chosen, created, identifier, deployment=deployment, restricted=restricted)
         if "publish" in stage.after:
             skip_unapproved(run)
         try:

@@ -2,6 +2,7 @@
 
 TaggerError                exit 1, a retry cannot help
 ├── BadInput               exit 2: settings, source or usage
+│   └── SourceRefused      exit 2: the rules for sources refuse the source
 ├── GateNotPassed          exit 3: the candidate is not good enough to be published
 ├── StageOutOfOrder        exit 2: an earlier stage of the run is missing or was made again since
 ├── TrainingFailed         exit 1: the loss is not a number, or training made no step
@@ -40,6 +41,14 @@ class BadInput(TaggerError):
     """A setting, a source or a command line cannot be used."""
 
     exit_status = 2
+
+
+class SourceRefused(BadInput):
+    """The rules for sources refuse a source. `without_source` is the sentence without it, for it may hold a secret."""
+
+    def __init__(self, sentence: str, without_source: str) -> None:
+        super().__init__(sentence)
+        self.without_source = escape_control(without_source)
 
 
 class GateNotPassed(TaggerError):

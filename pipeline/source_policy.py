@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from pipeline.errors import BadInput
+from pipeline.errors import SourceRefused
 
 SETTING = "TAGGER_ALLOWED_SOURCES"
 SAMPLE, BIGQUERY = "sample://", "bigquery://"
@@ -50,10 +50,11 @@ def refuse_secrets(source: str) -> None:
     """
     users = re.findall(r"://([^/?#]*)@", source)
     if any(WEB.match(source) or ":" in user for user in users) or (is_url(source) and SECRET_PARAMETER.search(source)):
-        raise BadInput(
-            f"the source {_quoted(source)} contains a user, password or token, which would be stored with the run for "
-            "all to read: leave it out and pass it by the storage's own environment variables (such as "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or download the file and give its path"
+        raise _refused(
+            source,
+            "contains a user, password or token, which would be stored with the run for all to read: leave it out and "
+            "pass it by the storage's own environment variables (such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), "
+            "or download the file and give its path",
         )
 
 
@@ -64,7 +65,7 @@ def checked(source: str, allowed: Sequence[str]) -> str:
     for any other source, and for one that two programs could read in different ways.
     """
     if ambiguity := _ambiguity(source):
-        raise BadInput(f"the source {_quoted(source)} is refused because it contains {ambiguity}: remove that")
+        raise _refused(source, f"is refused because it contains {ambiguity}: remove that")
     path = _path(source)
     if path is None and any(_below(source, url) for url in allowed if _path(url) is None):
         return source
@@ -74,10 +75,7 @@ def checked(source: str, allowed: Sequence[str]) -> str:
         if any(Path(real).is_relative_to(os.path.realpath(folder)) for folder in folders):
             return real
     cure = f"put the file in {folders[0]}, or " if folders else ""
-    raise BadInput(
-        f"the source {_quoted(source)} is not one that Airflow's runs may read: {cure}ask the operator to add it to "
-        f"{SETTING}"
-    )
+    raise _refused(source, f"is not one that Airflow's runs may read: {cure}ask the operator to add it to {SETTING}")
 
 
 def reachable(address: str, port: int, allowed: Sequence[str]) -> bool:
@@ -150,9 +148,14 @@ def _site(url: str) -> tuple[str, str, int, str]:
     try:
         read = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise BadInput(f"{_quoted(url)} is not a valid URL ({error}): correct it") from None
+        raise _refused(url, "is not a valid URL: correct it", f"is not a valid URL ({error}): correct it") from None
     host, path = read.raw_host.decode("ascii").removesuffix("."), read.raw_path.decode("ascii").partition("?")[0]
     return read.scheme, host, read.port or PORTS[read.scheme], path
+
+
+def _refused(source: str, why: str, why_in_full: str = "") -> SourceRefused:
+    """The refusal of a source. `why`, without the source, may be stored; `why_in_full` may quote from it."""
+    return SourceRefused(f"the source {_quoted(source)} {why_in_full or why}", f"the source that it was given {why}")
 
 
 def _quoted(source: str) -> str:

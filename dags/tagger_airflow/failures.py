@@ -7,7 +7,9 @@ from datetime import timedelta
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 
-from pipeline.errors import TaggerError, Unavailable
+from pipeline.errors import BadInput, SourceRefused, TaggerError, Unavailable
+from pipeline.stages.plan import FIRST
+from pipeline.store.runs import Run
 
 log = logging.getLogger("stackoverflow_tagger")
 
@@ -35,3 +37,21 @@ def one_sentence() -> Iterator[None]:
         ended = (SystemExit if isinstance(error, Unavailable) else Refused)(error.exit_status)
         ended.sentence = str(error)  # type: ignore[attr-defined] # for whoever is told of it
         raise ended from None
+
+
+@contextmanager
+def refusal_noted(run: Run, airflow_run_id: str) -> Iterator[None]:
+    """If a run is refused before it has begun, note why in the store, because its tab Report finds nothing else.
+
+    The sentence is noted without the source, which may hold a secret.
+    """
+    try:
+        yield
+    except BadInput as error:
+        why = error.without_source if isinstance(error, SourceRefused) else str(error)
+        try:
+            if run.record() is None:
+                run.refuse(FIRST, why, {"airflow_run_id": airflow_run_id})
+        except TaggerError as fault:
+            log.warning("that the run is refused could not be noted in the store: %s", fault)
+        raise

@@ -51,8 +51,15 @@ def report(
         return _said(f"Only runs of {DAG_ID} have a report, and this is a run of {dag_id}.", 404)
     run = Run(store(), name_of(run_id))
     record = run.record()
+    refusal = run.refusal() if record is None else None
+    if refusal and run_id in {run.name, refusal.evidence.get("airflow_run_id")}:
+        return _said(f"Run {run_id} was refused before it began, so it has no report: {refusal.why}.", 404)
     if record is None or run_id not in {run.name, record.airflow_run_id}:
-        return _said(f"Run {run_id} has no report yet: it appears once ingest has begun the run.", 404)
+        return _said(
+            f"Run {run_id} has no report yet: it appears once ingest has begun the run; where ingest is red, the end "
+            "of its log says why.",
+            404,
+        )
     return HTMLResponse(page.latest(run))
 
 

@@ -9,8 +9,9 @@ from functools import cached_property
 from pipeline.errors import CorruptArtifact, NewerFormat
 from pipeline.execution import cache
 from pipeline.registry.card import Card
+from pipeline.registry.cards import CARDS
 from pipeline.registry.events import live_history
-from pipeline.registry.registry import CARDS, Registry
+from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import MODELS, path_of
 from pipeline.settings import Deployment
 from pipeline.stages.plan import STAGES
@@ -187,6 +188,8 @@ class _FoundRun:
         if self.newer:
             return datetime.max.replace(tzinfo=UTC)
         times += [attempt_time(attempt) for attempts in self.attempts.values() for attempt in attempts]
+        if record is None and "refused.json" in self.tree and (refusal := self.run.refusal()):
+            times.append(refusal.at)  # it was refused before it began
         return max([*times, record.started if record else datetime.min.replace(tzinfo=UTC)])
 
     def removal(self, path: str, why: str) -> Removal:

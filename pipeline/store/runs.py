@@ -190,6 +190,8 @@ class Run:
     def existing(self) -> Record:
         """The content of run.json; StageOutOfOrder if the run does not exist."""
         record = self.record()
+        if record is None and (refusal := self.refusal()):
+            raise StageOutOfOrder(f"run {self.name} was refused before it began: {refusal.why}")
         if record is None:
             raise StageOutOfOrder(
                 f"{self.store.url} holds no run {self.name!r}: `tagger runs` lists its runs, ingest begins a new one"

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import StageOutOfOrder
+from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
 from pipeline.settings import Deployment, Settings, trigger_form
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
+from pipeline.store.runs import Run
 from tests.dags.conftest import DAG_ID, GC_ID, ROOT, TUNE_ID, WATCH_ID, Forks, clean_environment
 
 READ = """
@@ -225,7 +228,48 @@ def test_a_forbidden_source_is_refused_in_one_sentence_and_not_touched(ingest, t
         "operator to add it to TAGGER_ALLOWED_SOURCES"
     )
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.glob("store*")) + list(tmp_path.glob("elsewhere*"))
+    assert not list(tmp_path.glob("elsewhere*"))
+    noted = Run(Store(str(tmp_path / "store")), "by_hand")
+    assert noted.store.names("runs/by_hand") == ["refused.json"]
+    assert noted.refusal().why == (
+        f"the source that it was given is not one that Airflow's runs may read: put the file in {tmp_path / 'data'}, "
+        "or ask the operator to add it to TAGGER_ALLOWED_SOURCES"
+    )
+
+
+SECRET = "s3cr3t-0f-mine"
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        ({"source": f"https://me:{SECRET}@example.org/posts.csv"}, "contains a user, password or token"),
+        ({"source": f"https://me:{SECRET} x@example.org/posts.csv"}, "contains a user, password or token"),
+        ({"source": f"s3://key:{SECRET}@bucket/posts.csv"}, "contains a user, password or token"),
+        ({"source": f"https://example.org/posts.csv?token={SECRET}"}, "contains a user, password or token"),
+        ({"source": f"bigquery://p.d.t?api_key={SECRET}"}, "contains a user, password or token"),
+        ({"source": f"http://me:{SECRET}/posts.csv"}, "is not a valid URL: correct it"),
+        ({"source": f"https://example.org/{SECRET}/posts.csv"}, "is not one that Airflow's runs may read"),
+        ({"source": f"me:{SECRET}@example.org/posts.csv"}, "is not one that Airflow's runs may read"),
+        ({"source": f"simplecache::http+x://{SECRET}"}, "contains one URL within another"),
+        ({"tuned": "unknown"}, "tuned=unknown: tuning 'unknown' is not finished"),
+        ({"epochs": "many"}, "epochs='many': input should be a valid integer"),
+    ],
+)
+def test_a_run_that_is_refused_before_it_begins_leaves_why_and_no_secret(ingest, tmp_path, sent, why):
+    done = ingest(**sent)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    run = Run(Store(str(tmp_path / "store")), "by_hand")
+    assert (run.record(), run.refusal().stage) == (None, "ingest")
+    assert why in run.refusal().why
+    assert run.refusal().evidence == {"airflow_run_id": "by_hand"}
+    left = [path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert [data for data in left if SECRET.encode() in data] == []
+    with pytest.raises(StageOutOfOrder, match="run by_hand was refused before it began: "):
+        run.existing()
+    assert verify(run.store).faults == []
+    assert ingest(source=str(tmp_path / "data" / "posts.csv")).returncode == 0
+    assert (run.refusal(), run.existing().airflow_run_id) == (None, "by_hand")
 
 
 def test_a_file_in_the_data_folder_is_read(ingest, tmp_path):

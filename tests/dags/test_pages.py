@@ -20,6 +20,7 @@ from tests.dags.conftest import DAG_ID, Airflow, Server, in_the_browser, servers
 
 DAG = f"/dags/{DAG_ID}"
 AIRFLOW_ID = "weekly:2026+01~a"
+NOT_BEGUN = {"airflow_run_id": "not_begun:1"}
 REASON = "<b>it tags all as perl</b>"
 PATHS = ["/tagger/models", "/tagger/report?run_id=finished", "/tagger/report?run_id=../x", "/tagger/"]
 
@@ -33,6 +34,7 @@ def server(new_airflow: Callable[..., Airflow], finished_run: Run, hostile_run: 
     store = airflow.store
     record = Run(store, "hostile").existing()
     Run(store, "weekly_2026_01_a").begin(record.settings, CREATED, AIRFLOW_ID)
+    Run(store, "not_begun_1").refuse("ingest", "the source that it was given is not a valid URL: correct it", NOT_BEGUN)
     small_version(store, 20260201000000, airflow.home / "small", created=CREATED.replace(month=2))
     Registry(store).rollback(REASON)
     with standalone(airflow) as server:
@@ -83,6 +85,13 @@ def test_who_may_not_read_the_dag_sees_nothing(server):
         ("run_id=weekly_2026_01_a", 200, "Not evaluated yet"),
         (f"run_id={quote(AIRFLOW_ID, safe='')}", 200, "Not evaluated yet"),
         ("run_id=weekly%2F2026_01_a", 404, "Run weekly/2026_01_a has no report yet"),
+        (
+            "run_id=not_begun%3A1",
+            404,
+            "so it has no report: the source that it was given is not a valid URL: correct it.",
+        ),
+        ("run_id=not_begun_1", 404, "Run not_begun_1 was refused before it began, so it has no report: "),
+        ("run_id=not_begun%2F1", 404, "Run not_begun/1 has no report yet"),
         ("run_id=..", 404, "cannot name a run"),
         (f"run_id=finished&dag_id={DAG_ID}_gc", 404, f"Only runs of {DAG_ID} have a report"),
         ("run_id=finished", 200, "Passed: accuracy"),

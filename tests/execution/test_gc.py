@@ -41,6 +41,12 @@ def test_young_runs_and_versions_are_kept(store, published):
     assert paths(store, keep_versions=0, now=NOW) == []
 
 
+def test_why_a_run_was_refused_before_it_began_is_kept_as_long_as_a_run(store):
+    Run(store, "refused").refuse("ingest", "the source that it was given is not a valid URL: correct it")
+    assert paths(store, now=NOW) == []
+    assert paths(store) == ["runs/refused"]
+
+
 def test_the_live_version_and_those_before_it_are_kept_with_their_runs(store, published):
     runs = {version: published(version) for version in (1, 2, 3, 4, 5)}
     unpublished = published(6, publish=False)
