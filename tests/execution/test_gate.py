@@ -71,7 +71,7 @@ def test_posts_that_the_live_model_learned_are_left_out(new_run, tmp_path, befor
 
 
 def test_a_version_remembers_what_it_learned_after_its_run_is_gone(first, tmp_path):
-    version = first.existing().version
+    version = first.existing().first_version
     card = Registry(first.store).card(version)
     known = texts_of(first, tmp_path / "ingest", "train", "validation")
     for stage in ("ingest", "fit_vocabulary", "vectorize", "train", "evaluate"):
@@ -111,7 +111,7 @@ def test_what_cannot_be_told_keeps_the_live_model(first):
     run = next_run(first, max_regression=0.01)
     with pytest.raises(GateNotPassed, match=r"cannot be told .*compared on all 2 test posts, and min_compared_posts"):
         run_all(next_run(first, days=8, max_regression=0.01, epochs=61))
-    assert Registry(run.store).live() == first.existing().version
+    assert Registry(run.store).live() == first.existing().first_version
 
 
 def test_what_cannot_be_told_is_published_if_a_setting_says_so(first):
@@ -124,7 +124,7 @@ def test_what_cannot_be_told_waits_for_a_person(first):
     run = next_run(first, max_regression=0.01, when_unsure="ask", epochs=61)
     with pytest.raises(GateNotPassed, match=f"nobody has approved it: .*`tagger approve {run.name} --reason WHY`"):
         run_all(run)
-    assert Registry(run.store).live() == first.existing().version
+    assert Registry(run.store).live() == first.existing().first_version
     assert run.refusal().stage == "export"
     run.approve("Ada", "the posts are right")
     summary = run_stage("export", run)
@@ -138,7 +138,7 @@ def test_the_same_model_compared_with_another_one_is_not_published_again(first):
     """Its card says something else, which is no reason to publish the same weights twice."""
     run = next_run(first, max_regression=0.01, reuse=False)
     summary = run_all(run)
-    assert summary["version"] == first.existing().version
+    assert summary["version"] == first.existing().first_version
     assert [event.action for event in Registry(run.store).events()] == ["publish"]
     assert run.manifest("evaluate").summary["verdict"] == "passed"
 
@@ -149,7 +149,7 @@ def test_the_card_the_decision_and_the_log_name_what_was_compared_and_forced(fir
     summary = run_all(run)
     folder = tmp_path / "model"
     Registry(run.store).fetch(summary["version"], folder)
-    assert f"version {first.existing().version}: accuracy" in (folder / "model-card.md").read_text()
+    assert f"version {first.existing().first_version}: accuracy" in (folder / "model-card.md").read_text()
     assert "compared on all 2 test posts." in (folder / "model-card.md").read_text()
     assert Registry(run.store).events()[-1].reason == "forced regression: the test posts are wrong"
     run.fetch(run.manifest("evaluate"), tmp_path / "evaluate", ["decision.json"])
