@@ -43,6 +43,12 @@ def display(text: str) -> str:
     return re.sub(r"[?#].*|(?<=://)[^/?#]*@", "", text, flags=re.DOTALL)
 
 
+def without_scheme(source: str) -> str:
+    """The source; one named by a file:// URL as a path."""
+    local = LOCAL.match(source)
+    return source[local.end() :] if local else source
+
+
 def refuse_secrets(source: str) -> None:
     """Raise BadInput where the source holds a user, password or token: it is stored with the run for all to read.
 

@@ -1,8 +1,9 @@
-"""Posts with several tags: a post's tags as one text, such as `pandas|python`, and as labels.
+"""The tags of a post: read from the field of a source, as one text such as `pandas|python`, and as labels.
 
 It needs only Arrow, because the process that decodes Parquet files imports it.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -12,17 +13,21 @@ import pyarrow.compute as pc
 SEPARATOR = "|"
 """Between the tags of a post, as in Stack Overflow's tables on BigQuery."""
 
-
-def normalized(texts: pa.Array, keep: frozenset[str] = frozenset()) -> pa.Array:
-    """The tags of each post in one form: stripped, once each, sorted; with `keep` only these. Empty if none is left."""
-    encoded = texts.dictionary_encode()
-    each = [_normalized(text, keep) for text in encoded.dictionary.to_pylist()]
-    return pa.array(each, pa.string()).take(encoded.indices)
+BRACKETS = re.compile(r"\s*(?:<[^<>]*>\s*)+")
+"""Tags as the Data Explorer and older dumps write them: `<pandas><python>`."""
 
 
-def _normalized(text: str, keep: frozenset[str]) -> str:
-    tags = {tag.strip() for tag in text.split(SEPARATOR)} - {""}
-    return SEPARATOR.join(sorted(tags & keep if keep else tags))
+def tags_in(field: str) -> list[str]:
+    """The tags that a field of a source names, sorted and once each, without the blanks around them.
+
+    The field is one tag, or several as `a|b`, `|a|b|` or `<a><b>`. So no tag contains a vertical bar, and angle
+    brackets belong to a tag unless the whole of it consists of names in brackets: `List<int>` is one.
+    """
+    tags = set[str]()
+    for part in field.split(SEPARATOR):
+        names = re.split("[<>]", part) if BRACKETS.fullmatch(part) else [part]
+        tags.update(name.strip() for name in names)
+    return sorted(tags - {""})
 
 
 def by_tag(posts: Mapping[str, int]) -> Counter[str]:

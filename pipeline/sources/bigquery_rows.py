@@ -33,11 +33,11 @@ def bigquery_blocks(asked: Asked, name: str, columns: Columns, max_bytes: int) -
         client = client_of_google()
         table = table_of(client, _materialized(client, asked) if asked.query else asked.table)
         for batch in _batches(client.project, table, asked.where, _checked(table, name, columns)):
-            for part in text_columns.halves(text_columns.with_faults(batch, columns)):
+            for part in text_columns.halves(text_columns.decoded(batch, name, columns)):
                 room -= part.nbytes
                 if room < 0:
                     raise too_large(name, max_bytes)
-                yield decoded_block(part, row)
+                yield decoded_block(part, row, columns)
                 row += part.num_rows
 
 
@@ -53,7 +53,7 @@ def _checked(table: Any, name: str, columns: Columns) -> list[str]:
     for column, setting in needed.items():
         position(list(fields), column, name, setting)
         field = fields[column]
-        repeated = field.mode == "REPEATED" and not (columns.several and column == columns.tag)
+        repeated = field.mode == "REPEATED" and column != columns.tag
         if field.field_type != "STRING" or repeated:
             kind = f"ARRAY<{field.field_type}>" if field.mode == "REPEATED" else field.field_type
             raise BadInput(f"{name} has {kind} in column {column!r}, not STRING: set {setting} to a column of strings")

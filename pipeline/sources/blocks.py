@@ -30,6 +30,9 @@ REASONS = (
 )
 """The reasons for rejecting a row; of several that apply, the first of these is recorded."""
 
+LEFT_OUT = "left out"
+"""In place of a reason, for a post that the tags to keep leave out; it comes before EMPTY_POST."""
+
 ROWS_PER_BLOCK = 4096
 """Rows, accepted and rejected, after which a block ends."""
 
@@ -49,19 +52,21 @@ BUFFER = 2**20
 class Block:
     """Consecutive rows of a source: accepted ones as posts.POSTS, rejected ones as posts.REJECTED.
 
-    `left_out` counts the posts that have none of the tags to keep, or several of them.
+    `left_out` counts the posts that have none of the tags to keep, or several of them. `warnings` are sentences about
+    the source that a person should read.
     """
 
     posts: pa.RecordBatch
     rejected: pa.RecordBatch
     left_out: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 class Columns(NamedTuple):
     """The names of the columns to read; without a tag column (posts to be tagged), tags are null and not checked.
 
-    `keep` are the tags to keep; empty for all. `several` says that a post may have several tags, see
-    pipeline.data.several_tags.
+    `keep` are the tags to keep; empty for all. `several` says that a post may have several tags. What a tag column may
+    hold, pipeline.data.several_tags says.
     """
 
     text: str

@@ -17,7 +17,7 @@ from pipeline.sources.blocks import (
     corrupt,
     position,
 )
-from pipeline.sources.rows import Rows, fault_of
+from pipeline.sources.rows import Rows
 
 LONGEST_RECORD = 16 * 2**20
 """Characters of a record after which it is refused: a quote was never closed, or the file is no CSV."""
@@ -49,16 +49,17 @@ def csv_blocks(file: io.BufferedReader, name: str, columns: Columns) -> Iterator
             raise BadInput(f"{name} is empty, without even a header: choose a source that holds posts")
         text = position(header, columns.text, name, "text_column")
         tag = None if columns.tag is None else position(header, columns.tag, name, "tag_column")
-        yield from _collected(records, len(header), text, tag)
+        yield from _collected(records, len(header), text, tag, columns)
 
 
-def _collected(records: Iterator[Record], width: int, text: int, tag: int | None) -> Iterator[Block]:
+def _collected(records: Iterator[Record], width: int, text: int, tag: int | None, columns: Columns) -> Iterator[Block]:
     rows = Rows()
     for row, (fields, lines) in enumerate(records, 1):
-        if reason := _fault(fields, width, text, tag):
+        reason = _fault(fields, width)
+        if fields and not reason:
+            reason = rows.add(row, fields[text], "" if tag is None else fields[tag], columns)
+        if reason:
             rows.reject(row, reason, _raw(lines))
-        else:
-            rows.accept(row, fields[text], None if tag is None else fields[tag])  # type: ignore[index]
         if rows.full:
             yield rows.block()
     if rows.count:
@@ -126,15 +127,15 @@ def _unclosed(lines: list[str], last: int, fault: str, name: str) -> BadInput:
     return corrupt(name, f"the quote opened in line {last - len(lines) + 1 + breaks} is {fault}")
 
 
-def _fault(fields: list[str] | None, width: int, text: int, tag: int | None) -> str | None:
-    """Find the first of REASONS for which the row is to be rejected, or None."""
+def _fault(fields: list[str] | None, width: int) -> str | None:
+    """Find the reason for which the row cannot be read, or None."""
     if fields is None:
         return MALFORMED_QUOTES
     if len(fields) != width:
         return WRONG_FIELD_COUNT
     if not all(map(str.isascii, fields)) and not _decoded(fields):
         return BAD_UTF8
-    return fault_of(fields[text], None if tag is None else fields[tag])
+    return None
 
 
 def _decoded(fields: list[str]) -> bool:

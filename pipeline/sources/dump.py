@@ -4,7 +4,6 @@ Each row is an element whose attributes are title, body as HTML, and tags as `<a
 """
 
 import io
-import re
 from collections.abc import Iterator
 
 from lxml import etree, html
@@ -57,9 +56,8 @@ def _elements(parser: etree.iterparse, name: str) -> Iterator[tuple[int, etree._
 def _add(rows: Rows, row: int, element: etree._Element, columns: Columns) -> None:
     title, body = element.get("Title") or "", element.get("Body") or ""
     post = "\n".join(part for part in (title, text_of(body)) if part.strip())
-    raw = etree.tostring(element, encoding="unicode")[:REJECTED_TEXT].rstrip()
-    tags: list[str | None] = [tag for tag in re.split(r"[<>|]", element.get("Tags") or "") if tag]
-    rows.add(row, post, [None] if columns.tag is None else tags, columns, raw)
+    if reason := rows.add(row, post, element.get("Tags") or "", columns):
+        rows.reject(row, reason, etree.tostring(element, encoding="unicode")[:REJECTED_TEXT].rstrip())
 
 
 def text_of(body: str) -> str:

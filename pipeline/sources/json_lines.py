@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.data.several_tags import SEPARATOR
 from pipeline.sources.blocks import (
     BAD_UTF8,
     MALFORMED_JSON,
@@ -58,17 +59,17 @@ def _add(rows: Rows, row: int, line: bytes, name: str, columns: Columns) -> None
             if wanted is not None:
                 position(list(parsed), wanted, name, setting)
     post = _text(parsed.get(columns.text))
-    tags: list[Any] = [None]
+    tags = list[Any]()
     if columns.tag is not None:
-        found = parsed.get(columns.tag)
-        tags = [_text(tag) for tag in (found if isinstance(found, list) else [found])]
-    texts = [post, *(tag for tag in tags if tag is not None)]
+        field = parsed.get(columns.tag)
+        tags = [tag for tag in (field if isinstance(field, list) else [field]) if tag is not None]
+    texts = [post, *tags]
     if not all(isinstance(text, str) for text in texts):
         rows.reject(row, NO_TEXT, shown)
     elif not all(map(_encodes, texts)):  # JSON can name halves of a surrogate pair
         rows.reject(row, BAD_UTF8, shown)
-    else:
-        rows.add(row, post, tags, columns, shown)
+    elif reason := rows.add(row, post, SEPARATOR.join(tags), columns):
+        rows.reject(row, reason, shown)
 
 
 def _text(value: Any) -> Any:

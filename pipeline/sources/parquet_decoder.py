@@ -38,7 +38,7 @@ def main(job: dict[str, Any], complain: int) -> NoReturn:
             os.fdopen(1, "wb") as sink,
             pa.ipc.new_stream(sink, DECODED) as stream,
         ):
-            for batch in decoded(file, name, Columns(job["text"], job["tag"], several=job["several"])):
+            for batch in decoded(file, name, Columns(job["text"], job["tag"])):
                 stream.write_batch(batch)
     except BadInput as error:
         fault = {"sentence": str(error)}
@@ -81,7 +81,7 @@ def decoded(file: IO[bytes], name: str, columns: Columns) -> Iterator[pa.RecordB
         ) as parquet:
             needed = text_columns.checked(parquet.schema_arrow, name, columns)
             for batch in parquet.iter_batches(_rows_per_batch(parquet, needed), columns=needed):
-                yield from text_columns.halves(text_columns.with_faults(batch, columns))
+                yield from text_columns.halves(text_columns.decoded(batch, name, columns))
     except MemoryError:  # Arrow's is an ArrowException too
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of the schema's names
@@ -100,6 +100,11 @@ def _rows_per_batch(parquet: pq.ParquetFile, needed: list[str]) -> int:
     most = 1.0
     for group in map(meta.row_group, range(meta.num_row_groups)):
         chunks = [group.column(i) for i in range(group.num_columns)]
-        size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in needed)
+        # The path of a list's chunk goes on behind the column's name.
+        size = sum(
+            chunk.total_uncompressed_size
+            for chunk in chunks
+            if chunk.path_in_schema in needed or chunk.path_in_schema.partition(".")[0] in needed
+        )
         most = max(most, size / (group.num_rows or 1))
     return max(1, min(ROWS_PER_BLOCK, int(TEXT_PER_BLOCK / most)))

@@ -18,5 +18,5 @@ def parquet_blocks(file: io.BufferedReader, name: str, columns: Columns, max_byt
         room -= batch.nbytes
         if room < 0:
             raise too_large(name, max_bytes)
-        yield decoded_block(batch, row)
+        yield decoded_block(batch, row, columns)
         row += batch.num_rows

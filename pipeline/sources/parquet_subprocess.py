@@ -33,7 +33,7 @@ def batches(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[pa
     parquet_decoder.MEMORY. The process is a new one and not a fork, which would inherit the locks that other threads
     hold and never get them released.
     """
-    job = {"name": name, "text": columns.text, "tag": columns.tag, "several": columns.several}
+    job = {"name": name, "text": columns.text, "tag": columns.tag}
     faults, complain = os.pipe()
     broken: Exception | None = None
     with open(faults, "rb") as faulty:
@@ -57,7 +57,7 @@ def batches(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[pa
         raise broken
 
 
-def start(file: io.BufferedReader, job: dict[str, str | bool | None], complain: int) -> subprocess.Popen[bytes]:
+def start(file: io.BufferedReader, job: dict[str, str | None], complain: int) -> subprocess.Popen[bytes]:
     """Start the process, with the module search path of this one."""
     found = os.pathsep.join(place or os.getcwd() for place in sys.path)
     return subprocess.Popen(  # noqa: S603 - the command is ours

@@ -2,29 +2,34 @@
 
 import gzip
 import io
+import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import progress
-from pipeline.data import posts, several_tags
 from pipeline.settings.deployment import MAX_SOURCE_BYTES
 from pipeline.sources import sample
 from pipeline.sources.bigquery import parse as parse_bigquery
 from pipeline.sources.bigquery_rows import bigquery_blocks
-from pipeline.sources.blocks import EMPTY_TAG, REASONS, REJECTED_TEXT, UTF8_BOM, Block, Columns, corrupt, too_large
+from pipeline.sources.blocks import REASONS, UTF8_BOM, Block, Columns, corrupt, too_large
 from pipeline.sources.csv_file import csv_blocks
 from pipeline.sources.dump import XML_STARTS, dump_blocks
 from pipeline.sources.json_lines import json_blocks
 from pipeline.sources.listing import JSON_LINES
 from pipeline.sources.open import bounded, explained, on_disk, opened
 from pipeline.sources.parquet_file import parquet_blocks
+from pipeline.sources.rows import Rows, decoded_block
 from pipeline.sources.source import Kind, Source
+from pipeline.sources.text_columns import DECODED
 
 __all__ = ["REASONS", "Block", "joined", "read"]
 
 GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
+
+log = logging.getLogger(__name__)
 
 
 def read(
@@ -39,8 +44,10 @@ def read(
 ) -> Iterator[Block]:
     """Read all rows in order, numbered from 1, in blocks of at most ROWS_PER_BLOCK rows and about 32 MB of text.
 
-    With tags to `keep`, posts that have none of them, or several, are left out. If a post may have `several` tags, they
-    are normalized as pipeline.data.several_tags does, and only posts that have none of those to keep are left out.
+    A tag column holds what pipeline.data.several_tags says, in every format. A post with several tags is rejected. With
+    tags to `keep`, posts that have none of them, or several, are left out instead, and the others have that one. If a
+    post may have `several` tags, its tag is all of them, or those to keep, in one form as a text; only a post that has
+    none is left out. Warnings are logged as they come.
 
     Raises BadInput for a source that is damaged, not allowed, or larger, unpacked, than `max_bytes`; Unavailable
     where a retry can succeed.
@@ -54,29 +61,13 @@ def read(
         blocks = _files(source, columns, max_bytes, track)
     else:
         blocks = _file(source, columns, max_bytes, track)
-    if columns.several:
-        yield from (_with_several(block, columns.keep) for block in blocks)
-    else:
-        yield from (_kept(block, columns.keep) for block in blocks) if columns.keep else blocks
-
-
-def _kept(block: Block, keep: frozenset[str]) -> Block:
-    """The block without the posts whose tag is not one to keep."""
-    kept = block.posts.filter(pc.is_in(block.posts.column("tag"), value_set=pa.array(sorted(keep), pa.string())))
-    return Block(kept, block.rejected, block.left_out + block.posts.num_rows - kept.num_rows)
-
-
-def _with_several(block: Block, keep: frozenset[str]) -> Block:
-    """The block with the tags of each post normalized; a post without any is rejected, or with `keep` left out."""
-    tags = several_tags.normalized(block.posts.column("tag"), keep)
-    there = pc.not_equal(tags, "")
-    renamed = block.posts.set_column(1, posts.POSTS.field("tag"), tags)
-    none = block.posts.filter(pc.invert(there))
-    if keep:
-        return Block(renamed.filter(there), block.rejected, block.left_out + none.num_rows)
-    texts = pc.utf8_slice_codeunits(none.column("post"), 0, REJECTED_TEXT)
-    faulty = pa.concat_batches([block.rejected, posts.rejected_rows(none.column("row"), EMPTY_TAG, texts)])
-    return Block(renamed.filter(there), faulty.sort_by("row"), block.left_out)
+    said = set[str]()
+    for block in blocks:
+        for warning in block.warnings:
+            if warning not in said:
+                log.warning("warning: %s", warning)
+        said.update(block.warnings)
+        yield block
 
 
 def _file(source: Source, columns: Columns, max_bytes: int, track: progress.Track) -> Iterator[Block]:
@@ -88,7 +79,9 @@ def _files(source: Source, columns: Columns, max_bytes: int, track: progress.Tra
     """Read the files one after the other, with rows numbered through all of them."""
     room = max_bytes
     with explained(source.display):
-        files = source.files()
+        files, warnings = source.listing()
+    if warnings:
+        yield Rows().block(warnings)
     for block in joined(_file(each, columns, max_bytes, track) for each in files):
         room -= block.posts.nbytes + block.rejected.nbytes
         if room < 0:
@@ -102,7 +95,7 @@ def joined(parts: Iterable[Iterator[Block]]) -> Iterator[Block]:
     for part in parts:
         last = before
         for block in part:
-            shifted = Block(_shifted(block.posts, before), _shifted(block.rejected, before), block.left_out)
+            shifted = replace(block, posts=_shifted(block.posts, before), rejected=_shifted(block.rejected, before))
             last = max([last, *(pc.max(rows.column("row")).as_py() or 0 for rows in (shifted.posts, shifted.rejected))])
             yield shifted
         before = last
@@ -115,16 +108,13 @@ def _shifted(rows: pa.RecordBatch, before: int) -> pa.RecordBatch:
 
 
 def _synthetic(source: Source, columns: Columns, max_bytes: int) -> Iterator[Block]:
-    none = pa.RecordBatch.from_pylist([], schema=posts.REJECTED)
     asked = sample.parse(source.place)
     if asked.rows * sample.BYTES_PER_POST > max_bytes:
         raise too_large(source.display, max_bytes)
     for batch in sample.blocks(*asked):
-        yield Block(_untagged(batch) if columns.tag is None else batch, none)
-
-
-def _untagged(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return batch.set_column(1, posts.POSTS.field("tag"), pa.nulls(batch.num_rows, pa.string()))
+        undecodable = pa.repeat(False, batch.num_rows)
+        decoded = pa.record_batch([batch.column("post"), batch.column("tag"), undecodable], schema=DECODED)
+        yield decoded_block(decoded, batch.column("row")[0].as_py(), columns)
 
 
 def _blocks(file: io.BufferedReader, name: str, columns: Columns, max_bytes: int) -> Iterator[Block]:

@@ -10,11 +10,9 @@ from pathlib import Path
 import fsspec
 
 from pipeline.files import digest
-from pipeline.source_policy import BIGQUERY, SAMPLE, WEB, checked, display, is_url
+from pipeline.source_policy import BIGQUERY, SAMPLE, WEB, checked, display, is_url, without_scheme
 from pipeline.sources import bigquery
-from pipeline.sources.listing import is_several, listed
-
-OBJECT_STORES = ("s3://", "s3a://", "gs://", "gcs://", "abfs://", "az://")
+from pipeline.sources.listing import OBJECT_STORES, is_several, listed
 
 
 class Kind(Enum):
@@ -49,8 +47,8 @@ class Source:
 
     @property
     def place(self) -> str:
-        """What to open: the real path of a restricted file, else the text; BadInput where it may not be read."""
-        return self.text if self.allowed is None else checked(self.text, self.allowed)
+        """What to open: a path, of a restricted file the real one, or a URL; BadInput where it may not be read."""
+        return without_scheme(self.text) if self.allowed is None else checked(self.text, self.allowed)
 
     @property
     def ordered(self) -> bool:
@@ -58,12 +56,16 @@ class Source:
         return self.kind is not Kind.BIGQUERY
 
     def files(self) -> list["Source"]:
-        """The files of a folder, with those in folders below it, or those that a pattern matches, by their names.
+        """The files of a folder, or those that a pattern matches, see listing()."""
+        return self.listing()[0]
 
-        Hidden ones are left out. Raises BadInput where there is none, or one that may not be read, and Unavailable
-        where an object store does not answer.
+    def listing(self) -> tuple[list["Source"], tuple[str, ...]]:
+        """The files of a folder or those that a pattern matches, by their names, and sentences about what is not read.
+
+        Raises what listing.listed raises, also where a folder may not be read.
         """
-        return [Source(file, _kind_of_one(file), self.allowed) for file in listed(self.place)]
+        found = listed(self.place, self.allowed)
+        return [Source(file, _kind_of_one(file), self.allowed) for file in found.files], found.warnings
 
     @property
     def display(self) -> str:
@@ -80,7 +82,7 @@ class Source:
             if self.synthetic:
                 return self.text
             if self.kind is Kind.FILE:
-                path = Path(self.text).expanduser()
+                path = self._path
                 return digest(path) if path.is_file() else None
             if self.kind is Kind.FILES:
                 found = [(file.text, file.fingerprint()) for file in self.files()]
@@ -101,9 +103,13 @@ class Source:
         if self.kind is not Kind.FILE:
             return self.fingerprint()
         with suppress(OSError):
-            about = Path(self.text).expanduser().stat()
+            about = self._path.stat()
             return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
         return None
+
+    @property
+    def _path(self) -> Path:
+        return Path(without_scheme(self.text)).expanduser()
 
     def _entity_tag(self) -> str | None:
         filesystem, path = fsspec.url_to_fs(self.text, use_listings_cache=False)
@@ -117,6 +123,7 @@ def _kind(text: str) -> Kind:
         return Kind.SYNTHETIC
     if text.startswith(BIGQUERY):
         return Kind.BIGQUERY
+    text = without_scheme(text)
     if not is_url(text):
         path = os.path.expanduser(text)  # os.path, because a path may be too long or hold a NUL
         several = os.path.isdir(path) or (any(sign in text for sign in "*?[") and not os.path.exists(path))

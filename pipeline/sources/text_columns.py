@@ -1,4 +1,4 @@
-"""Turns columns that Arrow has decoded, whatever their string type, into posts and tags with each row's fault."""
+"""Turns columns that Arrow has decoded, whatever their string type, into posts and tag fields as plain strings."""
 
 from collections.abc import Iterator
 
@@ -7,39 +7,45 @@ import pyarrow.compute as pc
 
 from pipeline.data.several_tags import SEPARATOR
 from pipeline.errors import BadInput
-from pipeline.sources.blocks import (
-    BAD_UTF8,
-    EMPTY_POST,
-    EMPTY_TAG,
-    LINE_BREAK_IN_TAG,
-    TEXT_PER_BLOCK,
-    Columns,
-    position,
-)
+from pipeline.sources.blocks import TEXT_PER_BLOCK, Columns, position
 
-DECODED = pa.schema([("post", pa.string()), ("tag", pa.string()), ("fault", pa.string())])
-"""The rows that are sent back; `fault` is one of blocks.REASONS, or null for an accepted row."""
+DECODED = pa.schema([("post", pa.string()), ("tag", pa.string()), ("undecodable", pa.bool_())])
+"""The rows that are sent back: a post and its tag field, null if absent, and whether one of them is not UTF-8."""
 
 
 def checked(schema: pa.Schema, name: str, columns: Columns) -> list[str]:
-    """List the columns to read; BadInput where one is missing, there twice, or does not hold text."""
+    """List the columns to read; BadInput where one is missing, there twice, or cannot hold text."""
     needed = {columns.text: "text_column"} | ({} if columns.tag is None else {columns.tag: "tag_column"})
     for column, setting in needed.items():
         kind = schema.field(position(schema.names, column, name, setting)).type
-        if not _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind) and not (
-            columns.several and column == columns.tag and _is_list(kind) and _is_text(kind.value_type)
-        ):
-            raise BadInput(f"{name} has {kind} in column {column!r}, not text: set {setting} to a column of strings")
+        lists = column == columns.tag and _is_list(kind) and _is_text(kind.value_type)
+        # A column without any value may have any simple type: pandas writes it as numbers.
+        if pa.types.is_nested(kind) and not lists:
+            raise _no_text(name, column, kind, setting)
     return list(needed)
 
 
+def _no_text(name: str, column: str, kind: pa.DataType, setting: str) -> BadInput:
+    return BadInput(f"{name} has {kind} in column {column!r}, not text: set {setting} to a column of strings")
+
+
 def _is_text(kind: pa.DataType) -> bool:
-    kinds = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view())
-    return kind in kinds
+    kinds = (
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.binary(),
+        pa.large_binary(),
+        pa.binary_view(),
+        pa.null(),
+    )
+    return (kind.value_type if pa.types.is_dictionary(kind) else kind) in kinds
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+    types = pa.types
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
+    return any(is_list(kind) for is_list in lists)
 
 
 def halves(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
@@ -52,28 +58,35 @@ def halves(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     yield from halves(batch.slice(middle))
 
 
-def with_faults(batch: pa.RecordBatch, columns: Columns) -> pa.RecordBatch:
-    """Convert the batch to DECODED: texts as plain strings, and each row's first fault."""
-    post, undecodable = _strings(batch.column(columns.text))
+def decoded(batch: pa.RecordBatch, name: str, columns: Columns) -> pa.RecordBatch:
+    """Convert the batch to DECODED: texts as plain strings; BadInput where a column holds something else."""
+    post, undecodable = _strings(_texts(batch, columns.text, name, "text_column"))
     tag = pa.nulls(batch.num_rows, pa.string())
-    faults = [(_empty(post), EMPTY_POST)]
     if columns.tag is not None:
-        tag, bad = _strings(_joined(batch.column(columns.tag)))
+        tag, bad = _strings(_texts(batch, columns.tag, name, "tag_column"))
         undecodable = pc.or_(undecodable, bad)
-        faults += [(_empty(tag), EMPTY_TAG), (pc.match_substring_regex(tag, "[\r\n]"), LINE_BREAK_IN_TAG)]
-    fault = pa.nulls(batch.num_rows, pa.string())
-    for where, reason in reversed([(undecodable, BAD_UTF8), *faults]):
-        fault = pc.if_else(where, reason, fault)
-    return pa.record_batch([post, tag, fault], schema=DECODED)
+    return pa.record_batch([post, tag, undecodable], schema=DECODED)
+
+
+def _texts(batch: pa.RecordBatch, name: str, source: str, setting: str) -> pa.Array:
+    """The column as texts, where it holds lists of tags with each list as one."""
+    column = batch.column(name)
+    if _is_list(column.type):
+        return _joined(column)
+    if _is_text(column.type):
+        return column
+    if column.null_count < len(column):
+        raise _no_text(source, name, column.type, setting)
+    return pa.nulls(len(column), pa.string())
 
 
 def _joined(column: pa.Array) -> pa.Array:
-    """The column, where it holds lists of tags with each list as one text."""
-    if not _is_list(column.type):
-        return column
-    lists = column.cast(pa.list_(pa.binary()))
-    without_null = pa.ListArray.from_arrays(lists.offsets, pc.fill_null(lists.values, b""))
-    return pc.if_else(pc.is_null(column), None, pc.binary_join(without_null, SEPARATOR.encode()))
+    """Each list as one text. Not by a cast to another kind of list, which loses the elements of a list_view."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).cast(pa.int32())
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(lengths)])
+    tags = pc.fill_null(pc.list_flatten(column).cast(pa.binary()), b"")
+    lists = pa.ListArray.from_arrays(offsets, tags)
+    return pc.if_else(pc.is_null(column), None, pc.binary_join(lists, SEPARATOR.encode()))
 
 
 def _strings(column: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -86,9 +99,3 @@ def _strings(column: pa.Array) -> tuple[pa.Array, pa.Array]:
     texts = [None if value is None else value.decode(errors="backslashreplace") for value in values]
     bad = [text is not None and text.encode() != value for text, value in zip(texts, values, strict=True)]
     return pa.array(texts, pa.string()), pa.array(bad)
-
-
-def _empty(column: pa.Array) -> pa.Array:
-    """Find the texts of which str.strip() leaves nothing: bool [rows]."""
-    nothing = pc.equal(pc.binary_length(column), 0)
-    return pc.fill_null(pc.or_(nothing, pc.utf8_is_space(column)), True)

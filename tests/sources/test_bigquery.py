@@ -134,7 +134,8 @@ class TestEmulator:
         rows = [{"post": "a", "tags": ["python", "pandas"]}, {"post": "b", "tags": []}, {"post": "c", "tags": ["c#"]}]
         assert google.insert_rows_json("ours.so.arrays", rows) == []
         assert read("bigquery://ours.so.arrays", several=True) == [("a", "pandas|python"), ("c", "c#")]
-        assert "has ARRAY<STRING> in column 'tags'" in refusal("bigquery://ours.so.arrays")
+        assert read("bigquery://ours.so.arrays") == [("c", "c#")]
+        assert "has ARRAY<STRING> in column 'tags'" in refusal("bigquery://ours.so.arrays", text_column="tags")
 
     def test_a_query_is_stored_and_read(self, google, tmp_path, caplog):
         fill(google, TINY)

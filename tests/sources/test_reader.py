@@ -113,7 +113,7 @@ class TestCsv:
             (b'post,tags\n"he said ""no"", twice",java\n', [('he said "no", twice', "java", 1)]),
             (b'post,tags\n5" disk,java\n', [('5" disk', "java", 1)]),
             ("post,tags\nnaïve 東京 \U0001f600,c#\n".encode(), [("naïve 東京 \U0001f600", "c#", 1)]),
-            (b"post,tags\n how , c#\n", [(" how ", " c#", 1)]),
+            (b"post,tags\n how , c#\n", [(" how ", "c#", 1)]),
             (b"post,tags\nline\x0bsep\x1cpara\xe2\x80\xa8x\x00,c#\n", [("line\x0bsep\x1cpara\u2028x\x00", "c#", 1)]),
             (b"post,tags\n", []),
         ],
@@ -137,7 +137,8 @@ class TestCsv:
             (b'"a "quoted" word",java', "malformed quotes", '"a "quoted" word",java'),
             (b'"two\nlines"!,java', "malformed quotes", '"two\nlines"!,java'),
             (b'post,"ja\nva"', "line break in tag", 'post,"ja\nva"'),
-            (b'post,"java\r"', "line break in tag", 'post,"java\r"'),
+            (b'post,"ja\rva"', "line break in tag", 'post,"ja\rva"'),
+            (b"post,java|c#", "several tags", "post,java|c#"),
         ],
     )
     def test_a_faulty_row_is_set_aside_and_reading_goes_on(
@@ -373,7 +374,7 @@ class TestSeveralTags:
         accepted, rejected, left_out = self.read(saved(DUMP))
         assert accepted == [("java", 1), ("c#", 3), ("pandas|python", 4)]
         assert (rejected, left_out) == ([(5, "empty post"), (6, "empty tag")], 0)
-        assert self.read(saved(DUMP), "pandas", "java") == ([("java", 1), ("pandas", 4)], rejected, 1)
+        assert self.read(saved(DUMP), "pandas", "java") == ([("java", 1), ("pandas", 4)], [], 3)
 
     def test_of_csv(self, saved: Callable[..., Path]) -> None:
         rows = b"post,tags\na,python|pandas\nb, |\nc,python | python\n,java\n"
@@ -386,7 +387,7 @@ class TestSeveralTags:
     def test_of_json_lines(self, saved: Callable[..., Path]) -> None:
         lines = b'{"post": "a", "tags": ["x", "java"]}\n{"post": "b", "tags": []}\n{"post": "c", "tags": "c#|x"}\n'
         assert self.read(saved(lines)) == ([("java|x", 1), ("c#|x", 3)], [(2, "empty tag")], 0)
-        assert self.read(saved(lines), "java") == ([("java", 1)], [(2, "empty tag")], 1)
+        assert self.read(saved(lines), "java") == ([("java", 1)], [], 2)
 
     @pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.large_string()), pa.list_(pa.binary())])
     def test_of_parquet_may_be_lists(self, tmp_path: Path, kind: pa.DataType) -> None:
@@ -395,7 +396,6 @@ class TestSeveralTags:
         accepted, rejected, _ = self.read(tmp_path / "posts.parquet")
         assert accepted == [("pandas|python", 1), ("c#", 4)]
         assert rejected == [(2, "empty tag"), (3, "empty tag")]
-        assert "set tag_column to a column of strings" in refusal(tmp_path / "posts.parquet")
 
 
 class TestSeveralFiles:
@@ -610,7 +610,7 @@ class TestParquet:
     )
     def test_kinds_of_text(self, tmp_path: Path, kind: pa.DataType) -> None:
         post = pa.array(["naïve", None, "", " \u2003\n", "how", "why", "so", "as", "no"]).cast(kind)
-        tags = pa.array(["java", "c#", "c#", "c#", "", None, "a\nb", "a\r", "java"]).cast(kind)
+        tags = pa.array(["java", "c#", "c#", "c#", "", None, "a\nb", "a\rb", "java"]).cast(kind)
         path = self.write(tmp_path, id=range(9), tags=tags, post=post)
         assert pq.read_schema(path).field("post").type == kind
         assert read(path) == (
