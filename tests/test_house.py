@@ -38,6 +38,7 @@ def test_every_stage_has_a_module_of_its_name_and_needs_only_earlier_ones():
     names = list(STAGES)
     assert {path.stem for path in (PACKAGE / "stages").glob("[!_]*.py")} == {
         *names,
+        "accounting",
         "answers",
         "context",
         "model_card",

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
+from pipeline.checks.saved_figure import save
 from pipeline.errors import escape_control
 
 MAX_LABEL = 24
@@ -21,7 +22,7 @@ DPI = 120
 def draw(matrix: np.ndarray, labels: list[str], path: Path) -> None:
     """Write a confusion matrix of counts, int [tags, tags] with a row for each true tag, as a PNG."""
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure(shares, labels, int(matrix.sum())).savefig(path, dpi=DPI, bbox_inches="tight")
+    save(figure(shares, labels, int(matrix.sum())), path, dpi=DPI, bbox_inches="tight")
 
 
 def figure(shares: np.ndarray, labels: list[str], posts: int) -> Figure:

@@ -24,6 +24,7 @@ from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import path_of
 from pipeline.report.runs import card_of, note
 from pipeline.settings import Deployment, Settings, read
+from pipeline.stages import accounting
 from pipeline.stages.plan import FIRST, LAST, STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
@@ -69,6 +70,8 @@ def run(
             return
         took = f"{summary['rows']:>10,} posts {time.monotonic() - start:7.1f} s"
         err.print(f"  {stage:<15}{took}  {note(this, this.manifest(stage))}".rstrip(), soft_wrap=True)
+        if account := accounting.sentence(summary):
+            err.print(f"  {'':<15}{account}", soft_wrap=True)
     if chosen[-1] == LAST:
         print_published(this)
     else:

@@ -21,6 +21,7 @@ from pipeline.cli.app import (
 from pipeline.cli.run import print_published
 from pipeline.errors import BadInput
 from pipeline.report.runs import described, newest_first, paths
+from pipeline.stages import accounting
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
@@ -112,6 +113,9 @@ def _print_data(report: dict[str, Any]) -> None:
     evaluated = summaries.get("evaluate", {})
     if coverage := evaluated.get("coverage"):
         out.print(f"champion   version {evaluated['champion']}, {coverage}", soft_wrap=True)
+    for stage, summary in summaries.items():
+        if account := accounting.sentence(summary):
+            out.print(f"{stage:<10} {account}", soft_wrap=True)
     if ingested := summaries.get("ingest"):
         out.print(
             f"data       {ingested['duplicates']:.2%} are copies, {ingested['leaked']:.2%} of the test posts copy a "

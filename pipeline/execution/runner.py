@@ -21,6 +21,7 @@ from pipeline.execution.publication import publish
 from pipeline.execution.reporting import make_report, report_after
 from pipeline.execution.work import Work
 from pipeline.progress import OnEpoch, SaveCheckpoint, Track, log_lines, no_report
+from pipeline.stages import accounting
 from pipeline.stages.plan import After, Before
 from pipeline.store.manifest import Manifest
 from pipeline.store.runs import CHECKPOINT, SHARDS, Run
@@ -86,6 +87,8 @@ def _run_stage(name: str, run: Run, track: Track, on_epoch: OnEpoch) -> dict[str
         return _take_part(work, place, done=cached is not None)
     if cached and _adopt(work, cached, keys, report):
         manifest = cached
+        if "warnings" not in report:
+            _log_warnings(cached.summary)
     else:
         manifest = _do(work, report)
         if _source_state(work) == state_before:  # else it is not known which of the two states was read
@@ -93,6 +96,8 @@ def _run_stage(name: str, run: Run, track: Track, on_epoch: OnEpoch) -> dict[str
     run.discard(name)
     run.withdraw_refusal(name)
     summary = manifest.summary | report
+    if account := accounting.sentence(summary):
+        log.info("%s of run %s: %s", name, run.name, account)
     for step in work.stage.after:
         summary |= AFTER[step](work, manifest)
     return summary
@@ -123,7 +128,14 @@ def _check_before(work: Work) -> dict[str, Any]:
     report: dict[str, Any] = {}
     for check in work.stage.before:
         report |= BEFORE[check](work)
+    _log_warnings(report)
     return report
+
+
+def _log_warnings(summary: Mapping[str, Any]) -> None:
+    """Log the warnings of what was not done by a stage, which logs its own."""
+    for warning in summary.get("warnings", []):
+        log.warning("warning: %s", warning)
 
 
 def _source_state(work: Work) -> object:

@@ -12,6 +12,7 @@ from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.checks.saved_figure import save
 from pipeline.errors import escape_control
 from pipeline.registry.series import Observation
 
@@ -183,7 +184,7 @@ def _svg(figure: Figure, title: str) -> str:
         axes.patch.set_alpha(0)
     figure.patch.set_alpha(0)
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Title": title})
+    save(figure, text, format="svg", metadata={"Date": None, "Title": title})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

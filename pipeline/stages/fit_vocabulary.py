@@ -92,6 +92,7 @@ def gather(shards: Sequence[Path], out: Path, settings: Settings, context: Conte
         for side, tally in json.loads((folder / TAGS).read_text()).items():
             tags[side].update(tally)
     rejected = _check_splits(tags["train"], tags["validation"], tags["test"], settings)
+    unlearned = _unlearned(tags, settings)
     if settings.multi_tag:
         tags = {side: by_tag(tally) for side, tally in tags.items()}
     counts = [
@@ -115,7 +116,7 @@ def gather(shards: Sequence[Path], out: Path, settings: Settings, context: Conte
         tags=len(tags["train"]),
         rejected=rejected,
         unknown_words=round(vocabulary.unknown, 6),
-        warnings=_warnings(vocabulary, counts[-1].undercount, _unvalidated(tags, settings), settings),
+        warnings=_warnings(vocabulary, counts[-1].undercount, unlearned, _unvalidated(tags, settings), settings),
     )
 
 
@@ -130,7 +131,7 @@ def _texts(source: Path, tags: Counter[str], advance: Advance) -> Iterator[pa.Ar
 def _check_splits(train: Counter[str], validation: Counter[str], test: Counter[str], settings: Settings) -> int:
     """Count the other posts with a tag that no train post has; raise BadInput if the splits cannot be used."""
     tags = by_tag(train) if settings.multi_tag else train
-    unlearned, untested = (_unknown(side, tags, several=settings.multi_tag) for side in (validation, test))
+    unlearned, untested = (_unknown(side, tags, several=settings.multi_tag).total() for side in (validation, test))
     total, rejected = (train + validation + test).total(), unlearned + untested
     if len(tags) < 2:
         content = f"one tag only ({next(iter(tags))!r})" if tags else "no post"
@@ -156,10 +157,25 @@ def _check_splits(train: Counter[str], validation: Counter[str], test: Counter[s
     return rejected
 
 
-def _unknown(side: Counter[str], tags: Counter[str], *, several: bool) -> int:
+def _unknown(side: Counter[str], tags: Counter[str], *, several: bool) -> Counter[str]:
     """The posts of a side with a tag, or only tags, that no train post has."""
     of_post = {text: text.split(SEPARATOR) if several else [text] for text in side}
-    return sum(count for text, count in side.items() if not tags.keys() & of_post[text])
+    return Counter({text: count for text, count in side.items() if not tags.keys() & of_post[text]})
+
+
+def _unlearned(tags: Mapping[posts.Side, Counter[str]], settings: Settings) -> list[str]:
+    """A sentence for each side with posts that the network cannot tag right, because it learns none of their tags."""
+    learned = by_tag(tags["train"]) if settings.multi_tag else tags["train"]
+    sentences = list[str]()
+    for side in posts.SIDES:
+        unknown, total = _unknown(tags[side], learned, several=settings.multi_tag), tags[side].total()
+        if count := unknown.total():
+            some = ", ".join(f"{tag!r:.60}" for tag in sorted(unknown)[:5])
+            sentences.append(
+                f"{count:,} of the {total:,} {side} posts ({count / total:.2%}) have no tag that a train post has, so "
+                f"they are left out and no figure counts them: {some}"
+            )
+    return sentences
 
 
 def _unvalidated(tags: Mapping[posts.Side, Counter[str]], settings: Settings) -> list[str]:
@@ -167,8 +183,10 @@ def _unvalidated(tags: Mapping[posts.Side, Counter[str]], settings: Settings) ->
     return sorted(tags["train"].keys() - tags["validation"].keys()) if settings.validation_fraction else []
 
 
-def _warnings(vocabulary: Vocabulary, undercount: int, unvalidated: list[str], settings: Settings) -> list[str]:
-    warnings = []
+def _warnings(
+    vocabulary: Vocabulary, undercount: int, unlearned: list[str], unvalidated: list[str], settings: Settings
+) -> list[str]:
+    warnings = [*unlearned]
     if unvalidated:
         some = ", ".join(f"{tag!r:.60}" for tag in unvalidated[:5])
         warnings.append(
@@ -188,5 +206,5 @@ def _warnings(vocabulary: Vocabulary, undercount: int, unvalidated: list[str], s
             "vocabulary_size"
         )
     for warning in warnings:
-        log.warning(warning)
+        log.warning("warning: %s", warning)
     return warnings

@@ -19,12 +19,11 @@ from pipeline.data.several_tags import by_tag
 from pipeline.errors import BadInput
 from pipeline.settings import Settings
 from pipeline.sources import reader, sample
-from pipeline.sources.blocks import REJECTED_TEXT
+from pipeline.sources.blocks import REJECTED_TEXT, SEVERAL_TAGS
 from pipeline.sources.source import Source
+from pipeline.stages.accounting import DUPLICATE
 from pipeline.stages.context import Context
 from pipeline.stages.plan import FEEDBACK, FEEDBACK_FILE
-
-DUPLICATE = "copy of an earlier post"
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +55,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     can be learned from the source, or if too many rows are faulty or copies.
     """
     tags, reasons, first, left_out = Counter[str](), Counter[str](), "", 0
+    warnings = dict[str, None]()
     source = context.source
     blocks = _blocks(inputs, settings, context)
     total = sample.parse(source.text).rows if source.synthetic else None
@@ -74,6 +74,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
                 reasons.update(posts.tally(rows.column("reason")))
             first = first or _first_fault(block.rejected)
             left_out += block.left_out
+            warnings |= dict.fromkeys(block.warnings)
             advance(block.posts.num_rows)
     if left_out and not tags:
         which = "a tag" if settings.multi_tag else "exactly one tag"
@@ -96,7 +97,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
         leaked=seen.leaked(settings),
         warnings=[],
     )
-    return replace(ingested, warnings=_warnings(ingested, settings, source, feedback=FEEDBACK in inputs))
+    warnings |= dict.fromkeys(_warnings(ingested, settings, source, feedback=FEEDBACK in inputs))
+    return replace(ingested, warnings=list(warnings))
 
 
 def _blocks(inputs: Mapping[str, Path], settings: Settings, context: Context) -> Iterator[reader.Block]:
@@ -198,8 +200,12 @@ class _Seen:
 
 
 def _warnings(ingested: Ingested, settings: Settings, source: Source, *, feedback: bool) -> list[str]:
-    """Return warnings about the posts' order and about copies among them; raise BadInput if copies are too many."""
+    """Return warnings about tags that no post has, the posts' order and copies; BadInput if copies are too many."""
     warnings = []
+    if missing := sorted(settings.kept_tags - ingested.posts_by_tag.keys()):
+        some = ", ".join(f"{tag!r:.60}" for tag in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        names = f"names {len(missing)} tags" if len(missing) > 1 else "names a tag"
+        warnings.append(f"keep_tags {names} that none of the posts kept has: {some}; correct it or leave it out")
     if not source.ordered and settings.split == "sequential":
         warnings.append(
             f"{source.display} has no order, so that split=sequential divides its posts in another way each time: set "
@@ -227,18 +233,19 @@ def _check(tags: Counter[str], reasons: Counter[str], first: str, settings: Sett
     rows = tags.total() + reasons.total()
     faults = Counter({reason: count for reason, count in reasons.items() if reason != DUPLICATE})
     rejected, by_reason = faults.total(), ", ".join(f"{count:,} {reason}" for reason, count in faults.most_common())
+    choose = ", set keep_tags or multi_tag for posts with several tags" if faults[SEVERAL_TAGS] else ""
     if not rows:
         raise BadInput(f"{source} has no rows; set source to one that has posts")
     if rejected == rows:
         raise BadInput(
-            f"all {rows:,} rows of {source} were rejected ({by_reason}), the first is {first}; fix the source, or set "
-            "text_column and tag_column to the right ones"
+            f"all {rows:,} rows of {source} were rejected ({by_reason}), the first is {first}; fix the source{choose}, "
+            "or set text_column and tag_column to the right ones"
         )
     if rejected > settings.max_rejected_fraction * rows:
         raise BadInput(
             f"{rejected:,} of {rows:,} rows of {source} were rejected ({by_reason}), the first is {first}: "
             f"{rejected / rows:.3g} is more than max_rejected_fraction={settings.max_rejected_fraction:g}; fix the "
-            "source or raise max_rejected_fraction"
+            f"source{choose} or raise max_rejected_fraction"
         )
     if len(tags) == 1 and len(by_tag(tags) if settings.multi_tag else tags) == 1:
         (tag,) = tags

@@ -1,6 +1,7 @@
 """Train the network, converted to an Estimator, on the vectors; alone or as the chief of a cluster."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +23,8 @@ from pipeline.model.warm_start import Initial, WarmStart
 from pipeline.settings import Settings
 from pipeline.stages.context import Context
 from pipeline.stages.plan import CARD, CHECKPOINT, LABELS, RESUME, VALIDATED, WARM_START
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,9 @@ def _pick_thresholds(out: Path, vectors: Path, settings: Settings, tags: int) ->
     thresholds.write(out / thresholds.FILE, thresholds.pick(expit(logits), validation.labels))
     if len(validation.labels):
         return []
-    return ["there are no validation posts, so the threshold of each tag is 0.5: set validation_fraction"]
+    warning = "there are no validation posts, so the threshold of each tag is 0.5: set validation_fraction"
+    log.warning("warning: %s", warning)
+    return [warning]
 
 
 def _warm_start(

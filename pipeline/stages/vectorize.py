@@ -22,13 +22,14 @@ UNKNOWN_TAG = "tag that no train post has"
 
 @dataclass(frozen=True)
 class Vectorized:
-    """The summary: posts of each split, posts rejected, and the average number of non-zero cells per post."""
+    """The summary: posts of each split, posts rejected by reason, and the average number of non-zero cells per post."""
 
     rows: int
     train_posts: int
     validation_posts: int
     test_posts: int
     rejected: int
+    rejected_by_reason: dict[str, int]
     cells_per_post: float
 
 
@@ -80,7 +81,8 @@ class _Output(ExitStack):
     def summary(self) -> Vectorized:
         train, validation, test, rejected = (writer.rows for writer in self.writers.values())
         rows = train + validation + test
-        return Vectorized(rows, train, validation, test, rejected, round(self.cells / max(rows, 1), 1))
+        by_reason = {UNKNOWN_TAG: rejected} if rejected else {}
+        return Vectorized(rows, train, validation, test, rejected, by_reason, round(self.cells / max(rows, 1), 1))
 
 
 def _known(

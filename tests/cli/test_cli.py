@@ -76,6 +76,43 @@ def test_a_run_from_posts_to_model(tagger, source, tmp_path):
     assert all(0.5 < answer["probability"] <= 1 for answer in answers)
 
 
+def test_a_run_says_what_became_of_every_row_and_warns_also_if_the_stage_is_cached(tagger, tmp_path, caplog):
+    folder, store = tmp_path / "posts", tmp_path / "store"
+    folder.mkdir()
+    rows = [("", "java"), ("so", "java|python"), ("why", ""), (TINY[0][0], "java"), *TINY, ("x", "c#"), ("y", "rust")]
+    write_csv(folder / "posts.csv", rows)
+    (folder / "more.tsv").touch()
+    given = ("train_fraction=0.95", "drop_duplicates=true", "max_rejected_fraction=1", "vocabulary_size=4")
+    options = [part for setting in given for part in ("--set", setting)]
+    account = "of 14 rows 10 were kept, 3 rejected (1 empty post, 1 several tags, 1 empty tag), 1 dropped as copies"
+    unread = f"warning: 1 file of {folder} is not read, because of a folder only those that end in"
+    for name in ("a", "b"):
+        command = ("run", "--source", folder, "--store", store, "--run", name, "--until", "fit_vocabulary")
+        status, _, err = tagger(*command, *options)
+        assert status == 2
+        lines = err.splitlines()
+        at = next(at for at, line in enumerate(lines) if line.startswith("  ingest "))
+        assert account in lines[at + 1]
+        assert ("cached" in lines[at]) is (name == "b")
+        assert [message.startswith(unread) for message in caplog.messages].count(True) == 1
+        caplog.clear()
+    assert account in tagger("show", "b", "--store", store)[1]
+
+
+def test_posts_whose_tag_no_train_post_has_are_said_to_be_left_out(tagger, tmp_path, caplog):
+    source = write_csv(tmp_path / "posts.csv", [*TINY, ("ruby gem", "ruby"), ("java", "java"), ("more", "python")])
+    given = ("train_fraction=0.75", "max_rejected_fraction=1", "vocabulary_size=4")
+    options = [part for setting in given for part in ("--set", setting)]
+    command = ("run", "--source", source, "--store", tmp_path / "store", "--until", "vectorize")
+    warning = "warning: 1 of the 3 test posts (33.33%) have no tag that a train post has"
+    for name in ("a", "b"):
+        err = tagger(*command, "--run", name, *options)[2]
+        assert [message.startswith(warning) for message in caplog.messages].count(True) == 1
+        caplog.clear()
+        assert err.count("of 11 rows 10 were kept, 1 rejected (1 tag that no train post has)") == 1
+    assert "of 11 rows 10 were kept" in tagger("show", "b", "--store", tmp_path / "store")[1]
+
+
 def test_a_run_is_continued_from_a_stage(tagger, source, tmp_path):
     store = tmp_path / "store"
     status, out, _ = tagger(

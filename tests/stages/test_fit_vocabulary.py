@@ -47,6 +47,10 @@ def test_a_tag_that_only_the_test_split_has_is_no_label(tmp_path):
     source = write_posts(tmp_path / "ingest", [*TINY[:7], ("ruby gem", "ruby")])
     summary = fit(source, tmp_path / "out", max_rejected_fraction=0.125)
     assert (summary.rejected, summary.tags) == (1, 2)
+    assert summary.warnings[0] == (
+        "1 of the 2 test posts (50.00%) have no tag that a train post has, so they are left out and no figure counts "
+        "them: 'ruby'"
+    )
     assert read_lines(tmp_path / "out" / "labels.txt") == ["java", "python"]
 
 
@@ -80,6 +84,21 @@ def test_a_tag_that_no_validation_post_has_is_a_warning(tmp_path):
     summary = pieces(tmp_path, sides, vocabulary_size=4, validation_fraction=0.2)
     assert summary.warnings == [
         "1 of the tags occur in no validation post, so nothing is measured for them: 'java'",
+    ]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_posts_of_each_side_whose_tags_are_not_learned_are_counted_in_a_warning(tmp_path, several):
+    unknown = ("x", "go|ruby" if several else "ruby")
+    known = [("a", "java|new"), ("b", "python")] if several else TINY[6:]
+    sides = {"train": TINY[:6], "validation": [unknown, unknown, *known], "test": [unknown, *known, *known]}
+    values = {"validation_fraction": 0.2, "max_rejected_fraction": 1, "multi_tag": several, "vocabulary_size": 4}
+    summary = pieces(tmp_path, sides, **values)
+    assert summary.rejected == 3
+    assert [warning for warning in summary.warnings if "left out" in warning] == [
+        f"{count} of the {total} {side} posts ({share}) have no tag that a train post has, so they are left out and no "
+        f"figure counts them: {unknown[1]!r}"
+        for count, total, side, share in ((2, 4, "validation", "50.00%"), (1, 5, "test", "20.00%"))
     ]
 
 

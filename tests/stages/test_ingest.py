@@ -11,7 +11,7 @@ from pipeline.data import posts
 from pipeline.errors import BadInput
 from pipeline.settings import Settings
 from pipeline.sources.source import Source
-from pipeline.stages import ingest
+from pipeline.stages import accounting, ingest
 from pipeline.stages.context import Context
 from tests.conftest import context_of
 
@@ -219,3 +219,77 @@ def test_drop_duplicates_keeps_the_first(tmp_path: Path) -> None:
 def test_drop_duplicates_knows_the_posts_of_earlier_blocks(tmp_path: Path) -> None:
     content = HEADER + "".join(f"how {at % 6000},c#\nwhy {at % 6000},java\n" for at in range(9000))
     assert run(tmp_path, content, drop_duplicates=True).posts == 12_000
+
+
+SEVERAL = HEADER + "how,java|c#\nwhy,java\nwhere,c#\nwhen,<c#><php>\nwhat,php\n"
+
+
+def test_posts_with_several_tags_are_rejected(tmp_path: Path) -> None:
+    ingested = run(tmp_path, SEVERAL, max_rejected_fraction=0.4)
+    assert (ingested.posts, ingested.rejected_by_reason) == (3, {"several tags": 2})
+
+
+@pytest.mark.parametrize("content", [SEVERAL, HEADER + "how,java|c#\n"], ids=["some", "all"])
+def test_if_they_are_too_many_the_sentence_says_what_to_set(tmp_path: Path, content: str) -> None:
+    assert "fix the source, set keep_tags or multi_tag for posts with several tags" in refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("keep", "warnings"),
+    [
+        ("java,c#", []),
+        ("java,c#,Rust", ["keep_tags names a tag that none of the posts kept has: 'Rust'; correct it or leave it out"]),
+        (
+            "java,c#,Rust,go|php",
+            ["keep_tags names 2 tags that none of the posts kept has: 'Rust', 'go|php'; correct it or leave it out"],
+        ),
+    ],
+)
+def test_a_tag_to_keep_that_no_post_has_is_named_in_a_warning(tmp_path: Path, keep: str, warnings: list[str]) -> None:
+    ingested = run(tmp_path, SEVERAL, keep_tags=keep)
+    assert (ingested.posts_by_tag, ingested.left_out) == ({"c#": 2, "java": 1}, 2)
+    assert ingested.warnings == warnings
+
+
+def test_what_is_not_read_of_a_folder_is_a_warning(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "posts.csv").write_text(SEVERAL)
+    (folder / "more.tsv").touch()
+    settings = Settings(source=str(folder), multi_tag=True, split="hash")
+    [warning] = ingest.run({}, tmp_path / "out", settings, context_of(settings)).warnings
+    assert warning.startswith(f"1 file of {folder} is not read, because")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"max_rejected_fraction": 1},
+            "of 8 rows 3 were kept, 5 rejected (3 several tags, 1 empty post, 1 empty tag)",
+        ),
+        (
+            {"max_rejected_fraction": 1, "multi_tag": True},
+            "of 8 rows 6 were kept, 2 rejected (1 empty post, 1 empty tag)",
+        ),
+        (
+            {"max_rejected_fraction": 1, "keep_tags": "java,c#"},
+            "of 8 rows 4 were kept, 1 rejected (1 empty post), 3 left out by keep_tags",
+        ),
+        (
+            {"max_rejected_fraction": 1, "keep_tags": "java,c#", "drop_duplicates": True},
+            "of 8 rows 3 were kept, 1 rejected (1 empty post), 3 left out by keep_tags, 1 dropped as copies of an "
+            "earlier post",
+        ),
+    ],
+)
+def test_a_sentence_says_what_became_of_every_row(tmp_path: Path, settings: dict[str, object], sentence: str) -> None:
+    ingested = run(
+        tmp_path, SEVERAL + ",java\nso,\nwhy,php|java\n", **{"fail_duplicates": 1, "fail_leaked": 1} | settings
+    )
+    assert accounting.sentence(asdict(ingested)) == sentence
+
+
+def test_where_every_row_is_kept_nothing_is_said(tmp_path: Path) -> None:
+    assert accounting.sentence(asdict(run(tmp_path, HEADER + "how,c#\nwhy,java\n"))) == ""
+    assert accounting.sentence({"rows": 5, "rejected": 2}) == ""

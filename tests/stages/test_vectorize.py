@@ -1,8 +1,10 @@
+from dataclasses import asdict
+
 import pytest
 
 from pipeline.data import posts
 from pipeline.settings import Settings
-from pipeline.stages import fit_vocabulary, vectorize
+from pipeline.stages import accounting, fit_vocabulary, vectorize
 from tests.conftest import TINY, context_of, write_posts
 
 
@@ -43,6 +45,8 @@ def test_posts_with_an_unknown_tag_are_rejected(vectorized):
     summary, folder = vectorized([*TINY, ("java gem", "ruby"), ("java", "java"), ("more", "python")])
     assert [row["row"] for row in rows_of(folder, "test")] == [10, 11]
     assert (summary.rows, summary.rejected) == (10, 1)
+    said = "of 11 rows 10 were kept, 1 rejected (1 tag that no train post has)"
+    assert accounting.sentence(asdict(summary)) == said
     assert rows_of(folder, "rejected") == [{"row": 9, "reason": "tag that no train post has", "text": "java gem"}]
 
 
