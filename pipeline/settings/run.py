@@ -61,20 +61,25 @@ class Settings(Base):
     )
     text_column: str = field("post", FIRST, "Column that holds the post's text.", min_length=1)
     tag_column: str = field(
-        "tags", FIRST, "Column that holds the post's tag, or with multi_tag its tags.", min_length=1
+        "tags",
+        FIRST,
+        "Column that holds the post's tag or tags: one as text, or several with vertical bars between them, each in "
+        "angle brackets, or as a list.",
+        min_length=1,
     )
     multi_tag: bool = field(
         False,
         FIRST,
-        "A post may have several tags, with a vertical bar between them, and the model gives each post all the tags "
-        "whose probability reaches the tag's threshold. The thresholds are picked on the validation posts, see "
-        "validation_fraction; without any, each is 0.5.",
+        "A post may have several tags, and the model gives each post all the tags whose probability reaches the tag's "
+        "threshold; otherwise a post with several is rejected, unless keep_tags is set. The thresholds are picked on "
+        "the validation posts, see validation_fraction; without any, each is 0.5.",
     )
     keep_tags: str | None = field(
         None,
         FIRST,
-        "Tags to learn, separated by commas, such as python, java: posts that have none of them are left out, and so "
-        "are those that have several, unless multi_tag is set. If none, every tag is learned.",
+        "Tags to learn, separated by commas, such as python, java; a post's other tags do not count. Posts that have "
+        "none of them are left out, and so are those that have several of them, unless multi_tag is set. If none, "
+        "every tag is learned.",
     )
     learn_feedback: bool = field(
         False,
