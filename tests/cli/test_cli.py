@@ -88,8 +88,10 @@ def test_a_run_says_what_became_of_every_row_and_warns_also_if_the_stage_is_cach
     unread = f"warning: 1 file of {folder} is not read, because of a folder only those that end in"
     for name in ("a", "b"):
         command = ("run", "--source", folder, "--store", store, "--run", name, "--until", "fit_vocabulary")
-        status, _, err = tagger(*command, *options)
+        with caplog.at_level("INFO", "pipeline.execution.runner"):
+            status, _, err = tagger(*command, *options)
         assert status == 2
+        assert [message.startswith(f"ingest of run {name}: {account}") for message in caplog.messages].count(True) == 1
         lines = err.splitlines()
         at = next(at for at, line in enumerate(lines) if line.startswith("  ingest "))
         assert account in lines[at + 1]

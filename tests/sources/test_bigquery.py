@@ -223,6 +223,7 @@ class Service:
         self.status, self.answer = 200, TABLE
         self.ends_with: tuple[grpc.StatusCode, str] | None = None
         self.asked: list[str] = []
+        self.schema, self.tags = ARROW, [["java"], ["java"]]
         service = self
 
         class Rest(BaseHTTPRequestHandler):
@@ -259,14 +260,14 @@ class Service:
 
     def session(self, request: Any, _: Any) -> Any:
         names = [f"stream {i}" for i in range(min(3, request.max_stream_count))]
-        schema = types.ArrowSchema(serialized_schema=ARROW.serialize().to_pybytes())
+        schema = types.ArrowSchema(serialized_schema=self.schema.serialize().to_pybytes())
         return types.ReadSession(
             name="s", arrow_schema=schema, streams=[types.ReadStream(name=name) for name in names], data_format="ARROW"
         )
 
     def rows(self, request: Any, context: Any) -> Iterator[Any]:
         for page in range(2):
-            posts = pa.record_batch([[f"{request.read_stream} page {page}"], ["java"]], schema=ARROW)
+            posts = pa.record_batch([[f"{request.read_stream} page {page}"], self.tags[page]], schema=self.schema)
             batch = types.ArrowRecordBatch(serialized_record_batch=posts.serialize().to_pybytes(), row_count=1)
             yield types.ReadRowsResponse(arrow_record_batch=batch, row_count=1)
             if self.ends_with and request.read_stream == "stream 1":
@@ -294,6 +295,28 @@ class TestService:
         [block, *rest] = reader.read(Source.parse(self.SOURCE), text_column="post", tag_column="tags")
         found = [text for each in (block, *rest) for text in each.posts["post"].to_pylist()]
         assert found == [f"stream {stream} page {page}" for page in range(2) for stream in range(3)]
+
+    @pytest.mark.parametrize(
+        ("kind", "tags"),
+        [
+            (pa.string(), [["python|pandas"], ["<java>"]]),
+            (pa.list_(pa.string()), [[["python", "pandas"]], [["java"]]]),
+        ],
+        ids=["texts", "arrays"],
+    )
+    def test_several_tags_are_texts_or_arrays(self, service, kind, tags):
+        service.schema, service.tags = ARROW.set(1, pa.field("tags", kind)), tags
+        mode = "REPEATED" if pa.types.is_list(kind) else "NULLABLE"
+        fields = [{"name": "post", "type": "STRING"}, {"name": "tags", "type": "STRING", "mode": mode}]
+        service.answer = TABLE | {"schema": {"fields": fields}}
+        assert {tag for _, tag in read(self.SOURCE, several=True)} == {"pandas|python", "java"}
+        assert [tag for _, tag in read(self.SOURCE)] == ["java"] * 3
+        blocks = reader.read(
+            Source.parse(self.SOURCE), text_column="post", tag_column="tags", keep=frozenset({"pandas", "c"})
+        )
+        assert [(block.posts["tag"].to_pylist(), block.left_out) for block in blocks].count((["pandas"], 0)) == 3
+        if mode == "REPEATED":
+            assert "has ARRAY<STRING> in column 'tags'" in refusal(self.SOURCE, text_column="tags", tag_column="post")
 
     @pytest.mark.parametrize(
         ("code", "kind", "said"),
