@@ -23,6 +23,8 @@ def tags_in(field: str) -> list[str]:
     The field is one tag, or several as `a|b`, `|a|b|` or `<a><b>`. So no tag contains a vertical bar, and angle
     brackets belong to a tag unless the whole of it consists of names in brackets: `List<int>` is one.
     """
+    if SEPARATOR not in field and "<" not in field:  # one tag, as nearly every field is where posts have one each
+        return [tag] if (tag := field.strip()) else []
     tags = set[str]()
     for part in field.split(SEPARATOR):
         names = re.split("[<>]", part) if BRACKETS.fullmatch(part) else [part]
