@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import fsspec
 import pytest
@@ -31,13 +32,14 @@ def without_privileges() -> Iterator[None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder that everybody may read, with two files."""
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    save(tmp_path / "in/a.csv", "a")
-    save(tmp_path / "in/sub/b.csv", "b")
-    return tmp_path / "in"
+def folder() -> Iterator[Path]:
+    """A folder that everybody may read, unlike tmp_path, with two files."""
+    with TemporaryDirectory(prefix="tagger-listing-") as made:
+        above = Path(made)
+        above.chmod(0o755)
+        save(above / "in/a.csv", "a")
+        save(above / "in/sub/b.csv", "b")
+        yield above / "in"
 
 
 def save(path: Path, post: str) -> Path:
