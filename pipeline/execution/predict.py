@@ -1,5 +1,6 @@
 """Tags texts with a published model: a few given directly, or a file of any length in constant memory."""
 
+import logging
 import os
 import uuid
 from collections import Counter
@@ -21,6 +22,8 @@ from pipeline.progress import Track, log_lines
 from pipeline.sources import reader
 from pipeline.sources.source import Source
 from pipeline.stages.plan import LABELS
+
+log = logging.getLogger(__name__)
 
 BATCH = 500
 
@@ -91,8 +94,10 @@ def tag_file(
 
 
 def _posts(blocks: Iterable[reader.Block], counts: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """The posts of the blocks in batches of bounded size; rejected rows are counted."""
+    """The posts of the blocks in batches of bounded size; rejected rows are counted, and warnings logged."""
     size = posts.ROWS_PER_BATCH
     for block in blocks:
+        for warning in block.warnings:
+            log.warning("warning: %s", warning)
         counts["rejected"] += block.rejected.num_rows
         yield from (block.posts.slice(start, size) for start in range(0, block.posts.num_rows, size))

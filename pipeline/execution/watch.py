@@ -161,6 +161,8 @@ def _read(
     )
     with posts.Writer(folder, KIND) as writer, track("watch", "posts", None) as advance:
         for block in blocks:
+            for warning in block.warnings:
+                log.warning("warning: %s", warning)
             new = block.posts.filter(pa.array(~np.isin(posts.digests(block.posts.column("post")), known)))
             writer.write(new)
             tags = posts.tally(new.column("tag"))

@@ -10,6 +10,9 @@ from pipeline.errors import BadInput
 
 MALFORMED_QUOTES = "malformed quotes"
 MALFORMED_JSON = "malformed JSON"
+MALFORMED_XML = "malformed XML"
+MALFORMED_HTML = "malformed HTML"
+NUL_BYTES = "NUL bytes"
 WRONG_FIELD_COUNT = "wrong number of fields"
 BAD_UTF8 = "bad UTF-8"
 EMPTY_POST = "empty post"
@@ -20,6 +23,9 @@ SEVERAL_TAGS = "several tags"
 REASONS = (
     MALFORMED_QUOTES,
     MALFORMED_JSON,
+    MALFORMED_XML,
+    MALFORMED_HTML,
+    NUL_BYTES,
     WRONG_FIELD_COUNT,
     NO_TEXT,
     BAD_UTF8,
@@ -49,12 +55,14 @@ BUFFER = 2**20
 class Block:
     """Consecutive rows of a source: accepted ones as posts.POSTS, rejected ones as posts.REJECTED.
 
-    `left_out` counts the posts that have none of the tags to keep, or several of them.
+    `left_out` counts the posts that have none of the tags to keep, or several of them. `warnings` are sentences about
+    the source, which come with its last block.
     """
 
     posts: pa.RecordBatch
     rejected: pa.RecordBatch
     left_out: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 class Columns(NamedTuple):

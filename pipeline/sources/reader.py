@@ -3,6 +3,7 @@
 import gzip
 import io
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,21 +11,21 @@ import pyarrow.compute as pc
 from pipeline import progress
 from pipeline.data import posts, several_tags
 from pipeline.settings.deployment import MAX_SOURCE_BYTES
-from pipeline.sources import sample
+from pipeline.sources import formats, sample
 from pipeline.sources.bigquery import parse as parse_bigquery
 from pipeline.sources.bigquery_rows import bigquery_blocks
-from pipeline.sources.blocks import EMPTY_TAG, REASONS, REJECTED_TEXT, UTF8_BOM, Block, Columns, corrupt, too_large
+from pipeline.sources.blocks import EMPTY_TAG, REASONS, REJECTED_TEXT, UTF8_BOM, Block, Columns, too_large
 from pipeline.sources.csv_file import csv_blocks
-from pipeline.sources.dump import XML_STARTS, dump_blocks
+from pipeline.sources.dump import dump_blocks
+from pipeline.sources.formats import Format
 from pipeline.sources.json_lines import json_blocks
-from pipeline.sources.listing import JSON_LINES
 from pipeline.sources.open import bounded, explained, on_disk, opened
 from pipeline.sources.parquet_file import parquet_blocks
 from pipeline.sources.source import Kind, Source
 
 __all__ = ["REASONS", "Block", "joined", "read"]
 
-GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
+TEXT_READERS = {Format.CSV: csv_blocks, Format.JSON_LINES: json_blocks, Format.DUMP: dump_blocks}
 
 
 def read(
@@ -63,7 +64,8 @@ def read(
 def _kept(block: Block, keep: frozenset[str]) -> Block:
     """The block without the posts whose tag is not one to keep."""
     kept = block.posts.filter(pc.is_in(block.posts.column("tag"), value_set=pa.array(sorted(keep), pa.string())))
-    return Block(kept, block.rejected, block.left_out + block.posts.num_rows - kept.num_rows)
+    left_out = block.left_out + block.posts.num_rows - kept.num_rows
+    return replace(block, posts=kept, left_out=left_out)
 
 
 def _with_several(block: Block, keep: frozenset[str]) -> Block:
@@ -73,10 +75,10 @@ def _with_several(block: Block, keep: frozenset[str]) -> Block:
     renamed = block.posts.set_column(1, posts.POSTS.field("tag"), tags)
     none = block.posts.filter(pc.invert(there))
     if keep:
-        return Block(renamed.filter(there), block.rejected, block.left_out + none.num_rows)
+        return replace(block, posts=renamed.filter(there), left_out=block.left_out + none.num_rows)
     texts = pc.utf8_slice_codeunits(none.column("post"), 0, REJECTED_TEXT)
     faulty = pa.concat_batches([block.rejected, posts.rejected_rows(none.column("row"), EMPTY_TAG, texts)])
-    return Block(renamed.filter(there), faulty.sort_by("row"), block.left_out)
+    return replace(block, posts=renamed.filter(there), rejected=faulty.sort_by("row"))
 
 
 def _file(source: Source, columns: Columns, max_bytes: int, track: progress.Track) -> Iterator[Block]:
@@ -102,7 +104,7 @@ def joined(parts: Iterable[Iterator[Block]]) -> Iterator[Block]:
     for part in parts:
         last = before
         for block in part:
-            shifted = Block(_shifted(block.posts, before), _shifted(block.rejected, before), block.left_out)
+            shifted = replace(block, posts=_shifted(block.posts, before), rejected=_shifted(block.rejected, before))
             last = max([last, *(pc.max(rows.column("row")).as_py() or 0 for rows in (shifted.posts, shifted.rejected))])
             yield shifted
         before = last
@@ -128,20 +130,18 @@ def _untagged(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _blocks(file: io.BufferedReader, name: str, columns: Columns, max_bytes: int) -> Iterator[Block]:
-    """Detect the format by content, and read it; BadInput where a name in .gz or .parquet has other content."""
-    head, path = file.peek(4), name.partition("::")[0].lower()
-    for suffix, magic in ((".gz", GZIP_MAGIC), (".parquet", PARQUET_MAGIC)):
-        if path.endswith(suffix) and not head.startswith(magic):
-            raise corrupt(name, f"its name ends in {suffix} but its content is of another format")
-    if head.startswith(PARQUET_MAGIC):
+    """Recognize the format by the content, and read it; BadInput for a format that is not read."""
+    head = file.peek(1)
+    formats.check(head, name)
+    if formats.is_parquet(head):
         with on_disk(file, name, max_bytes) as local:
             yield from parquet_blocks(local, name, columns, max_bytes)
         return
     file = bounded(file, name, max_bytes)
-    if head.startswith(GZIP_MAGIC):
+    if formats.is_gzip(head):
         file = bounded(gzip.GzipFile(fileobj=file), name, max_bytes)
-    if file.peek(8).removeprefix(UTF8_BOM).startswith(XML_STARTS):
-        yield from dump_blocks(file, name, columns)
-        return
-    is_json = path.endswith(JSON_LINES) or file.peek(4).removeprefix(UTF8_BOM).startswith(b"{")
-    yield from json_blocks(file, name, columns) if is_json else csv_blocks(file, name, columns)
+        formats.check(file.peek(1), name, unpacked=True)
+    read_text = TEXT_READERS[formats.text_format(file.peek(1), name, columns)]
+    if file.peek(1).startswith(UTF8_BOM):
+        file.read(len(UTF8_BOM))
+    yield from read_text(file, name, columns)

@@ -38,6 +38,9 @@ def _rows(path: Path, tag_column: str | None, max_bytes: int) -> list[int]:
         assert all(text.strip() for text in block.posts.column("post").to_pylist())
         assert tag_column is None or all(tag.strip() for tag in block.posts.column("tag").to_pylist())
         assert set(block.rejected.column("reason").to_pylist()) <= set(reader.REASONS)
-        assert 0 < block.posts.num_rows + block.rejected.num_rows <= blocks.ROWS_PER_BLOCK
+        row_count = block.posts.num_rows + block.rejected.num_rows
+        assert row_count or block.warnings
+        assert row_count <= blocks.ROWS_PER_BLOCK
+        assert all(warning.isprintable() for warning in block.warnings)
         rows += sorted(block.posts.column("row").to_pylist() + block.rejected.column("row").to_pylist())
     return rows

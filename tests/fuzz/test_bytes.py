@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sources import csv_file, parquet_subprocess
+from pipeline.sources import csv_records, parquet_subprocess
 from tests.fuzz.forked import Forked
 from tests.fuzz.forms import CSVS, FORMS
 from tests.fuzz.promise import kept
@@ -81,5 +81,5 @@ def test_csv_of_every_dialect(path: Path, table: list[list[str]], delimiter: str
 @settings(max_examples=200, deadline=None)
 def test_csv_of_pieces_with_records_near_the_limit(path: Path, pieces: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csv_file, "LONGEST_RECORD", 30)
+        patch.setattr(csv_records, "LONGEST_RECORD", 30)
         kept(("post,tags\n" + "".join(pieces)).encode(), path, max_bytes=100)
