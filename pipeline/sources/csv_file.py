@@ -16,7 +16,7 @@ from pipeline.sources.blocks import (
     Columns,
     position,
 )
-from pipeline.sources.csv_records import Records
+from pipeline.sources.csv_records import Count, Records
 from pipeline.sources.rows import Rows, fault_of
 
 MANY_LINES = 200
@@ -82,8 +82,8 @@ class _Oddities:
     """Counts what may be right or may be the trace of lost rows, for the warnings about a file."""
 
     def __init__(self) -> None:
-        self._long_rows = _Count()
-        self._carriage_returns = _Count()
+        self._long_rows = Count()
+        self._carriage_returns = Count()
         self._has_line_feeds = False
 
     def count(self, row: int, records: Records) -> None:
@@ -96,39 +96,27 @@ class _Oddities:
         if last.endswith("\r"):
             self._carriage_returns.add(row)
 
-    def warnings(self, name: str, unclosed: list[int]) -> tuple[str, ...]:
-        """The sentences; `unclosed` are the lines in which a quote is opened and never closed."""
-        warnings = [
-            f"{name} has a quote in line {line} that is never closed: that line was rejected and those after it were "
-            "read as rows; if the file is cut, write it again"
-            for line in unclosed
-        ]
+    def warnings(self, name: str, unclosed: Count) -> tuple[str, ...]:
+        """The sentences; `unclosed` counts the lines in which a quote is opened and never closed."""
+        warnings = []
+        if unclosed.total:
+            warnings.append(
+                f"{name} has quotes that are never closed ({unclosed.total:,}, the first in line {unclosed.first:,}): "
+                "such a line is rejected and those after it are read as rows; if the file is cut, write it again"
+            )
         if self._long_rows.total:
             warnings.append(
-                f"{name} has rows of many lines ({self._long_rows}): if it holds a stray quote, that has swallowed the "
-                "rows after it; remove the quote"
+                f"{name} has rows of many lines ({self._long_rows.total:,}, the first is row "
+                f"{self._long_rows.first:,}): if one holds a stray quote, that has swallowed the rows after it; "
+                "remove the quote"
             )
         if self._carriage_returns.total and self._has_line_feeds:
             warnings.append(
-                f"{name} has rows that end in a lone carriage return ({self._carriage_returns}), while others end in "
-                "a line feed: text after it was read as a row of its own; end all lines alike"
+                f"{name} has rows that end in a lone carriage return ({self._carriage_returns.total:,}, the first is "
+                f"row {self._carriage_returns.first:,}), while others end in a line feed: text after it was read as a "
+                "row of its own; end all lines alike"
             )
         return tuple(warnings)
-
-
-class _Count:
-    """How many rows are of a kind, and the first of them."""
-
-    def __init__(self) -> None:
-        self.total = self.first = 0
-
-    def add(self, row: int) -> None:
-        """Count the row."""
-        self.total += 1
-        self.first = self.first or row
-
-    def __str__(self) -> str:
-        return f"{self.total:,}, the first is row {self.first:,}"
 
 
 def _fault(fields: list[str] | None, lines: list[str], header: _Header) -> str | None:

@@ -16,15 +16,27 @@ LINES_COMPARED = 1000
 """Lines after an open quote, of which half must be rows by themselves for the quote to be a stray one."""
 
 
+class Count:
+    """How many rows or lines are of a kind, and the number of the first one."""
+
+    def __init__(self) -> None:
+        self.total = self.first = 0
+
+    def add(self, number: int) -> None:
+        """Count the row or line of that number."""
+        self.total += 1
+        self.first = self.first or number
+
+
 class Records:
-    """The records of a CSV text; `lines` are those of the current one, and `unclosed` the lines of stray open quotes.
+    """The records of a CSV text; `lines` are those of the current one, and `unclosed` counts stray open quotes.
 
     Blank lines are skipped, as in pandas: files end in them, and csv writes a single empty field as "".
     """
 
     def __init__(self, text: io.TextIOBase, name: str) -> None:
         self.lines: list[str] = []
-        self.unclosed: list[int] = []
+        self.unclosed = Count()
         self._source = _Lines(text, name)
         self._name = name
         self._width = 0
@@ -85,7 +97,7 @@ class Records:
             return
         if not self.has_stray_quote():
             raise self._unclosed(limit if isinstance(fault, _TooLong) else "never closed")
-        self.unclosed.append(self.line_number)
+        self.unclosed.add(self.line_number)
 
     def _unclosed(self, fault: str) -> BadInput:
         """The error for a record whose last quoted field has no closing quote."""

@@ -88,10 +88,10 @@ def text_format(head: bytes, name: str, columns: Columns) -> Format:
     first line that is not of a format, the file's name says whether it is JSON Lines.
     """
     text = head.removeprefix(UTF8_BOM).lstrip(BLANKS)
-    lines = text.splitlines()
     named_json = _path(name).endswith(JSON_LINES)
     if not text.startswith((b"{", b"[", b"<")) and not named_json:
         return Format.CSV
+    lines = text.splitlines()
     if lines and _is_header(lines[0], columns):
         return Format.CSV
     if XML.match(text):

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from pipeline.sources import csv_records, parquet_subprocess
 from tests.fuzz.forked import Forked
-from tests.fuzz.forms import CSVS, FORMS
+from tests.fuzz.forms import CSVS, DUMPS, FORMS, JSON_LINES
 from tests.fuzz.promise import kept
 
-VALID = [content for form in FORMS.values() for content in form()]
+VALID = [*JSON_LINES, *(content for form in FORMS.values() for content in form())]
 
 PIECES = ["post", "tags", ",", ";", '"', '""', "\n", "\r\n", "\r", "\t", " ", "", "\\", "'", "\x00", "é", "\U0001f600"]
 
@@ -63,6 +63,13 @@ def test_valid_files_with_damage(path: Path, content: bytes, edits: list[tuple[i
 @settings(max_examples=200, deadline=None)
 def test_damaged_csv_within_gzip(path: Path, content: bytes, edits: list[tuple[int, int, bytes]]) -> None:
     kept(gzip.compress(broken(content, edits)), path)
+
+
+@given(st.sampled_from(DUMPS), edits)
+@settings(max_examples=300, deadline=None)
+def test_damaged_dumps(path: Path, content: bytes, edits: list[tuple[int, int, bytes]]) -> None:
+    kept(broken(content, edits), path, of_dump=True)
+    kept(content.replace(b"answer", edits[0][2] * 3), path, of_dump=True)
 
 
 @given(tables, st.sampled_from(",;\t|"), st.sampled_from(['"', "'"]), st.sampled_from(["\n", "\r\n", "\r"]))

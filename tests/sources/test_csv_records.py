@@ -60,7 +60,9 @@ def test_a_stray_quote_that_is_never_closed_costs_its_line(tmp_path: Path, stray
 
 def test_a_quote_that_is_never_closed_is_a_warning_with_its_line(tmp_path: Path) -> None:
     (warning,) = read_lines(tmp_path, [*MANY[:10], 'how,"java', *MANY[11:]]).warnings
-    assert f"{tmp_path}/posts has a quote in line 12 that is never closed" in warning
+    assert f"{tmp_path}/posts has quotes that are never closed (1, the first in line 12)" in warning
+    (warning,) = read_lines(tmp_path, ['5","x', *MANY[:1]] * 500).warnings
+    assert "has quotes that are never closed (500, the first in line 2)" in warning
 
 
 def test_a_quote_that_is_longer_open_than_a_record_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
