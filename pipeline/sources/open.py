@@ -60,17 +60,11 @@ class _Bounded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, unless the file ends: gzip would give a small member's content by itself."""
-        view, filled = memoryview(buffer), 0
-        while filled < len(view):
-            count: int = self._file.readinto(view[filled:])
-            if not count:
-                break
-            filled += count
-            self._read += count
-            if self._read > self._most:
-                raise too_large(self._name, self._most)
-        return filled
+        count: int = self._file.readinto(buffer)
+        self._read += count
+        if self._read > self._most:
+            raise too_large(self._name, self._most)
+        return count
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import BadInput
-from pipeline.sources import csv_records
+from pipeline.sources import csv_records, reader
 from pipeline.sources.csv_records import Records
+from pipeline.sources.source import Source
 from tests.sources.reading import Reading, read
 
 MANY = [f"how to do thing {number},{'java' if number % 2 else 'python'}" for number in range(1000)]
@@ -61,6 +62,9 @@ def test_a_stray_quote_that_is_never_closed_costs_its_line(tmp_path: Path, stray
 def test_a_quote_that_is_never_closed_is_a_warning_with_its_line(tmp_path: Path) -> None:
     (warning,) = read_lines(tmp_path, [*MANY[:10], 'how,"java', *MANY[11:]]).warnings
     assert f"{tmp_path}/posts has quotes that are never closed (1, the first in line 12)" in warning
+    before = ['"several\nlines" and more,java', '"how\nto",java']
+    (warning,) = read_lines(tmp_path, [*before, *MANY[:10], 'how,"java', *MANY[11:]]).warnings
+    assert "(1, the first in line 16)" in warning
     (warning,) = read_lines(tmp_path, ['5","x', *MANY[:1]] * 500).warnings
     assert "has quotes that are never closed (500, the first in line 2)" in warning
 
@@ -128,6 +132,22 @@ def test_lone_carriage_returns_among_line_feeds_are_a_warning(tmp_path: Path) ->
         assert "end in a lone carriage return (2, the first is row 2)" in warning
     for content in ("post,tags\ra,b\rc,d\r", 'post,tags\n"a\rb",c\n', "post,tags\r\na,b\r\n", "post,tags\na,b\n"):
         assert read(tmp_path, content.encode()).warnings == []
+
+
+@pytest.mark.parametrize("keep", [frozenset(), frozenset(["java"])])
+@pytest.mark.parametrize("several", [False, True])
+def test_warnings_are_kept_through_all_that_is_done_with_the_rows(
+    tmp_path: Path, keep: frozenset[str], several: bool
+) -> None:
+    for name in ("1.csv", "2.csv"):
+        (tmp_path / name).write_bytes(b"post,tags\na,java\nb,java\rc,java\nd,\n")
+    for source, count in ((tmp_path / "1.csv", 1), (tmp_path, 2)):
+        blocks = reader.read(
+            Source.parse(str(source)), text_column="post", tag_column="tags", keep=keep, several=several
+        )
+        warnings = [warning for block in blocks for warning in block.warnings]
+        assert len(warnings) == count
+        assert all("lone carriage return" in warning for warning in warnings)
 
 
 def reference(text: str, width: int) -> list[list[str] | None]:
