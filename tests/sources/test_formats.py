@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import lzma
-import pickle
 import sqlite3
 import tarfile
 import zipfile
@@ -144,7 +143,7 @@ OTHERS = {
     "an ORC file": written(lambda table, sink: pa.orc.write_table(table, sink)),
     "an Avro file": b"Obj\x01\x04\x16avro.schema",
     "an HDF5 file": b"\x89HDF\r\n\x1a\n\x00",
-    "a pickle of Python": pickle.dumps([CSV], protocol=4),
+    "a pickle of Python": b"\x80\x04\x95\x0a\x00\x00\x00\x00\x00\x00\x00\x5d\x94.",
     "a JSON array": json.dumps([{"post": "a", "tags": "b"}]).encode(),
     "a web page": b"\n<!doctype html>\n<html><body>sign in</body></html>",
 }
