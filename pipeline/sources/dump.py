@@ -113,7 +113,8 @@ def _add(rows: Rows, row: int, tag: bytes, columns: Columns) -> None:
     try:
         element = etree.fromstring(tag if tag.endswith(b"/>") else tag + b"</row>", XML)
     except etree.XMLSyntaxError:
-        if re.search(rb"""\sPostTypeId\s*=\s*["']1["']""", tag):
+        kind = re.search(rb"""\sPostTypeId\s*=\s*["'](\d+)["']""", tag)
+        if not kind or kind[1] == QUESTION.encode():  # it counts unless it is surely another kind of post
             raw = tag.decode(errors="backslashreplace")[:REJECTED_TEXT]
             rows.reject(row, MALFORMED_XML if _is_utf8(tag) else BAD_UTF8, raw)
         return

@@ -62,6 +62,13 @@ def test_in_an_answer_it_is_not_even_counted(tmp_path: Path, fault: bytes) -> No
         assert (reading.posts, reading.rejected) == ({1: FINE, 3: FINE}, {})
 
 
+@pytest.mark.parametrize("kind", [b"PostTypeId=1", b'PostTypeId="\x01"', b"", b'PostTypeId="1'])
+def test_a_row_of_which_the_kind_cannot_be_told_counts(tmp_path: Path, kind: bytes) -> None:
+    bad = row(b"\x01").replace(b'PostTypeId="1"', kind)
+    reading = read(tmp_path, posts_xml(GOOD, bad, GOOD))
+    assert (reading.posts.keys(), reading.rejected.keys()) == ({1, 3}, {2})
+
+
 def test_a_dump_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:
     content = posts_xml(GOOD, row(b"answer", 2), b"<!-- a comment -->\n", GOOD).rstrip()
     for length in range(len(HEAD), len(content)):
