@@ -16,6 +16,7 @@ from pipeline.registry.serving_dir import MODELS, path_of
 from pipeline.settings import Deployment
 from pipeline.stages.plan import STAGES
 from pipeline.store.manifest import ATTEMPT, MANIFEST, Manifest, attempt_time
+from pipeline.store.notes import REFUSED
 from pipeline.store.objects import Store
 from pipeline.store.runs import RECORD, RESULT, RUNS, TUNING, TUNINGS, UNFINISHED, Run, name_of
 
@@ -188,7 +189,7 @@ class _FoundRun:
         if self.newer:
             return datetime.max.replace(tzinfo=UTC)
         times += [attempt_time(attempt) for attempts in self.attempts.values() for attempt in attempts]
-        if record is None and "refused.json" in self.tree and (refusal := self.run.refusal()):
+        if record is None and REFUSED in self.tree and (refusal := self.run.refusal()):
             times.append(refusal.at)  # it was refused before it began
         return max([*times, record.started if record else datetime.min.replace(tzinfo=UTC)])
 

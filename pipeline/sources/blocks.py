@@ -10,6 +10,9 @@ from pipeline.errors import BadInput
 
 MALFORMED_QUOTES = "malformed quotes"
 MALFORMED_JSON = "malformed JSON"
+MALFORMED_XML = "malformed XML"
+MALFORMED_HTML = "malformed HTML"
+NUL_BYTES = "NUL bytes"
 WRONG_FIELD_COUNT = "wrong number of fields"
 BAD_UTF8 = "bad UTF-8"
 EMPTY_POST = "empty post"
@@ -20,6 +23,9 @@ SEVERAL_TAGS = "several tags"
 REASONS = (
     MALFORMED_QUOTES,
     MALFORMED_JSON,
+    MALFORMED_XML,
+    MALFORMED_HTML,
+    NUL_BYTES,
     WRONG_FIELD_COUNT,
     NO_TEXT,
     BAD_UTF8,

@@ -11,14 +11,14 @@ import pyarrow.compute as pc
 
 from pipeline import progress
 from pipeline.settings.deployment import MAX_SOURCE_BYTES
-from pipeline.sources import sample
+from pipeline.sources import formats, sample
 from pipeline.sources.bigquery import parse as parse_bigquery
 from pipeline.sources.bigquery_rows import bigquery_blocks
-from pipeline.sources.blocks import REASONS, UTF8_BOM, Block, Columns, corrupt, too_large
+from pipeline.sources.blocks import REASONS, UTF8_BOM, Block, Columns, too_large
 from pipeline.sources.csv_file import csv_blocks
-from pipeline.sources.dump import XML_STARTS, dump_blocks
+from pipeline.sources.dump import dump_blocks
+from pipeline.sources.formats import Format
 from pipeline.sources.json_lines import json_blocks
-from pipeline.sources.listing import JSON_LINES
 from pipeline.sources.open import bounded, explained, on_disk, opened
 from pipeline.sources.parquet_file import parquet_blocks
 from pipeline.sources.rows import Rows, decoded_block
@@ -27,7 +27,7 @@ from pipeline.sources.text_columns import DECODED
 
 __all__ = ["REASONS", "Block", "joined", "read"]
 
-GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
+TEXT_READERS = {Format.CSV: csv_blocks, Format.JSON_LINES: json_blocks, Format.DUMP: dump_blocks}
 
 log = logging.getLogger(__name__)
 
@@ -118,20 +118,18 @@ def _synthetic(source: Source, columns: Columns, max_bytes: int) -> Iterator[Blo
 
 
 def _blocks(file: io.BufferedReader, name: str, columns: Columns, max_bytes: int) -> Iterator[Block]:
-    """Detect the format by content, and read it; BadInput where a name in .gz or .parquet has other content."""
-    head, path = file.peek(4), name.partition("::")[0].lower()
-    for suffix, magic in ((".gz", GZIP_MAGIC), (".parquet", PARQUET_MAGIC)):
-        if path.endswith(suffix) and not head.startswith(magic):
-            raise corrupt(name, f"its name ends in {suffix} but its content is of another format")
-    if head.startswith(PARQUET_MAGIC):
+    """Recognize the format by the content, and read it; BadInput for a format that is not read."""
+    head = file.peek(1)
+    formats.check(head, name)
+    if formats.is_parquet(head):
         with on_disk(file, name, max_bytes) as local:
             yield from parquet_blocks(local, name, columns, max_bytes)
         return
     file = bounded(file, name, max_bytes)
-    if head.startswith(GZIP_MAGIC):
+    if formats.is_gzip(head):
         file = bounded(gzip.GzipFile(fileobj=file), name, max_bytes)
-    if file.peek(8).removeprefix(UTF8_BOM).startswith(XML_STARTS):
-        yield from dump_blocks(file, name, columns)
-        return
-    is_json = path.endswith(JSON_LINES) or file.peek(4).removeprefix(UTF8_BOM).startswith(b"{")
-    yield from json_blocks(file, name, columns) if is_json else csv_blocks(file, name, columns)
+        formats.check(file.peek(1), name, unpacked=True)
+    read_text = TEXT_READERS[formats.text_format(file.peek(1), name, columns)]
+    if file.peek(1).startswith(UTF8_BOM):
+        file.read(len(UTF8_BOM))
+    yield from read_text(file, name, columns)

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data import posts
+from pipeline.errors import BadInput
 from pipeline.execution import predict
 from pipeline.registry.registry import Registry
 from pipeline.sources.source import Source
@@ -38,3 +39,16 @@ def test_a_file_is_tagged_as_its_texts_are(model, tmp_path, monkeypatch, older):
     assert [row["probability"] for row in tagged] == pytest.approx(
         [answer["probability"] for answer in answers], abs=2e-6
     )
+
+
+def test_a_file_in_another_encoding_is_refused_and_an_odd_one_is_tagged_with_a_warning(model, tmp_path, caplog):
+    source, target = tmp_path / "posts", tmp_path / "tags.parquet"
+    for content in ('{"post": "how to sort"}\n', "post\nhow to sort\n"):
+        source.write_bytes(content.encode("utf-16-le"))
+        with pytest.raises(BadInput, match="is UTF-16 text: save it as UTF-8"):
+            predict.tag_file(model, Source.parse(str(source)), target, "post", 2**30)
+        assert not target.exists()
+    source.write_bytes(b"post,id\na,1\rb,2\nc\xff,3\n")
+    done = predict.tag_file(model, Source.parse(str(source)), target, "post", 2**30)
+    assert (done.posts, done.rejected) == (2, 1)
+    assert "end in a lone carriage return" in caplog.text

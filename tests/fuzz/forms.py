@@ -15,6 +15,19 @@ CSVS = [
     b'post\n""\nonly\n',
 ]
 
+JSON_LINES = [
+    b'{"post": "how to", "tags": "java"}\n{"tags": ["c#"], "post": "why not"}\n',
+    '\ufeff{"post": "naïve 東京 \U0001f600 \\ud83d\\ude00", "tags": null}\r\n\r\n'.encode()
+    + b'{"post": "\\u0000", "tags": "x"}',
+]
+
+DUMPS = [
+    b'<?xml version="1.0" encoding="utf-8"?>\n<posts>\n'
+    b'  <row Id="1" PostTypeId="1" Title="How" Body="&lt;p&gt;a &amp;lt; b&#xA;&lt;/p&gt;" Tags="|java|" />\n'
+    b'  <row Id="2" PostTypeId="2" Body="&lt;pre&gt;&lt;code&gt;an answer" />\n  <!-- a comment -->\n'
+    b'  <row Id="3" PostTypeId="1" Title="Why" Body="&lt;html&gt;" Tags="&lt;c#&gt;&lt;.net&gt;" />\n</posts>\n',
+]
+
 TABLE = {
     "post": ["how to", "", None, "naïve 東京", "why not", "how to", "x" * 300],
     "tags": ["java", "c#", "java", "c#", "ja\nva", "c#", None],

@@ -11,7 +11,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["pipeline.sources"]):
-    from pipeline.sources import csv_file, parquet_subprocess
+    from pipeline.sources import csv_records, parquet_subprocess
 
 from tests.fuzz.forked import Forked
 from tests.fuzz.forms import FORMS
@@ -38,7 +38,7 @@ def main(form: str, folder: Path, options: list[str]) -> None:
     parquet_subprocess.start = Forked
 
     def once(content: bytes) -> None:
-        csv_file.LONGEST_RECORD = 400 if len(content) % 2 else 2**20
+        csv_records.LONGEST_RECORD = 400 if len(content) % 2 else 2**20
         kept(content, path, tag_column="tags" if len(content) % 3 else None)
 
     mutators = {"gzip": _repacked, "parquet": _footed}

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sources import csv_file, parquet_subprocess
+from pipeline.sources import csv_records, parquet_subprocess
 from tests.fuzz.forked import Forked
-from tests.fuzz.forms import CSVS, FORMS
+from tests.fuzz.forms import CSVS, DUMPS, FORMS, JSON_LINES
 from tests.fuzz.promise import kept
 
-VALID = [content for form in FORMS.values() for content in form()]
+VALID = [*JSON_LINES, *(content for form in FORMS.values() for content in form())]
 
 PIECES = ["post", "tags", ",", ";", '"', '""', "\n", "\r\n", "\r", "\t", " ", "", "\\", "'", "\x00", "é", "\U0001f600"]
 
@@ -65,6 +65,13 @@ def test_damaged_csv_within_gzip(path: Path, content: bytes, edits: list[tuple[i
     kept(gzip.compress(broken(content, edits)), path)
 
 
+@given(st.sampled_from(DUMPS), edits)
+@settings(max_examples=300, deadline=None)
+def test_damaged_dumps(path: Path, content: bytes, edits: list[tuple[int, int, bytes]]) -> None:
+    kept(broken(content, edits), path, of_dump=True)
+    kept(content.replace(b"answer", edits[0][2] * 3), path, of_dump=True)
+
+
 @given(tables, st.sampled_from(",;\t|"), st.sampled_from(['"', "'"]), st.sampled_from(["\n", "\r\n", "\r"]))
 @settings(max_examples=200, deadline=None)
 def test_csv_of_every_dialect(path: Path, table: list[list[str]], delimiter: str, quote: str, line_break: str) -> None:
@@ -81,5 +88,5 @@ def test_csv_of_every_dialect(path: Path, table: list[list[str]], delimiter: str
 @settings(max_examples=200, deadline=None)
 def test_csv_of_pieces_with_records_near_the_limit(path: Path, pieces: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csv_file, "LONGEST_RECORD", 30)
+        patch.setattr(csv_records, "LONGEST_RECORD", 30)
         kept(("post,tags\n" + "".join(pieces)).encode(), path, max_bytes=100)
