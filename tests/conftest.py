@@ -91,6 +91,7 @@ SLOW = [
     "model/test_reproducible.py",
     "execution/test_champion.py",
     "execution/test_watch.py",
+    "checks/test_chance.py",
     "execution/test_several_tags.py",
     "execution/test_rendezvous.py",
     "execution/test_vertex.py",
