@@ -83,6 +83,7 @@ SLOW = [
     "tuning/test_tuning.py",
     "dags/test_tune.py",
     "dags/test_told.py",
+    "dags/test_watch_log.py",
     "model/test_serving.py",
     "model/test_validation.py",
     "model/test_lazy_adam.py",
