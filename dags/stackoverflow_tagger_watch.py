@@ -1,5 +1,6 @@
 """The DAG `stackoverflow_tagger_watch`: asks the live model about newly tagged posts, and retrains when it declines."""
 
+import logging
 import os
 from typing import Any
 
@@ -29,6 +30,7 @@ settings, deployment = read(os.environ)
 settings = settings.model_copy(update={"source": deployment.watch_source or settings.source})
 
 tell = Tell(deployment)
+log = logging.getLogger("stackoverflow_tagger")
 
 with DAG(
     "stackoverflow_tagger_watch",
@@ -46,14 +48,19 @@ with DAG(
     def watch(params: Any = None) -> dict[str, Any]:
         """Observe the live model; skipped if there is no new post."""
         with one_sentence(), google_credentials(deployment):
-            from pipeline.execution.watch import watch as observe  # imports TensorFlow, which parsing does not need
+            from pipeline.execution.watch import NOTHING_NEW  # imports TensorFlow, which parsing does not need
+            from pipeline.execution.watch import watch as observe
 
             form = settings.model_dump() | {name: params[name] for name in FIELDS}
             chosen, restricted = from_form(settings, form)
             source = Source.parse(chosen.source, deployment.allowed if restricted else None)
             seen = observe(store_of(deployment), source, chosen, deployment)
         if seen is None:
-            raise AirflowSkipException("there is no post that the live model's run did not have")
+            raise AirflowSkipException(NOTHING_NEW)
+        for line in seen.lines():
+            log.info("%s", line)
+        for warning in (*seen.warnings, *filter(None, [seen.decline])):
+            log.warning("warning: %s", warning)
         return {
             "version": seen.live.version,
             "posts": seen.posts,
@@ -61,6 +68,7 @@ with DAG(
             "limit": seen.limit,
             "below": seen.below,
             "called": seen.called,
+            "why_not_called": seen.why_not_called,
         }
 
     @task(
@@ -71,8 +79,7 @@ with DAG(
     def retrain(seen: Any, outlet_events: Any = None) -> None:
         """Update the asset that starts a retraining; skipped where none is needed, or one was started already."""
         if not seen["called"]:
-            why = "a retraining was started before" if seen["below"] else f"it is not below {seen['limit']:.4f}"
-            raise AirflowSkipException(f"the accuracy is {seen['accuracy']:.4f}: {why}")
+            raise AirflowSkipException(f"the accuracy is {seen['accuracy']:.4f}: {seen['why_not_called']}")
         outlet_events[declined].extra = seen
 
     retrain(watch())

@@ -1,6 +1,7 @@
 """Limits on what may be wrong with a run's data: duplicate posts, and drift from the live model's training data."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,6 +62,10 @@ class Drift:
     length_change: float
 
 
+NO_DRIFT = Drift(0.0, 0.0, 0.0, 1.0)
+"""The figures of the very posts that the live model learned from."""
+
+
 @dataclass(frozen=True)
 class Change:
     """The share of a tag among the posts, or of a word among all words: in the live model's data, and now."""
@@ -74,22 +79,53 @@ Compared = tuple[list[str], np.ndarray, np.ndarray]
 """Names, and the shares now and then: float64 [len(names) + 1], the last that of all other names."""
 
 
-def measure(corpus: Corpus, live: Corpus) -> Drift:
-    """Measure the drift of a corpus from the live model's, whose `words` are that model's vocabulary.
+@dataclass(frozen=True)
+class Shares:
+    """The shares of tags and of words in some posts, float64 with the sum 1, and their median length."""
 
-    Divergences are Jensen-Shannon's to base 2 (Lin 1991); all words outside the vocabulary count as one more word.
-    Where the corpus leaves out rare words, only as many words of the vocabulary are compared as the corpus lists.
+    tags: np.ndarray
+    words: np.ndarray
+    median_characters: float
+
+
+def between(now: Shares, then: Shares) -> Drift:
+    """How far posts are from those before; the last share of the words is that of all unknown ones.
+
+    Divergences are Jensen-Shannon's to base 2 (Lin 1991).
     """
-    _, *tags = _tags(corpus, live)
-    _, now, then = _words(corpus, live)
-    longer, shorter = sorted((corpus.median_characters, live.median_characters), reverse=True)
-    figures = Drift(
-        tag_drift=_divergence(*tags),
-        word_drift=_divergence(now, then),
-        unknown_words=float(now[-1] - then[-1]),
+    longer, shorter = sorted((now.median_characters, then.median_characters), reverse=True)
+    return Drift(
+        tag_drift=_divergence(now.tags, then.tags),
+        word_drift=_divergence(now.words, then.words),
+        unknown_words=float(now.words[-1] - then.words[-1]),
         length_change=longer / max(shorter, 1),
     )
-    return Drift(**{name: round(value, 6) for name, value in asdict(figures).items()})
+
+
+def measure(corpus: Corpus, live: Corpus, chance: Drift = NO_DRIFT) -> Drift:
+    """Measure the drift of a corpus from the live model's, whose `words` are that model's vocabulary.
+
+    All words outside the vocabulary count as one more word. Where the corpus leaves out rare words, only as many words
+    of the vocabulary are compared as the corpus lists. `chance` is what as many posts drift without a reason, see
+    pipeline.checks.chance: only what is beyond it counts.
+    """
+    _, tags_now, tags_then = _tags(corpus, live)
+    _, words_now, words_then = _words(corpus, live)
+    found = between(
+        Shares(tags_now, words_now, corpus.median_characters),
+        Shares(tags_then, words_then, live.median_characters),
+    )
+    return Drift(
+        tag_drift=_beyond(found.tag_drift, chance.tag_drift),
+        word_drift=_beyond(found.word_drift, chance.word_drift),
+        unknown_words=_beyond(found.unknown_words, chance.unknown_words),
+        length_change=round(max(found.length_change / chance.length_change, 1.0), 6),
+    )
+
+
+def _beyond(figure: float, chance: float) -> float:
+    """What of a figure is more than chance; a negative one stays, because the share of unknown words may fall."""
+    return round(figure - min(max(figure, 0.0), chance), 6)
 
 
 def changed_most(corpus: Corpus, live: Corpus, count: int = 10) -> dict[str, list[Change]]:
@@ -141,18 +177,24 @@ def _divergence(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.nan_to_num(distance)) ** 2
 
 
+def above_limits(figures: Mapping[str, float], settings: Settings) -> tuple[list[str], list[str]]:
+    """A sentence for each figure above its `fail_` limit, and for each other one above its `warn_` limit."""
+    failures, warnings = list[str](), list[str]()
+    for name, figure in figures.items():
+        warn, fail = getattr(settings, f"warn_{name}"), getattr(settings, f"fail_{name}")
+        if figure > fail:
+            failures.append(f"{SENTENCES[name].format(figure)}, more than fail_{name}={fail:g}")
+        elif figure > warn:
+            warnings.append(f"{SENTENCES[name].format(figure)}, more than warn_{name}={warn:g}")
+    return failures, warnings
+
+
 def judge(figures: dict[str, float], settings: Settings, cure: str, forced: str | None = None) -> list[str]:
     """Return a warning for each figure above its `warn_` limit; raise BadInput for those above their `fail_` limit.
 
     `cure` ends the error's sentence. With `forced`, the reason to force the run, the errors become warnings too.
     """
-    refusals, warnings = [], []
-    for name, figure in figures.items():
-        warn, fail = getattr(settings, f"warn_{name}"), getattr(settings, f"fail_{name}")
-        if figure > fail:
-            refusals.append(f"{SENTENCES[name].format(figure)}, more than fail_{name}={fail:g}")
-        elif figure > warn:
-            warnings.append(f"{SENTENCES[name].format(figure)}, more than warn_{name}={warn:g}")
+    refusals, warnings = above_limits(figures, settings)
     if refusals and not forced:
         raise BadInput(f"{'; '.join(refusals)}: {cure}")
     return [*(f"{refusal}; forced: {forced}" for refusal in refusals), *warnings]

@@ -27,7 +27,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     models.predict: "Examples: tagger predict 'How do I center a div with css?'\n\n"
     "tagger predict --input posts.csv --output tags.parquet",
     serve.serve: "Example: tagger serve --port 8501",
-    watch.watch: "Example: tagger watch --source new-posts.csv || tagger run",
+    watch.watch: "Example: tagger watch --source new-posts.csv; test $? -ne 3 || tagger run",
     vertex.upload: "Example: tagger upload --project my-project --location europe-west4 --store gs://bucket/tagger",
     models.models: "Example: tagger models --at 2026-11-01T12:00Z",
     models.promote: "Example: tagger promote 20261122082527 --reason 'fewer wrong tags'",

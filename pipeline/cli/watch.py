@@ -24,32 +24,22 @@ def watch(
 ) -> None:
     """Ask the live model about newly tagged posts, and note its accuracy.
 
-    The exit status is 3 if the accuracy is too low, so that `tagger watch || tagger run` retrains when it is needed.
+    The exit status is 3 if the accuracy is too low, 2 if nothing could be observed: retrain only after status 3, as
+    `tagger watch; test $? -ne 3 || tagger run` does.
     """
-    from pipeline.execution.watch import watch as observe  # imports TensorFlow
+    from pipeline.execution.watch import NOTHING_NEW  # imports TensorFlow
+    from pipeline.execution.watch import watch as observe
 
     settings, deployment = settings_of(store, source, pairs or [])
     place = source or deployment.watch_source or settings.source
     seen = observe(Store(deployment.store).require(), Source.parse(place), settings, deployment, track())
     if seen is None:
-        out.print("nothing new: the live version's run had every post", soft_wrap=True)
+        out.print(NOTHING_NEW, soft_wrap=True)
         return
     if as_json:
         print_json([seen.to_dict()])
     else:
-        for score, which in ((seen.live, "live"), (seen.before, "live before")):
-            if score:
-                out.print(
-                    f"version {score.version}, {which}: accuracy {score.accuracy:.4f} on {seen.posts:,} new posts "
-                    f"(95 % interval {score.low:.4f} to {score.high:.4f})",
-                    soft_wrap=True,
-                )
-        worst = ", ".join(f"{tag} {of.accuracy:.2f}" for tag, of in seen.worst())
-        out.print(f"worst tags: {worst}", soft_wrap=True)
-        for warning in seen.warnings:
-            out.print(f"warning: {warning}", soft_wrap=True)
-    if seen.below:
-        raise GateNotPassed(
-            f"the accuracy of version {seen.live.version} fell from {seen.published:.4f} to {seen.live.accuracy:.4f}, "
-            f"below {seen.limit:.4f} (watch_drop): train a new one with `tagger run`"
-        )
+        for line in (*seen.lines(), *(f"warning: {warning}" for warning in seen.warnings)):
+            out.print(line, soft_wrap=True)
+    if seen.decline:
+        raise GateNotPassed(seen.decline)

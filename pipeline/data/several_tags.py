@@ -46,6 +46,13 @@ def any_of(texts: pa.Array, tags: pa.Array) -> pa.Array:
     return pc.greater(pc.list_value_length(labels_of(texts, tags)), 0)
 
 
+def among(texts: pa.Array, tags: pa.Array) -> pa.Array:
+    """The tags of each post that are among the sorted `tags`, as one text; empty if none is."""
+    labels = labels_of(texts, tags)
+    named = pa.ListArray.from_arrays(labels.offsets, tags.take(labels.values))
+    return pc.binary_join(named, SEPARATOR)
+
+
 def labels_of(texts: pa.Array, tags: pa.Array) -> pa.ListArray:
     """The labels of each post, ascending: the places of its normalized tags among the sorted `tags`, if there."""
     split = pc.split_pattern(texts, SEPARATOR)

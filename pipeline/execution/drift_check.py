@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.execution.champion import manifests_of
@@ -13,6 +13,9 @@ from pipeline.execution.work import Work
 from pipeline.stages.plan import FREQUENT
 from pipeline.store.manifest import Manifest
 from pipeline.store.runs import Run
+
+if TYPE_CHECKING:
+    from pipeline.checks.drift import Drift
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +44,16 @@ def check_drift(work: Work) -> dict[str, Any]:
         return {"drift": {"live": version} | SAME, "warnings": []}
     # The DAG file imports this module, and is parsed without Arrow.
     from pipeline.checks import drift
+    from pipeline.data.vocabulary import Vocabulary
 
     with TemporaryDirectory(prefix="tagger-drift-") as scratch:
         folders = Path(scratch, "now"), Path(scratch, "then")
         try:
             now = drift.Corpus.of(*counted_words(work.run, work.inputs, FREQUENT, folders[0]))
             then = drift.Corpus.of(*counted_words(lineage, trained_on, ".", folders[1]))
+            by_chance = _by_chance(
+                Vocabulary.load(folders[0] / FREQUENT).documents, lineage, trained_on["ingest"], folders[1]
+            )
         except (KeyError, CorruptArtifact) as error:
             log.warning("the data that the live model was trained on cannot be read: %s", error)
             lost = (
@@ -54,7 +61,7 @@ def check_drift(work: Work) -> dict[str, Any]:
                 "or did its stages again on other posts: drift was not measured"
             )
             return {"drift": None, "warnings": [lost]}
-    figures = asdict(drift.measure(now, then))
+    figures = asdict(drift.measure(now, then, by_chance))
     changed = {of: [asdict(each) for each in found] for of, found in drift.changed_most(now, then).items()}
     measured = {"drift": {"live": version} | figures, "changed": changed}
     try:
@@ -62,6 +69,21 @@ def check_drift(work: Work) -> dict[str, Any]:
     except BadInput as refused:
         refused.evidence = measured
         raise
+
+
+def _by_chance(new_posts: int, lineage: Run, ingested: Manifest, words: Path) -> "Drift":
+    """What so many new posts drift by chance from the train posts of a run, whose vocabulary is in the folder."""
+    from pipeline.checks import chance, drift
+    from pipeline.data import posts
+    from pipeline.data.vocabulary import Vocabulary
+
+    train_files = [name for name in ingested.files if name.startswith(f"{posts.of_side('train')}/")]
+    if not train_files:
+        return drift.NO_DRIFT  # the first release kept its posts in another form
+    with TemporaryDirectory(prefix="tagger-learned-") as folder:
+        lineage.fetch(ingested, Path(folder), train_files)
+        several = lineage.existing().settings.multi_tag
+        return chance.expected(new_posts, Path(folder), Vocabulary.load(words), several=several)
 
 
 def counted_words(run: Run, manifests: Mapping[str, Manifest], words: str, folder: Path) -> tuple[dict[str, Any], Path]:

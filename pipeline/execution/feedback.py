@@ -6,7 +6,9 @@ A file is written once, and written again only to remove posts from it. `feedbac
 
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, CorruptArtifact
+from pipeline.source_policy import is_url
+from pipeline.sources.source import Kind, Source
 from pipeline.stages.plan import FEEDBACK_FILE
 from pipeline.store.objects import Store
 
 ASKED, TAGGED = "feedback/asked", "feedback/tagged"
+
+_WHOLE_FOLDER = re.compile(r"(/\*\*)?(/\*(\.parquet)?)?/*$")
+"""What may follow a folder's name where all its files are meant."""
 
 FIELDS = [("id", pa.string()), ("at", pa.timestamp("s", "UTC")), ("version", pa.int64()), ("post", pa.string())]
 FIELDS += [("sha256", pa.string()), ("predicted", pa.string()), ("probability", pa.float32())]
@@ -66,20 +73,51 @@ def forget_older(store: Store, days: float, now: datetime | None = None) -> int:
     return _remove(store, lambda table: pc.less(table.column("at"), before))
 
 
-def fetch(store: Store, folder: Path) -> bool:
-    """Write the posts with a text, in the order of asking, and what was told of each last; False if there are none."""
-    told: dict[str, dict[str, Any]] = {}
+@dataclass(frozen=True)
+class Fetched:
+    """How many posts were fetched, and how many tags were not: told before the last one of a post, or without text."""
+
+    posts: int
+    earlier: int
+    without_text: int
+
+
+def store_of(source: Source, own: Store) -> Store | None:
+    """The store whose TAGGED the source is, in any spelling, as a folder or a pattern; None for another source.
+
+    None also for a source that a policy restricts: it is read as any folder of files, which is decoded apart.
+    """
+    folder = _WHOLE_FOLDER.sub("", source.text)
+    if not is_url(folder):
+        folder = str(Path(folder).expanduser().resolve())
+    if source.kind is not Kind.FILES or source.allowed is not None or not folder.endswith(f"/{TAGGED}"):
+        return None
+    url = folder.removesuffix(f"/{TAGGED}")
+    # The own store may have been opened with keys that the environment does not have.
+    own_url = own.url if is_url(own.url) else str(Path(own.url).resolve())
+    return own if own_url.rstrip("/") == url else Store(url)
+
+
+def fetch(store: Store, folder: Path, *, by_text: bool = False) -> Fetched | None:
+    """Write the posts with a text, in the order of asking, each once, with what was told of it last; None without any.
+
+    A post is what has one id, or `by_text` one text.
+    """
     rows = [row for path in _files(store, TAGGED) for row in _rows(store, path)]
     # Rows of earlier releases do not say when they were told.
-    for row in sorted(rows, key=lambda row: row.get("told") or row["at"]):
-        told[row["id"]] = row
-    found = sorted((row for row in told.values() if row["post"]), key=lambda row: (row["at"], row["id"]))
-    if not found:
-        return False
+    rows.sort(key=lambda row: row.get("told") or row["at"])
+    last = {row["id"]: row for row in rows}
+    with_text = [row for row in rows if row["post"] and last[row["id"]] is row]
+    if by_text:
+        with_text = list({row["post"]: row for row in with_text}.values())
+    if not with_text:
+        return None
+    with_text.sort(key=lambda row: (row["at"], row["id"]))
     folder.mkdir(parents=True)
     schema = pa.schema([("post", pa.string()), ("tags", pa.string())])
-    pq.write_table(pa.Table.from_pylist(found, schema=schema), folder / FEEDBACK_FILE)
-    return True
+    pq.write_table(pa.Table.from_pylist(with_text, schema=schema), folder / FEEDBACK_FILE)
+    without_text = sum(not row["post"] for row in last.values())
+    return Fetched(len(with_text), len(rows) - len(with_text) - without_text, without_text)
 
 
 def fingerprint(store: Store) -> str:
@@ -117,7 +155,18 @@ def _rows(store: Store, path: str) -> list[dict[str, Any]]:
 
 def _get(store: Store, path: str) -> pa.Table | None:
     data = store.read_bytes(path)
-    return None if data is None else pq.read_table(io.BytesIO(data))
+    if data is None:
+        return None
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptArtifact(f"{store.display_path(path)} cannot be read as Parquet: restore or remove it") from error
+    if missing := {"id", "at", "post"} - {*table.column_names}:
+        raise CorruptArtifact(
+            f"{store.display_path(path)} was not written by `tagger serve`, because it has no column "
+            f"{', '.join(sorted(missing))}: remove it"
+        )
+    return table
 
 
 def _put(store: Store, path: str, table: pa.Table) -> None:

@@ -83,12 +83,12 @@ def _fetch_checkpoint(work: Work, folder: Path) -> bool:
 
 
 def _fetch_feedback(work: Work, folder: Path) -> bool:
-    if not work.settings.learn_feedback:
-        return False
     # The DAG file imports this module, and is parsed without Arrow.
     from pipeline.execution import feedback
 
-    return feedback.fetch(work.run.store, folder)
+    own = work.run.store
+    store = own if work.settings.learn_feedback else feedback.store_of(work.source, own)
+    return store is not None and feedback.fetch(store, folder) is not None
 
 
 FURTHER_INPUTS: dict[FurtherInput, Callable[[Work, Path], bool]] = {

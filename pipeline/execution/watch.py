@@ -3,24 +3,24 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.stats import binomtest
 
-from pipeline.checks import drift
+from pipeline.checks import chance, drift
 from pipeline.data import posts
-from pipeline.data.several_tags import SEPARATOR, by_tag
-from pipeline.data.vocabulary import count, most_frequent
-from pipeline.errors import BadInput, CorruptArtifact
+from pipeline.data.several_tags import SEPARATOR
+from pipeline.data.vocabulary import Vocabulary, count, most_frequent
+from pipeline.errors import BadInput, CorruptArtifact, StageOutOfOrder
+from pipeline.execution import new_posts
 from pipeline.execution.champion import manifests_of
 from pipeline.execution.drift_check import counted_words
+from pipeline.execution.new_posts import KIND, NewPosts
 from pipeline.files import read_lines
 from pipeline.model import serving, tagging
 from pipeline.progress import Track, log_lines
@@ -29,7 +29,6 @@ from pipeline.registry.events import live_history
 from pipeline.registry.registry import Registry
 from pipeline.registry.series import Entry, Observation, OfTag, Score, Series
 from pipeline.settings import Deployment, Settings
-from pipeline.sources import reader
 from pipeline.sources.source import Source
 from pipeline.stages.fit_vocabulary import FREQUENT_WORDS
 from pipeline.stages.plan import LABELS
@@ -40,7 +39,7 @@ from pipeline.store.runs import Run
 PATIENCE = timedelta(days=7)
 """Time after which a version that stays below its limit asks for another retraining; until then it has asked."""
 
-KIND = "posts"
+NOTHING_NEW = "nothing new: there is no post for the live version that its run did not have"
 
 log = logging.getLogger(__name__)
 
@@ -50,29 +49,44 @@ def watch(
 ) -> Observation | None:
     """Observe the live version on those posts of the source that its run did not have, and append it to the series.
 
-    Of the settings, the columns, keep_tags and the limits that warn of drift count. Returns None, and appends nothing,
-    if there is no such post. Raises BadInput if no version is live or the source cannot be read.
+    Each text counts once, and a post only if the version knows its tag. Of the settings, the columns, keep_tags and
+    the limits of drift count. Returns None, and appends nothing, if there is no such post. Raises BadInput if no
+    version is live, the source cannot be read, or none of its posts is of the kind that the version learned.
     """
     registry = Registry(store)
     card = registry.published(None)
+    if source.synthetic and not card.synthetic:
+        raise BadInput(
+            f"version {card.version} learned real posts, and {source.display} names synthetic ones, on which its "
+            "accuracy says nothing: name newly tagged posts as the source, or in TAGGER_WATCH_SOURCE"
+        )
     lineage = Run(store, card.run)
     manifests = manifests_of(store, card)
+    several = lineage.existing().settings.multi_tag
     with TemporaryDirectory(prefix="tagger-watch-") as scratch:
-        folder, warnings = Path(scratch, "new"), list[str]()
-        known = _known(lineage, manifests.get("ingest"), Path(scratch, "ingest"), warnings)
-        several = lineage.existing().settings.multi_tag
-        found = _read(source, settings, deployment, known, folder, track, several=several)
+        folder, ingested, warnings = Path(scratch, "new"), Path(scratch, "ingest"), list[str]()
+        known = _known(lineage, manifests.get("ingest"), ingested, warnings)
+        labels = _labels(registry, card.version)
+        with new_posts.opened(source, store, settings, deployment, track, several=several) as blocks:
+            found = new_posts.read(blocks, known, labels, folder, track, several=several)
         if not found.posts:
-            log.info(
-                "nothing new: of %s all %d posts are known to version %d", source.display, found.known, card.version
-            )
+            new_posts.check_usable(found, source, card.version, settings)
+            level = logging.WARNING if found.unknown_posts else logging.INFO
+            log.log(level, "%s", found.left_out_of(source, card.version))
             return None
-        asked = _asked(registry, card.version, folder)
+        if several:
+            new_posts.check_tags_per_post(found, source, manifests.get("ingest"))
+        warnings += new_posts.warnings_of_unknown_tags(found, card.version)
+        correct, correct_by_tag = _asked(registry, card.version, folder)
         before = _before(registry, folder, found.posts, warnings)
-        measured = _drift(lineage, manifests, found, folder, Path(scratch), settings, warnings)
-    live = _score(card.version, asked.correct, found.posts)
+        # Synthetic posts are not compared with real ones, as in the drift check and in the gate.
+        other_kind = card.synthetic and not source.synthetic
+        measured = None if other_kind else _drift(lineage, manifests, found, folder, ingested)
+    comparable, differences = _compared(card.version, measured, settings, other_kind=other_kind)
+    warnings += differences
+    live = _score(card.version, correct, found.posts)
     limit = round(card.accuracy - deployment.watch_drop, 6)
-    below = live.high < limit
+    below = live.high < limit and comparable
 
     def observation(number: int, at: str, so_far: list[Entry]) -> Observation:
         return Observation(
@@ -81,6 +95,7 @@ def watch(
             source=source.display,
             posts=found.posts,
             known=found.known,
+            copies=found.copies,
             rejected=found.rejected,
             live=live,
             before=before,
@@ -89,15 +104,37 @@ def watch(
             below=below,
             called=below and not _has_called(so_far, card.version, at),
             by_tag={
-                tag: OfTag(posts=number, accuracy=round(asked.found[tag] / number, 6))
-                for tag, number in found.tags.most_common()
+                tag: OfTag(posts=count, accuracy=round(correct_by_tag[tag] / count, 6))
+                for tag, count in found.tags.most_common()
             },
-            unknown_tags=sum(number for tag, number in found.tags.items() if tag not in asked.labels),
+            unknown_tags=found.unknown_posts,
             drift=measured,
             warnings=warnings,
         )
 
     return Series(store).append(observation)
+
+
+def _compared(
+    version: int, measured: dict[str, float] | None, settings: Settings, *, other_kind: bool
+) -> tuple[bool, list[str]]:
+    """Whether posts with this drift can show that the version has declined, and the warnings of how they differ.
+
+    They cannot where a run on them would be refused, or where they are of the `other_kind`, real or synthetic.
+    """
+    if measured is None and not other_kind:
+        return True, ["the words of the live version's training posts are lost, so drift was not measured"]
+    doubts, warnings = drift.above_limits(measured or {}, settings)
+    if other_kind:
+        doubts = [f"version {version} learned synthetic posts, and these are real"]
+    if not doubts:
+        return True, warnings
+    sentence = (
+        f"{'; '.join(doubts)}: such posts do not show whether version {version} has declined, and start no "
+        "retraining; correct the source, text_column or tag_column, or if the posts are right, train on such posts or "
+        "raise the limit"
+    )
+    return False, [sentence, *warnings]
 
 
 def _has_called(so_far: list[Entry], version: int, at: str) -> bool:
@@ -108,17 +145,6 @@ def _has_called(so_far: list[Entry], version: int, at: str) -> bool:
     since = datetime.fromisoformat(at) - PATIENCE
     observed = (each for each in so_far if isinstance(each, Observation) and each.live.version == version)
     return any(each.called and datetime.fromisoformat(each.at) > since for each in observed)
-
-
-@dataclass
-class _Found:
-    """What the source has: the new posts, also by tag, their lengths, and how many are known or unusable."""
-
-    posts: int = 0
-    tags: Counter[str] = field(default_factory=Counter)
-    lengths: list[np.ndarray] = field(default_factory=list)
-    known: int = 0
-    rejected: int = 0
 
 
 def _known(run: Run, ingested: Manifest | None, folder: Path, warnings: list[str]) -> np.ndarray:
@@ -139,55 +165,15 @@ def _known(run: Run, ingested: Manifest | None, folder: Path, warnings: list[str
     return every
 
 
-def _read(
-    source: Source,
-    settings: Settings,
-    deployment: Deployment,
-    known: np.ndarray,
-    folder: Path,
-    track: Track,
-    *,
-    several: bool,
-) -> _Found:
-    """Write the source's new posts to the folder."""
-    found = _Found()
-    blocks = reader.read(
-        source,
-        text_column=settings.text_column,
-        tag_column=settings.tag_column,
-        keep=settings.kept_tags,
-        several=several,
-        max_bytes=deployment.max_source_bytes,
-        track=track,
-    )
-    with posts.Writer(folder, KIND) as writer, track("watch", "posts", None) as advance:
-        for block in blocks:
-            new = block.posts.filter(pa.array(~np.isin(posts.digests(block.posts.column("post")), known)))
-            writer.write(new)
-            tags = posts.tally(new.column("tag"))
-            found.tags.update(by_tag(tags) if several else tags)
-            found.posts += new.num_rows
-            found.lengths.append(pc.utf8_length(new.column("post")).to_numpy())
-            found.known += block.posts.num_rows - new.num_rows
-            found.rejected += block.rejected.num_rows
-            advance(block.posts.num_rows)
-    if not found.posts and not found.known:
-        raise BadInput(f"{source.display} has no post that can be used ({found.rejected:,} rejected rows): correct it")
-    return found
+def _labels(registry: Registry, version: int) -> list[str]:
+    """The tags that a published version knows."""
+    with model_cache.opened(registry, version) as model:
+        return read_lines(model / "assets" / LABELS)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """How many posts a version tagged correctly, how many of each tag got it, and the tags that it knows."""
-
-    correct: int
-    found: Counter[str]
-    labels: frozenset[str]
-
-
-def _asked(registry: Registry, version: int, folder: Path) -> _Asked:
-    """Tag the posts in the folder with a published version."""
-    correct, found = 0, Counter[str]()
+def _asked(registry: Registry, version: int, folder: Path) -> tuple[int, Counter[str]]:
+    """How many posts in the folder a published version tags correctly, and how many of each tag get it."""
+    correct, correct_by_tag = 0, Counter[str]()
     with model_cache.opened(registry, version) as model, serving.opened(model) as served:
         labels, several = read_lines(model / "assets" / LABELS), serving.thresholds_of(model) is not None
         for batch, given, _ in tagging.tagged(served, model, labels, posts.batches(folder, KIND)):
@@ -195,10 +181,12 @@ def _asked(registry: Registry, version: int, folder: Path) -> _Asked:
             correct += pc.sum(pc.equal(given, true)).as_py() or 0
             if several:
                 pairs = zip(true.to_pylist(), given.to_pylist(), strict=True)
-                found.update(tag for one, other in pairs for tag in {*one.split(SEPARATOR)} & {*other.split(SEPARATOR)})
+                correct_by_tag.update(
+                    tag for one, other in pairs for tag in {*one.split(SEPARATOR)} & {*other.split(SEPARATOR)}
+                )
             else:
-                found.update(posts.tally(true.filter(pc.equal(given, true))))
-    return _Asked(correct, found, frozenset(labels))
+                correct_by_tag.update(posts.tally(true.filter(pc.equal(given, true))))
+    return correct, correct_by_tag
 
 
 def _before(registry: Registry, folder: Path, total: int, warnings: list[str]) -> Score | None:
@@ -207,7 +195,7 @@ def _before(registry: Registry, folder: Path, total: int, warnings: list[str]) -
     if len(history) < 2:
         return None
     try:
-        return _score(history[-2], _asked(registry, history[-2], folder).correct, total)
+        return _score(history[-2], _asked(registry, history[-2], folder)[0], total)
     except (BadInput, CorruptArtifact) as error:
         warnings.append(f"the version that was live before cannot be asked: {error}")
         return None
@@ -222,29 +210,26 @@ def _score(version: int, right: int, total: int) -> Score:
 
 
 def _drift(
-    lineage: Run,
-    manifests: Mapping[str, Manifest],
-    found: _Found,
-    folder: Path,
-    scratch: Path,
-    settings: Settings,
-    warnings: list[str],
-) -> dict[str, Any] | None:
-    """How far the new posts are from those that the live version learned from; None if those are lost."""
-    rule = lineage.existing().settings.word_rule
+    lineage: Run, manifests: Mapping[str, Manifest], found: NewPosts, folder: Path, ingested: Path
+) -> dict[str, float] | None:
+    """How far the new posts are from those that the live version learned from, beyond chance; None if those are lost.
+
+    `folder` has the new posts, `ingested` those that the version's run had.
+    """
+    its_settings = lineage.existing().settings
     texts = (batch.column("post") for batch in posts.batches(folder, KIND, ["post"]))
-    counts = count(texts, ngrams=1, word_rule=rule)
-    (scratch / "now").mkdir()
-    most_frequent(counts[:1], FREQUENT_WORDS + 1, word_rule=rule).save(scratch / "now")
-    median = float(np.median(np.concatenate(found.lengths)))
-    now = {"posts_by_tag": dict(found.tags), "median_characters": median}
-    try:
-        then = counted_words(lineage, manifests, ".", scratch / "then")
-    except (KeyError, CorruptArtifact):
-        warnings.append("the words of the live version's training posts are lost, so drift was not measured")
-        return None
-    figures = asdict(drift.measure(drift.Corpus.of(now, scratch / "now"), drift.Corpus.of(*then)))
-    for name, figure in figures.items():
-        if figure > getattr(settings, f"warn_{name}"):
-            warnings.append(drift.SENTENCES[name].format(figure))
-    return figures
+    counts = count(texts, ngrams=1, word_rule=its_settings.word_rule)
+    with TemporaryDirectory(prefix="tagger-drift-") as scratch:
+        new_words = Path(scratch, "now")
+        new_words.mkdir()
+        most_frequent(counts[:1], FREQUENT_WORDS + 1, word_rule=its_settings.word_rule).save(new_words)
+        median = float(np.median(np.concatenate(found.lengths)))
+        now = drift.Corpus.of({"posts_by_tag": dict(found.tags), "median_characters": median}, new_words)
+        try:
+            summary, learned_words = counted_words(lineage, manifests, ".", Path(scratch, "then"))
+            by_chance = chance.expected(
+                found.posts, ingested, Vocabulary.load(learned_words), several=its_settings.multi_tag
+            )
+        except (KeyError, CorruptArtifact, StageOutOfOrder):
+            return None
+        return asdict(drift.measure(now, drift.Corpus.of(summary, learned_words), by_chance))

@@ -34,10 +34,11 @@ class OfTag(BaseModel):
 class Observation(Document):
     """What the live version `live` answered on `posts` newly tagged posts of `source`, and the one `before` it.
 
-    `known` counts the posts that were left out because the live version's run had them; `published` is the accuracy
-    with which it was published, and `limit` the accuracy below which it is to be replaced: `below` says that the whole
-    interval is. `called` says that this observation asks for a retraining. `drift` has the figures of
-    pipeline.checks.drift.
+    Left out are the posts that the live version's run had (`known`), `copies` of another post, and posts whose tags it
+    does not know (`unknown_tags`; older observations counted them as wrong answers). `published` is the accuracy with
+    which it was published, and `limit` the accuracy below which it is to be replaced: `below` says that the whole
+    interval is, and that no figure of `drift`, see pipeline.checks.drift, says that the posts are too different to
+    tell. `called` says that this observation asks for a retraining.
     """
 
     WHAT = "observation"
@@ -48,6 +49,7 @@ class Observation(Document):
     source: str
     posts: int
     known: int
+    copies: int = 0
     rejected: int
     live: Score
     before: Score | None
@@ -64,6 +66,44 @@ class Observation(Document):
     def worst(self, count: int = 5) -> list[tuple[str, OfTag]]:
         """The tags that the live version found least often."""
         return sorted(self.by_tag.items(), key=lambda pair: pair[1].accuracy)[:count]
+
+    def lines(self) -> list[str]:
+        """What was observed, for a person; the warnings and the decline are apart."""
+        scored = [(self.live, "live"), *([(self.before, "live before")] if self.before else [])]
+        said = [
+            f"version {score.version}, {which}: accuracy {score.accuracy:.4f} on {self.posts:,} new posts "
+            f"(95 % interval {score.low:.4f} to {score.high:.4f})"
+            for score, which in scored
+        ]
+        said.append(f"worst tags: {', '.join(f'{tag} {of.accuracy:.2f}' for tag, of in self.worst())}")
+        left_out = {
+            "that the live version's run had": self.known,
+            "that copy another": self.copies,
+            "with unknown tags": self.unknown_tags,
+            "rejected": self.rejected,
+        }
+        if any(left_out.values()):
+            said.append(f"left out: {', '.join(f'{n:,} {which}' for which, n in left_out.items() if n)}")
+        return said
+
+    @property
+    def decline(self) -> str | None:
+        """The sentence that says that the live version must be replaced; None if it need not be."""
+        if not self.below:
+            return None
+        return (
+            f"the accuracy of version {self.live.version} fell from {self.published:.4f} to {self.live.accuracy:.4f}, "
+            f"below {self.limit:.4f} (watch_drop): train a new one, with `tagger run` or in Airflow"
+        )
+
+    @property
+    def why_not_called(self) -> str:
+        """Why the observation asks for no retraining, where it does not."""
+        if self.below:
+            return "a retraining was started before"
+        if self.live.high < self.limit:
+            return "the posts are too different from those that it learned to say that it has declined"
+        return f"it is not below {self.limit:.4f}"
 
 
 class Agreement(Document):

@@ -75,7 +75,7 @@ class Server:
             route("/healthz", self._alive),
             route("/readyz", self._ready),
             route("/metrics", self._metrics),
-            *(self.recorder.routes() if self.recorder else []),
+            *(self.recorder.routes(self.versions) if self.recorder else []),
             *Page(self.versions).routes(),
             *open_inference.Api(self.versions, version("stackoverflow-tagger"), self.recorder).routes(),
         ]

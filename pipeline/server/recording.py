@@ -12,12 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from pipeline.data.several_tags import SEPARATOR, tags_in
 from pipeline.errors import TaggerError
 from pipeline.execution import feedback
 from pipeline.server import bodies
 from pipeline.server.errors import Refused
 from pipeline.server.http import Json, route
-from pipeline.server.versions import Answer
+from pipeline.server.versions import Answer, Versions
 from pipeline.store.objects import Store
 
 HEADER = "Tagger-Id"
@@ -65,26 +66,37 @@ class Recorder:
             )
         return {HEADER: request}
 
-    def routes(self) -> list[Route]:
-        """The route by which the right tag is told."""
-        return [route("/v1/feedback", self.feedback, "POST")]
+    def routes(self, versions: Versions) -> list[Route]:
+        """The route by which the right tag is told; what may be a tag, the version that answers decides."""
 
-    async def feedback(self, request: Request) -> Response:
-        """Take the right tag of a post that was asked about: {"id": ..., "tag": ...}."""
+        async def feedback(request: Request) -> Response:
+            return await self.feedback(request, versions)
+
+        return [route("/v1/feedback", feedback, "POST")]
+
+    async def feedback(self, request: Request, versions: Versions) -> Response:
+        """Take the right tag of a post that was asked about: {"id": ..., "tag": ...}.
+
+        A tag that the version does not know may be a new one: it is taken, and the answer names it.
+        """
         body = await bodies.json_object(request)
         bodies.only(body, ("id", "tag"))
-        name, tag = body.get("id"), body.get("tag")
-        if not isinstance(name, str) or not isinstance(tag, str) or not tag.strip() or not tag.isprintable():
+        name, told = body.get("id"), body.get("tag")
+        if not isinstance(name, str) or not isinstance(told, str):
             raise Refused(400, f'send {{"id": ..., "tag": ...}}, with the id of an answer\'s header {HEADER}')
-        if len(tag) > LONGEST_TAG:
-            raise Refused(400, f"the tag has {len(tag):,} characters: send at most {LONGEST_TAG}")
+        _check_tag(told)
         found = await self._find(name if "." in name else f"{name}.0")
         if found is None:
             raise Refused(404, f"no recorded post has the id {name[:80]!r}: only a share of the requests is recorded")
+        live = versions.named()
+        tags = _tags(told, several=live.limits is not None)
         if len(self._tagged) >= ROWS:
             raise Refused(429, "too much feedback waits to be written: try again in some seconds")
-        self._tagged.append(found | {"tags": tag.strip(), "told": datetime.now(UTC)})
-        return Json({"id": found["id"], "tag": tag.strip(), "predicted": found["predicted"]})
+        tag = SEPARATOR.join(tags)
+        self._tagged.append(found | {"tags": tag, "told": datetime.now(UTC)})
+        unknown = [each for each in tags if each not in live.labels]
+        answer = {"id": found["id"], "tag": tag, "predicted": found["predicted"]}
+        return Json(answer | ({"unknown_tags": unknown} if unknown else {}))
 
     async def _find(self, name: str) -> dict[str, Any] | None:
         file = name.partition("-")[0]
@@ -115,3 +127,22 @@ class Recorder:
         except TaggerError as error:
             log.error("%d recorded posts and %d tags are lost: %s", len(asked), len(tagged), error)
         self._writing = []
+
+
+def _check_tag(told: str) -> None:
+    """Raise Refused, 400, for what is no tag of any model."""
+    if not told.strip() or not told.isprintable():
+        fault = "has a line break or another control character" if told.strip() else "is empty"
+        raise Refused(400, f'the tag {fault}: send {{"id": ..., "tag": ...}} with the right tag of the post')
+    if len(told) > LONGEST_TAG:
+        raise Refused(400, f"the tag has {len(told):,} characters: send at most {LONGEST_TAG}")
+
+
+def _tags(told: str, *, several: bool) -> list[str]:
+    """The tag that was told, or where the model gives `several` all of them, sorted, each once."""
+    tags = tags_in(told)
+    if not several and (SEPARATOR in told or len(tags) > 1):
+        raise Refused(400, f"the model gives a post one tag: send one, without {SEPARATOR!r}")
+    if not tags or (several and not all(tag.strip() for tag in told.split(SEPARATOR))):
+        raise Refused(400, f"one of the tags between {SEPARATOR!r} is empty: send each tag of the post")
+    return tags

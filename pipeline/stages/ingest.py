@@ -97,12 +97,17 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
         leaked=seen.leaked(settings),
         warnings=[],
     )
-    warnings |= dict.fromkeys(_warnings(ingested, settings, source, feedback=FEEDBACK in inputs))
+    learns_feedback = settings.learn_feedback and FEEDBACK in inputs
+    warnings |= dict.fromkeys(_warnings(ingested, settings, source, feedback=learns_feedback))
     return replace(ingested, warnings=list(warnings))
 
 
 def _blocks(inputs: Mapping[str, Path], settings: Settings, context: Context) -> Iterator[reader.Block]:
-    """The rows of the source, and behind them those of the feedback, if there are any."""
+    """The rows of the source, and behind them those of the feedback, if there are any.
+
+    Without learn_feedback, feedback is there where the source itself is a store's feedback: then it is read instead,
+    because it has each post once.
+    """
     read = partial(
         reader.read,
         keep=settings.kept_tags,
@@ -114,7 +119,8 @@ def _blocks(inputs: Mapping[str, Path], settings: Settings, context: Context) ->
     if FEEDBACK not in inputs:
         return blocks
     told = Source.parse(str(inputs[FEEDBACK] / FEEDBACK_FILE))
-    return reader.joined([blocks, read(told, text_column="post", tag_column="tags")])
+    of_feedback = read(told, text_column="post", tag_column="tags")
+    return reader.joined([blocks, of_feedback]) if settings.learn_feedback else of_feedback
 
 
 class _SplitWriter(ExitStack):

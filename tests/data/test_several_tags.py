@@ -47,6 +47,12 @@ def test_labels_leave_out_unknown_tags():
     assert several_tags.any_of(texts, pa.array(TAGS)).to_pylist() == [False, True, True, False, True, False]
 
 
+def test_only_the_tags_among_others_are_left_of_each_post():
+    texts = pa.array(["x", "pandas|python", "c#", "", "a|python|zz", "y|z"])
+    assert several_tags.among(texts, pa.array(TAGS)).to_pylist() == ["", "pandas|python", "c#", "", "a|python", ""]
+    assert several_tags.among(texts.slice(4, 1), pa.array(TAGS)).to_pylist() == ["a|python"]
+
+
 def test_a_post_counts_for_each_of_its_tags():
     assert several_tags.by_tag({"a|c#": 2, "a": 3}) == {"a": 5, "c#": 2}
 

@@ -46,18 +46,16 @@ def test_the_same_posts_have_zero_drift(first, tmp_path):
     }
 
 
-FOREIGN = [(f"{text} encore une fois, et encore une", tag) for text, tag in TINY]
+FOREIGN = [(text + " encore une fois, et encore une" * 4, tag) for text, tag in TINY]
 
 
 FRANCE = "we are read in France now"
-REFUSED = r"word_drift=0\.15; .*unknown_words=0\.2; .*start a run with force=drift and a force_reason$"
+REFUSED = r"unknown_words=0\.2; .*start a run with force=drift and a force_reason$"
 
 
 def test_other_posts_are_refused_before_anything_is_trained(first, tmp_path):
     run = next_run(first, tmp_path, FOREIGN)
-    with pytest.raises(
-        BadInput, match=r"word_drift=0\.15; .*unknown_words=0\.2; .*start a run with force=drift and a force_reason$"
-    ):
+    with pytest.raises(BadInput, match=REFUSED):
         run_stage("vectorize", run)
     assert run.manifest("vectorize") is None
     assert Registry(run.store).live() == first.existing().first_version
@@ -69,7 +67,7 @@ def test_other_posts_are_refused_before_anything_is_trained(first, tmp_path):
 
 def test_other_posts_are_refused_before_any_shard_is_vectorized(first, tmp_path):
     run = next_run(first, tmp_path, FOREIGN, shards=2)
-    with pytest.raises(BadInput, match=r"word_drift=0\.15; .*start a run with force=drift and a force_reason$"):
+    with pytest.raises(BadInput, match=REFUSED):
         run_shard("vectorize", run, 0)
     assert list(run.manifests()) == ["ingest", "fit_vocabulary"]
     assert run.refusal().stage == "vectorize"

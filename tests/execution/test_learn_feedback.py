@@ -9,6 +9,8 @@ from pipeline.data import posts
 from pipeline.execution import feedback
 from pipeline.execution.runner import run_stage
 from pipeline.settings import Settings
+from pipeline.sources.source import Source
+from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, begin_tiny
 
@@ -95,3 +97,26 @@ def test_feedback_has_its_own_columns_and_may_have_several_tags(told, tmp_path):
         "python",
         "java|python",
     ]
+
+
+def test_a_run_whose_source_is_the_feedback_has_each_post_once(told, tmp_path):
+    run = Run(told, "of-feedback")
+    run.begin(Settings(source=f"{told.url}/{feedback.TAGGED}", split="hash", train_fraction=0.5), CREATED)
+    assert [each[:2] for each in ingested(run, tmp_path / "out")] == [
+        ("how to 1", "python"),
+        ("how to 2", "java"),
+        ("how to 4", "python"),
+    ]
+
+
+def test_the_feedback_of_another_store_is_read_as_feedback_too(told, tmp_path):
+    run = Run(Store(str(tmp_path / "elsewhere")), "of-feedback")
+    run.begin(Settings(source=f"{told.url}/{feedback.TAGGED}", split="hash", train_fraction=0.5), CREATED)
+    assert len(ingested(run, tmp_path / "out")) == 3
+
+
+def test_a_restricted_source_is_read_as_files(told):
+    place = f"{told.url}/{feedback.TAGGED}"
+    assert feedback.store_of(Source.parse(place), told) is told
+    assert feedback.store_of(Source.parse(place, (told.url,)), told) is None
+    assert feedback.store_of(Source.parse(f"{told.url}/{feedback.ASKED}"), told) is None

@@ -248,6 +248,27 @@ def test_a_live_model_is_watched_on_all_tags_of_a_post(copied, tmp_path):
     assert seen.by_tag["java"].accuracy == pytest.approx(np.mean(of_java), abs=1e-6)
 
 
+def test_a_source_of_one_tag_a_post_does_not_judge_a_model_of_several(copied, tmp_path):
+    rows = [(row["post"], row["tag"]) for row in next(sample.blocks(100, 11)).to_pylist()]
+    source = Source.parse(str(write_csv(tmp_path / "new.csv", rows)))
+    with pytest.raises(BadInput, match=r"none of the 100 new posts .* has several tags, .* learned have \d\.\d each"):
+        watch(copied.store, source, Settings(), Deployment())
+    few = Source.parse(str(write_csv(tmp_path / "few.csv", rows[:3])))
+    assert watch(copied.store, few, Settings(), Deployment()).posts == 3
+
+
+def test_of_several_tags_those_that_the_model_knows_count(copied, tmp_path):
+    rows = [(row["post"], row["tag"]) for row in next(sample.blocks(60, 11, 3)).to_pylist()]
+    new = [(post, f"{tags}|cobol" if at % 2 else tags) for at, (post, tags) in enumerate(rows)]
+    new.append(("move corresponding", "cobol|fortran"))
+    plain, mixed = (
+        watch(copied.store, Source.parse(str(write_csv(tmp_path / "new.csv", each))), Settings(), Deployment())
+        for each in (rows, new)
+    )
+    assert (mixed.posts, mixed.unknown_tags, mixed.live) == (60, 1, plain.live)
+    assert any("'cobol' 31, 'fortran' 1" in warning for warning in mixed.warnings)
+
+
 def test_shards_give_the_same_vectors(several, tmp_path):
     whole, sharded = tmp_path / "whole", Run(Store(str(tmp_path / "store")), "sharded")
     sharded.begin(several.existing().settings, CREATED, deployment=Deployment(shards=3))

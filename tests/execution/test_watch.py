@@ -5,14 +5,17 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, CorruptArtifact
+from pipeline.execution import feedback
 from pipeline.execution import watch as watching
 from pipeline.execution.runner import run_stage
 from pipeline.execution.verify import verify
 from pipeline.execution.watch import watch
-from pipeline.registry.registry import Registry
+from pipeline.registry.registry import CARDS, Registry
 from pipeline.registry.series import SERIES, Series
 from pipeline.report import models, page
 from pipeline.settings import Deployment, Settings
@@ -35,19 +38,20 @@ def mistagged(rows: Rows) -> Rows:
     return [(post, tag) for (post, _), (_, tag) in zip(rows, [*rows[1:], rows[0]], strict=True)]
 
 
+def published(folder: Path) -> None:
+    """A run in this folder that published a model of 1,000 posts."""
+    run = Run(Store(str(folder / "store")), "first")
+    source = write_csv(folder / "first.csv", posts(1000, 5))
+    few = {"epochs": 4, "hidden_units": 32, "learning_rate": 0.01}
+    run.begin(Settings.of({"source": str(source)} | few), CREATED)
+    for stage in STAGES:
+        run_stage(stage, run)
+
+
 @pytest.fixture
 def live(once: Once, tmp_path: Path) -> Run:
-    """A run that published a model of 1,000 posts; a copy, which may be changed."""
-
-    def make(folder: Path) -> None:
-        run = Run(Store(str(folder / "store")), "first")
-        source = write_csv(folder / "first.csv", posts(1000, 5))
-        few = {"epochs": 4, "hidden_units": 32, "learning_rate": 0.01}
-        run.begin(Settings.of({"source": str(source)} | few), CREATED)
-        for stage in STAGES:
-            run_stage(stage, run)
-
-    shutil.copytree(once("watched", make), tmp_path / "made")
+    """A copy of that run, which may be changed."""
+    shutil.copytree(once("watched", published), tmp_path / "made")
     return Run(Store(str(tmp_path / "made/store")), "first")
 
 
@@ -135,13 +139,134 @@ def test_where_no_version_is_live_the_sentence_says_so(tmp_path):
         watch(Store(str(tmp_path)), Source.parse("sample://posts"), Settings(), Deployment())
 
 
-def test_tags_that_the_model_does_not_know_count_as_wrong(live):
+def test_posts_of_tags_that_the_model_cannot_know_are_no_decline(live):
     new = posts(100, 9)
-    seen = watched(live, [*new, *((f"{post} more", "cobol") for post, _ in new)], warn_tag_drift=0.5)
-    assert (seen.unknown_tags, seen.by_tag["cobol"].accuracy) == (100, 0)
-    assert seen.live.accuracy < 0.5
-    assert seen.drift["tag_drift"] > 0.3
-    assert not any("tags" in warning for warning in seen.warnings)
+    alone, seen = watched(live, new), watched(live, [*new, *((f"{post} more", "cobol") for post, _ in new)])
+    assert (seen.posts, seen.unknown_tags, seen.live) == (100, 100, alone.live)
+    assert "cobol" not in seen.by_tag
+    assert not seen.below
+    [warning] = seen.warnings
+    assert warning.startswith("100 new posts (50.0%) have only tags that version")
+    assert "('cobol' 100)" in warning
+
+
+@pytest.mark.parametrize("tag", ["cobol", "List<int>", "Python"])
+def test_a_source_none_of_whose_tags_the_model_knows_is_refused(live, tag):
+    with pytest.raises(BadInput, match="knows no tag of the 50 posts of ") as refused:
+        watched(live, [(post, tag) for post, _ in posts(50, 9)])
+    assert f"({tag!r} 50)" in str(refused.value)
+    assert Series(live.store).observations() == []
+
+
+def test_new_tags_beside_posts_of_the_run_are_nothing_new(live, caplog):
+    caplog.set_level("INFO", "pipeline.execution.watch")
+    assert watched(live, [*posts(1000, 5)[:50], ("move corresponding", "cobol")]) is None
+    assert caplog.messages[-1].endswith("and 1 have tags that it does not know")
+
+
+def test_posts_of_several_tags_are_rejected_for_a_model_of_one(live):
+    new = posts(100, 9)
+    seen = watched(live, [*new[:50], *((post, f"{tag}|other") for post, tag in new[50:])])
+    assert (seen.posts, seen.rejected, seen.unknown_tags) == (50, 50, 0)
+
+
+def test_each_text_counts_once(live):
+    new = posts(21, 9)
+    once, often = watched(live, new), watched(live, new * 20)
+    assert (often.posts, often.copies, often.live) == (21, 21 * 19, once.live)
+    assert "left out: 399 that copy another" in often.lines()
+
+
+def test_synthetic_posts_do_not_judge_a_model_of_real_ones(live):
+    with pytest.raises(BadInput, match=r"learned real posts, and sample://posts\?rows=50&seed=9 names synthetic ones"):
+        watch(live.store, Source.parse("sample://posts?rows=50&seed=9"), Settings(), Deployment())
+    assert Series(live.store).entries() == []
+
+
+def test_real_posts_do_not_show_that_a_model_of_synthetic_ones_has_declined(live):
+    card = Registry(live.store).published(None)
+    live.store.write(f"{CARDS}/{card.version}.json", card.to_dict() | {"synthetic": True})
+    seen = watched(live, mistagged(posts(300, 9)))
+    assert seen.live.high < seen.limit
+    assert (seen.below, seen.called, seen.drift) == (False, False, None)
+    assert any("learned synthetic posts, and these are real" in warning for warning in seen.warnings)
+
+
+def test_synthetic_posts_judge_a_model_of_synthetic_ones(live):
+    card = Registry(live.store).published(None)
+    live.store.write(f"{CARDS}/{card.version}.json", card.to_dict() | {"synthetic": True})
+    seen = watch(live.store, Source.parse("sample://posts?rows=50&seed=9"), Settings(), Deployment())
+    assert (seen.posts, seen.warnings) == (50, [])
+
+
+WRONG_TEXTS = {
+    "titles": lambda post: post[:60],
+    "numbers": lambda post: str(len(post)),
+    "another language": lambda post: " ".join(f"mot{len(word)}{word[:2]}" for word in post.split()),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TEXTS)
+def test_a_wrong_text_column_starts_no_retraining(live, name):
+    new = mistagged(posts(300, 9))
+    seen = watched(live, [(f"{WRONG_TEXTS[name](post)} {at}", tag) for at, (post, tag) in enumerate(new)])
+    assert seen.live.high < seen.limit
+    assert (seen.below, seen.called, seen.decline) == (False, False, None)
+    assert any("do not show whether version" in warning for warning in seen.warnings)
+    assert seen.why_not_called.startswith("the posts are too different")
+
+
+@pytest.mark.parametrize("count", [1, 10, 30, 100])
+def test_few_posts_of_the_same_kind_have_not_drifted(live, count):
+    assert watched(live, posts(count, 9)).warnings == []
+
+
+def test_what_is_said_of_a_decline(live):
+    seen = watched(live, mistagged(posts(300, 9)))
+    assert seen.decline == (
+        f"the accuracy of version {seen.live.version} fell from {seen.published:.4f} to {seen.live.accuracy:.4f}, "
+        f"below {seen.limit:.4f} (watch_drop): train a new one, with `tagger run` or in Airflow"
+    )
+    assert seen.lines()[0].endswith(
+        f"live: accuracy {seen.live.accuracy:.4f} on 300 new posts "
+        f"(95 % interval {seen.live.low:.4f} to {seen.live.high:.4f})"
+    )
+
+
+def told(at: int, post: str | None, tag: str, name: str) -> dict[str, object]:
+    """What was told at this minute of the post with that id."""
+    noon = datetime(2026, 1, 4, 12, tzinfo=UTC)
+    asked = {"id": name, "at": noon, "version": 1, "post": post, "sha256": "", "predicted": tag, "probability": 0.5}
+    return asked | {"tags": tag, "told": noon + timedelta(minutes=at)}
+
+
+SPELLINGS = ["{}", "{}/", "{}/*.parquet", "{}/**/*.parquet", "{}/../tagged", "file://{}/"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_post_of_the_feedback_counts_once_with_what_was_told_last(live, spelling):
+    new = posts(21, 9)
+    right = [told(60, post, tag, f"{at}.0") for at, (post, tag) in enumerate(new)]
+    wrong = [row | {"tags": "css", "told": row["told"] - timedelta(minutes=n)} for n in range(1, 21) for row in right]
+    wrong += [row | {"id": f"!{row['id']}", "told": row["told"] - timedelta(minutes=30)} for row in wrong[:5]]
+    feedback.write(live.store, feedback.TAGGED, "a", right)
+    feedback.write(live.store, feedback.TAGGED, "b", [*wrong, told(9, None, "css", "untold.0")])
+    source = Source.parse(spelling.format(f"{live.store.url}/{feedback.TAGGED}"))
+    seen = watch(live.store, source, Settings(text_column="body"), Deployment())
+    assert (seen.posts, seen.copies, seen.rejected) == (21, 425, 1)
+    assert {tag: of.posts for tag, of in seen.by_tag.items()} == Counter(tag for _, tag in new)
+
+
+@pytest.mark.parametrize("damage", [b"PAR1 cut", b"", "other columns"])
+def test_feedback_that_was_damaged_is_one_sentence(live, tmp_path, damage):
+    folder = Path(live.store.url, feedback.TAGGED)
+    folder.mkdir(parents=True)
+    if isinstance(damage, bytes):
+        (folder / "a.parquet").write_bytes(damage)
+    else:
+        pq.write_table(pa.table({"post": ["x"], "tags": ["java"]}), folder / "a.parquet")
+    with pytest.raises(CorruptArtifact, match=r"a\.parquet (cannot be read|was not written)"):
+        watch(live.store, Source.parse(str(folder)), Settings(), Deployment())
 
 
 def test_drift_is_warned_of(live):

@@ -14,6 +14,8 @@ from pipeline.errors import BadInput
 from pipeline.execution import feedback
 from pipeline.execution.runner import run_stage
 from pipeline.execution.watch import watch
+from pipeline.server import recording as recording_module
+from pipeline.server.errors import Refused
 from pipeline.settings import Deployment, Settings
 from pipeline.sources.source import Source
 from pipeline.store.objects import Store
@@ -56,22 +58,28 @@ def test_a_recorded_post_and_its_tag_are_read_by_watch_and_by_a_run(store, tmp_p
     with serving(store, tmp_path, "--record", "1", "--record-text") as server:
         before = ask(server, *POSTS)
         name = before.headers["tagger-id"]
-        first, second = tell(server, name), tell(server, f"{name}.1", "python")
+        first, second = tell(server, name), tell(server, f"{name}.1", " python ")
         assert (first.status_code, second.status_code) == (200, 200)
         predicted = before.json()["predictions"][0]["tag"]
         assert first.json() == {"id": f"{name}.0", "tag": "css", "predicted": predicted}
-        for number in range(2, 20):
-            assert tell(server, f"{ask(server, f'a div with css {number}').headers['tagger-id']}").status_code == 200
+        new_tag = tell(server, f"{name}.2", "cobol")
+        assert (new_tag.status_code, new_tag.json()["unknown_tags"]) == (200, ["cobol"])
+        for number in range(3, 20):
+            name_of_one = ask(server, f"a div with css {number}").headers["tagger-id"]
+            for tag in ("html", "java", "css"):
+                assert tell(server, name_of_one, tag).status_code == 200
+        assert tell(server, ask(server, POSTS[0]).headers["tagger-id"]).status_code == 200
     asked, tagged = rows(store, feedback.ASKED), rows(store, feedback.TAGGED)
     assert len(asked) == 21
     assert [row["post"] for row in asked if row["id"].startswith(f"{name}.")] == POSTS
-    assert {row["tags"] for row in tagged} == {"css", "python"}
+    assert {row["tags"] for row in tagged} == {"css", "python", "cobol", "html", "java"}
     source = f"{store.url}/{feedback.TAGGED}"
     seen = watch(store, Source.parse(source), Settings(), Deployment())
-    assert seen.posts == 20
+    assert (seen.posts, seen.unknown_tags, seen.copies) == (19, 1, 35)
+    assert {tag: of.posts for tag, of in seen.by_tag.items()} == {"css": 18, "python": 1}
     run = Run(store, "learns")
     run.begin(Settings(source=source, split="hash", train_fraction=0.5), CREATED)
-    assert run_stage("ingest", run)["posts_by_tag"] == {"css": 19, "python": 1}
+    assert run_stage("ingest", run)["posts_by_tag"] == {"css": 19, "python": 1, "cobol": 1}
 
 
 def test_feedback_is_taken_after_a_restart_too(store, tmp_path):
@@ -109,7 +117,11 @@ def recording(finished_run: Run, tmp_path_factory: pytest.TempPathFactory):
         ({"id": f"{'0' * 32}-0", "tag": "css"}, 404, "no recorded post"),
         ({"id": 3, "tag": "css"}, 400, 'send {"id": ..., "tag": ...}'),
         ({"id": "x"}, 400, 'send {"id": ..., "tag": ...}'),
-        ({"id": "x", "tag": "a\nb"}, 400, 'send {"id": ..., "tag": ...}'),
+        ({"id": "x", "tag": "a\nb"}, 400, "has a line break or another control character"),
+        ({"id": "x", "tag": "a\x00"}, 400, "has a line break or another control character"),
+        ({"id": "x", "tag": ""}, 400, "the tag is empty"),
+        ({"id": "x", "tag": "  "}, 400, "the tag is empty"),
+        ({"id": "x", "tag": ["css"]}, 400, 'send {"id": ..., "tag": ...}'),
         ({"id": "x", "tag": "a" * 201}, 400, "the tag has 201 characters: send at most 200"),
         ({"id": "x", "tag": "css", "more": 1}, 400, "more"),
     ],
@@ -118,6 +130,29 @@ def test_nonsense_is_refused_in_a_sentence(recording, body, status, said):
     answer = recording.client.post("/v1/feedback", json=body)
     assert answer.status_code == status
     assert said in answer.json()["error"]
+
+
+@pytest.mark.parametrize("tag", ["css|html", "|", "css|"])
+def test_a_model_of_one_tag_takes_no_separator(recording, tag):
+    answer = tell(recording, ask(recording, POSTS[0]).headers["tagger-id"], tag)
+    assert (answer.status_code, answer.json()["error"]) == (
+        400,
+        "the model gives a post one tag: send one, without '|'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "tags"),
+    [("pandas|python", ["pandas", "python"]), (" python | pandas|python", ["pandas", "python"]), ("css", ["css"])],
+)
+def test_what_is_told_to_a_model_of_several_tags_has_the_form_of_its_answers(told, tags):
+    assert recording_module._tags(told, several=True) == tags
+
+
+@pytest.mark.parametrize("told", ["|", "css|", "css||html", "| css"])
+def test_an_empty_one_of_several_tags_is_refused(told):
+    with pytest.raises(Refused, match="one of the tags between '|' is empty".replace("|", r"\|")):
+        recording_module._tags(told, several=True)
 
 
 def test_about_the_share_is_recorded(finished_run, tmp_path):
