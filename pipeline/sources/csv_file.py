@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pipeline.errors import BadInput
 from pipeline.sources.blocks import (
@@ -15,51 +14,82 @@ from pipeline.sources.blocks import (
     Columns,
     position,
 )
+from pipeline.sources.csv_plain import MOST_LINES, Header, PlainRows, joined
 from pipeline.sources.csv_records import Count, Records
 from pipeline.sources.rows import Rows
 
 MANY_LINES = 200
 """Lines of a row above which there is a warning: a stray quote may have swallowed the rows after it."""
 
-SEVERAL_LINES = 10
-"""Lines above which there is a warning if most of them look like rows."""
-
-
-@dataclass(frozen=True)
-class _Header:
-    """The number of columns, and which of them are read."""
-
-    width: int
-    text: int
-    tag: int | None
+LONGEST_PLAIN_HEADER = 2**16
+"""Bytes of a header up to which it is looked at whether it is plain."""
 
 
 def csv_blocks(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[Block]:
-    """Read all records after the header, numbered from 1; BadInput where the header lacks a needed column."""
-    # Undecodable bytes become lone surrogates, so that only their rows are rejected.
-    with io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="") as text:
+    """Read all records after the header, numbered from 1; BadInput where the header lacks a needed column.
+
+    The rows at the beginning that are plain are read by Arrow, and the others record by record.
+    """
+    first_line = file.readline(LONGEST_PLAIN_HEADER)
+    fields = _plain_fields(first_line)
+    if not fields:
+        yield from record_blocks(joined(first_line, file), name, columns)
+        return
+    header = _header(fields, name, columns)
+    plain = PlainRows(file, header, columns)
+    yield from plain
+    with _text(plain.rest) as text:
+        records = Records(text, name, header.width, lines_before=1 + plain.line_count)
+        yield from _collected(records, iter(records), header, name, columns, plain.row_count + 1)
+
+
+def record_blocks(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[Block]:
+    """Read all records as csv_blocks does, each by itself."""
+    with _text(file) as text:
         records = Records(text, name)
         rows_fields = iter(records)
         header = _header(next(rows_fields, []), name, columns)
         yield from _collected(records, rows_fields, header, name, columns)
 
 
-def _header(fields: list[str] | None, name: str, columns: Columns) -> _Header:
+def _text(file: io.BufferedReader) -> io.TextIOWrapper:
+    # Undecodable bytes become lone surrogates, so that only their rows are rejected.
+    return io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def _plain_fields(line: bytes) -> list[str]:
+    """The fields of a header of two columns or more without quotes and the like; empty for any other."""
+    if not line.endswith(b"\n") or any(sign in line.removesuffix(b"\n").removesuffix(b"\r") for sign in b'"\r\0'):
+        return []
+    try:
+        fields = line.decode().rstrip("\r\n").split(",")
+    except UnicodeDecodeError:
+        return []
+    return fields if len(fields) > 1 else []
+
+
+def _header(fields: list[str] | None, name: str, columns: Columns) -> Header:
     if fields is None:
         raise BadInput(f"{name} has malformed quotes in its header: fix its first line")
     if not fields:
         raise BadInput(f"{name} is empty, without even a header: choose a source that holds posts")
     text = position(fields, columns.text, name, "text_column")
     tag = None if columns.tag is None else position(fields, columns.tag, name, "tag_column")
-    return _Header(len(fields), text, tag)
+    return Header(len(fields), text, tag)
 
 
 def _collected(
-    records: Records, rows_fields: Iterator[list[str] | None], header: _Header, name: str, columns: Columns
+    records: Records,
+    rows_fields: Iterator[list[str] | None],
+    header: Header,
+    name: str,
+    columns: Columns,
+    first_row: int = 1,
 ) -> Iterator[Block]:
     rows = Rows()
-    oddities = _Oddities()
-    for row, fields in enumerate(rows_fields, 1):
+    # Rows that were read before end in line feeds.
+    oddities = _Oddities(has_line_feeds=first_row > 1)
+    for row, fields in enumerate(rows_fields, first_row):
         reason = _fault(fields, records.lines, header)
         if len(records.lines) > 1 and _may_be_several(fields, reason, header) and records.has_stray_quote():
             reason = MALFORMED_QUOTES
@@ -80,15 +110,15 @@ def _collected(
 class _Oddities:
     """Counts what may be right or may be the trace of lost rows, for the warnings about a file."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_line_feeds: bool) -> None:
         self._long_rows = Count()
         self._carriage_returns = Count()
-        self._has_line_feeds = False
+        self._has_line_feeds = has_line_feeds
 
     def count(self, row: int, records: Records) -> None:
         """Look at the lines of the current record."""
         line_count = len(records.lines)
-        if line_count > MANY_LINES or (line_count > SEVERAL_LINES and records.has_stray_quote()):
+        if line_count > MANY_LINES or (line_count > MOST_LINES and records.has_stray_quote()):
             self._long_rows.add(row)
         last = records.lines[-1]
         self._has_line_feeds = self._has_line_feeds or last.endswith("\n")
@@ -118,7 +148,7 @@ class _Oddities:
         return tuple(warnings)
 
 
-def _fault(fields: list[str] | None, lines: list[str], header: _Header) -> str | None:
+def _fault(fields: list[str] | None, lines: list[str], header: Header) -> str | None:
     """Find the reason for which the row cannot be read, or None."""
     if fields is None:
         return MALFORMED_QUOTES
@@ -131,7 +161,7 @@ def _fault(fields: list[str] | None, lines: list[str], header: _Header) -> str |
     return None
 
 
-def _may_be_several(fields: list[str] | None, reason: str | None, header: _Header) -> bool:
+def _may_be_several(fields: list[str] | None, reason: str | None, header: Header) -> bool:
     """Whether the row has the shape of several that a stray quote has joined: a field too many, or lines in its tag."""
     if fields is None or header.tag is None or reason:
         return reason == WRONG_FIELD_COUNT

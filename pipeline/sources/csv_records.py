@@ -34,15 +34,16 @@ class Records:
     Blank lines are skipped, as in pandas: files end in them, and csv writes a single empty field as "".
     """
 
-    def __init__(self, text: io.TextIOBase, name: str) -> None:
+    def __init__(self, text: io.TextIOBase, name: str, width: int = 0, lines_before: int = 0) -> None:
+        """Begin at the header, or behind one of that `width` and so many lines."""
         self.lines: list[str] = []
         self.unclosed = Count()
-        self._source = _Lines(text, name)
+        self._source = _Lines(text, name, lines_before)
         self._name = name
-        self._width = 0
+        self._width = width
 
     def __iter__(self) -> Iterator[list[str] | None]:
-        """The header's fields, and those of each record, or None where its quotes are malformed.
+        """The fields of the header and of each record, or None where its quotes are malformed.
 
         Of a malformed record that has several lines, the second begins the next record.
         """
@@ -115,8 +116,8 @@ class _TooLong(Exception):
 class _Lines:
     """The lines of a text, of which those of the current record can be given back."""
 
-    def __init__(self, text: io.TextIOBase, name: str) -> None:
-        self.number = 0
+    def __init__(self, text: io.TextIOBase, name: str, number: int) -> None:
+        self.number = number
         self.ended = False
         self._text, self._name = text, name
         self._record: list[str] = []

@@ -1,5 +1,6 @@
 """Makes blocks of rows, of those that are read one by one too, and finds what is wrong with a post and its tags."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -97,7 +98,7 @@ def tag_of(field: str, columns: Columns) -> tuple[str, str | None]:
 
 def decoded_block(decoded: pa.RecordBatch, first_row: int, columns: Columns) -> Block:
     """The block of rows that are text_columns.DECODED, the first of which has the number `first_row`."""
-    row = pa.array(range(first_row, first_row + decoded.num_rows), pa.int64())
+    row = pa.array(np.arange(first_row, first_row + decoded.num_rows))
     post = decoded.column("post")
     tag, fault = pa.nulls(len(row), pa.string()), pa.nulls(len(row), pa.string())
     if columns.tag is not None:

@@ -25,7 +25,7 @@ from fsspec.registry import known_implementations
 
 from pipeline.data import posts
 from pipeline.errors import BadInput, TaggerError, Unavailable
-from pipeline.sources import csv_records, json_lines, open, parquet_subprocess, reader, rows
+from pipeline.sources import csv_plain, csv_records, json_lines, open, parquet_subprocess, reader, rows
 from pipeline.sources.source import Source
 from pipeline.store.objects import Store
 
@@ -499,7 +499,9 @@ class TestBlocks:
 
     def test_of_long_rows_are_small(self, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(rows, "TEXT_PER_BLOCK", 1000)
-        assert self.sizes(saved(b"post,tags\n" + (b"x" * 400 + b",java\n") * 7)) == [3, 3, 1]
+        monkeypatch.setattr(csv_plain, "CHUNK", 1000)
+        assert self.sizes(saved(b"post,tags\n" + (b"x" * 400 + b",java\n") * 7)) == [2, 2, 3]
+        assert self.sizes(saved(b"post,tags\n" + (b'"x""' + b"x" * 396 + b'",java\n') * 7)) == [2, 2, 3]
         assert self.sizes(saved(b"post,tags\n" + (b"x" * 400 + b"\n") * 7)) == [3, 3, 1]
 
     @pytest.mark.parametrize("kind", [pa.string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str)
