@@ -90,6 +90,7 @@ SLOW = [
     "test_flat.py",
     "execution/test_runner.py",
     "model/test_reproducible.py",
+    "execution/test_gate.py",
     "execution/test_champion.py",
     "execution/test_versions.py",
     "registry/test_versions.py",
@@ -111,6 +112,7 @@ SLOW = [
     "stages/test_train.py",
     "frozen/test_frozen.py",
     "dags/test_dag.py",
+    "sources/test_csv_plain.py",
     "sources/test_bigquery.py",
 ]
 """The files of tests that `make quick` leaves out, the longest first, which is the order in which they are begun."""

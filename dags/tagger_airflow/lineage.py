@@ -78,11 +78,13 @@ def _dataset(run: Run, manifest: Manifest, *, output: bool = False) -> Any:
 
 
 def _schema(run: Run, manifest: Manifest) -> dict[str, Any]:
-    """The columns of the stage's Parquet files; empty where it leaves none but rejected rows or parts of a model."""
+    """The columns of the stage's Parquet files; empty where it leaves none but rejected rows, digests or parts of a model."""
     import pyarrow.parquet as pq
     from openlineage.client.facet_v2 import schema_dataset
 
-    others = ("rejected/", "assets")
+    from pipeline.data.learned import FILE
+
+    others = ("rejected/", "assets", FILE)
     tables = [name for name in sorted(manifest.files) if name.endswith(".parquet") and not name.startswith(others)]
     if not tables:
         return {}

@@ -135,7 +135,9 @@ class TestEmulator:
         assert google.insert_rows_json("ours.so.arrays", rows) == []
         assert read("bigquery://ours.so.arrays", several=True) == [("a", "pandas|python"), ("c", "c#")]
         assert read("bigquery://ours.so.arrays") == [("c", "c#")]
-        assert "has ARRAY<STRING> in column 'tags'" in refusal("bigquery://ours.so.arrays", text_column="tags")
+        assert "has ARRAY<STRING> in column 'tags'" in refusal(
+            "bigquery://ours.so.arrays", text_column="tags", tag_column="post"
+        )
 
     def test_a_query_is_stored_and_read(self, google, tmp_path, caplog):
         fill(google, TINY)
