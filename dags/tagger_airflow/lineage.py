@@ -78,7 +78,7 @@ def _dataset(run: Run, manifest: Manifest, *, output: bool = False) -> Any:
 
 
 def _schema(run: Run, manifest: Manifest) -> dict[str, Any]:
-    """The columns of the stage's Parquet files; empty where it leaves none but rejected rows, digests or parts of a model."""
+    """The columns of the stage's Parquet files; empty where it leaves no tables of posts."""
     import pyarrow.parquet as pq
     from openlineage.client.facet_v2 import schema_dataset
 
