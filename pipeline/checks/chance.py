@@ -18,14 +18,14 @@ DRAWS = 200
 """How often posts are drawn; the largest figure of all draws counts as what chance gives."""
 
 POSTS_DRAWN_FROM = 10_000
-"""At most so many of the learned posts are drawn from."""
+"""The most of the learned posts that are drawn from."""
 
 MANY_POSTS = 100_000
-"""From so many posts on, what chance gives is far below every limit, and is not computed."""
+"""From this number of posts on, what chance gives is far below every limit, and is not computed."""
 
 
 def expected(new_posts: int, ingested: Path, vocabulary: Vocabulary, *, several: bool) -> Drift:
-    """What so many posts drift by chance from those that a model learned from, in the folder that its ingest left.
+    """How far that many posts drift by chance from those that a model learned from, in the folder that its ingest left.
 
     `vocabulary` is the model's. Raises StageOutOfOrder where the folder has no train posts.
     """
@@ -60,16 +60,17 @@ class Sample:
     def of(cls, table: pa.Table, vocabulary: Vocabulary, *, several: bool) -> Self:
         """Count the tags and words of each of these posts, a table of POSTS."""
         single = vocabulary.words.filter(pa.array(vocabulary.single_words))
-        found, of_post = words.words(table.column("post"), vocabulary.word_rule)
+        occurring, of_post = words.words(table.column("post"), vocabulary.word_rule)
         if vocabulary.word_rule == "signs":
-            is_word = pc.invert(pc.is_in(found, pa.array(list(words.SIGNS), found.type)))
-            found, of_post = found.filter(is_word), of_post[is_word.to_numpy(zero_copy_only=False)]
-        column = pc.fill_null(pc.index_in(found, single.cast(found.type)), len(single)).to_numpy()
+            is_word = pc.invert(pc.is_in(occurring, pa.array(list(words.SIGNS), occurring.type)))
+            occurring = occurring.filter(is_word)
+            of_post = of_post[is_word.to_numpy(zero_copy_only=False)]
+        column = pc.fill_null(pc.index_in(occurring, single.cast(occurring.type)), len(single)).to_numpy()
         texts = table.column("tag").to_pylist()
         tags = [text.split(SEPARATOR) if several else [text] for text in texts]
-        numbers = {tag: number for number, tag in enumerate(sorted({tag for each in tags for tag in each}))}
-        tag_of = np.array([numbers[tag] for each in tags for tag in each])
-        post_of = np.repeat(np.arange(len(tags)), [len(each) for each in tags])
+        numbers = {tag: number for number, tag in enumerate(sorted({tag for of_one in tags for tag in of_one}))}
+        tag_of = np.array([numbers[tag] for of_one in tags for tag in of_one])
+        post_of = np.repeat(np.arange(len(tags)), list(map(len, tags)))
         return cls(
             tags=_counts(post_of, tag_of, len(tags), len(numbers)),
             words=_counts(of_post, column, len(tags), len(single) + 1),
@@ -77,7 +78,7 @@ class Sample:
         )
 
     def by_chance(self, count: int) -> Drift:
-        """The largest figures in DRAWS draws of so many posts, with replacement, measured against this sample.
+        """The largest figures in DRAWS draws of `count` posts, with replacement, measured against this sample.
 
         Whole posts are drawn, a bootstrap (Efron 1979), because a word that occurs in a post is likely to occur there
         again (Church and Gale 1995), so that words drawn one by one would differ too little.
@@ -90,14 +91,18 @@ class Sample:
         return Drift(*np.max(measured, axis=0).tolist())
 
     def _shares(self, times: np.ndarray) -> Shares:
-        """The shares in these posts, each taken so many times, int [posts]."""
-        tags = self.tags.T @ times
-        found = self.words.T @ times
+        """The shares in these posts, each of which counts the given number of times, int [posts]."""
+        tag_counts = self.tags.T @ times
+        word_counts = self.words.T @ times
         order = np.argsort(self.characters, kind="stable")
         until = np.cumsum(times[order])
         middle = [(until[-1] - 1) // 2, until[-1] // 2]
         middle_characters = self.characters[order[np.searchsorted(until, middle, side="right")]]
-        return Shares(tags / tags.sum(), found / max(found.sum(), 1), float(middle_characters.mean()))
+        return Shares(
+            tags=tag_counts / tag_counts.sum(),
+            words=word_counts / max(word_counts.sum(), 1),
+            median_characters=float(middle_characters.mean()),
+        )
 
 
 def _counts(rows: np.ndarray, columns: np.ndarray, height: int, width: int) -> sparse.csr_matrix:

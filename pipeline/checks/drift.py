@@ -111,15 +111,15 @@ def measure(corpus: Corpus, live: Corpus, chance: Drift = NO_DRIFT) -> Drift:
     """
     _, tags_now, tags_then = _tags(corpus, live)
     _, words_now, words_then = _words(corpus, live)
-    found = between(
+    drift = between(
         Shares(tags_now, words_now, corpus.median_characters),
         Shares(tags_then, words_then, live.median_characters),
     )
     return Drift(
-        tag_drift=_beyond(found.tag_drift, chance.tag_drift),
-        word_drift=_beyond(found.word_drift, chance.word_drift),
-        unknown_words=_beyond(found.unknown_words, chance.unknown_words),
-        length_change=round(max(found.length_change / chance.length_change, 1.0), 6),
+        tag_drift=_beyond(drift.tag_drift, chance.tag_drift),
+        word_drift=_beyond(drift.word_drift, chance.word_drift),
+        unknown_words=_beyond(drift.unknown_words, chance.unknown_words),
+        length_change=round(max(drift.length_change / chance.length_change, 1.0), 6),
     )
 
 

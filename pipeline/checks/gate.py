@@ -153,19 +153,19 @@ def _decision(findings: _Findings, unsure: str | None, comparison: dict[str, Any
 def compare(candidate: Scores, champion: Champion) -> dict[str, Any]:
     """The comparison for decision.json; without figures if no test post counts."""
     coverage, compared = champion.coverage, champion.compared
-    told = {
+    facts = {
         "coverage": coverage.sentence(),
         **asdict(coverage),
         "new_tags": list(champion.new_tags),
         "lost_tags": list(champion.lost_tags),
     }
     if not coverage.compared:
-        return told | {"champion": {"name": champion.name}}
+        return facts | {"champion": {"name": champion.name}}
     ours, theirs = candidate.correct[compared], champion.correct[compared]
     gained, lost, p_value, more_than_chance = mcnemar(ours, theirs)
     low, high = interval(gained, lost, coverage.compared)
     theirs_accuracy = {"name": champion.name, "accuracy": round(float(theirs.mean()), 6)}
-    return told | {
+    return facts | {
         "champion": theirs_accuracy | _worst(champion.recall),
         "candidate_accuracy": round(float(ours.mean()), 6),
         "difference": round((gained - lost) / coverage.compared, 6),
@@ -260,7 +260,7 @@ def _check_difference(champion: Champion, comparison: dict[str, Any], findings: 
     _check_fallen_recall(champion, findings)
     difference, low, high = (comparison[name] for name in ("difference", "low", "high"))
     measured = (
-        f"accuracy {comparison['candidate_accuracy']:.4f}, the live model's, {champion.name}, "
+        f"accuracy {comparison['candidate_accuracy']:.4f}, that of the live model, {champion.name}, "
         f"{comparison['champion']['accuracy']:.4f}; difference {difference:+.4f}, {CONFIDENCE:.0%} interval {low:+.4f} "
         f"to {high:+.4f}; {coverage.sentence()}"
     )
@@ -269,7 +269,7 @@ def _check_difference(champion: Champion, comparison: dict[str, Any], findings: 
         enough = posts_to_settle(comparison["gained"], comparison["lost"], coverage.compared, settings.max_regression)
         return (
             f"it cannot be told whether this model is worse than the live one by more than max_regression "
-            f"{settings.max_regression}, or not at all: {measured}; about {enough:,} such posts would settle it"
+            f"{settings.max_regression}, or not worse at all: {measured}; about {enough:,} such posts would settle it"
         )
     if verdict == "failed":
         findings.object(

@@ -109,8 +109,8 @@ def approve(
     store: StoreOption = None,
 ) -> None:
     """Approve the model of a run whose publication waits for a person; `tagger run --from export` then publishes it."""
-    there = store_of(store).require()
-    run = Run(there, run_name(there, name))
+    opened = store_of(store).require()
+    run = Run(opened, run_name(opened, name))
     run.existing()
     run.approve(user(), reason)
     out.print(f"approved: publish it with  {command()} run --run {run.name} --from {LAST}", soft_wrap=True)

@@ -24,7 +24,7 @@ def watch(
 ) -> None:
     """Ask the live model about newly tagged posts, and note its accuracy.
 
-    The exit status is 3 if the accuracy is too low, 2 if nothing could be observed: retrain only after status 3, as
+    The exit status is 3 if the accuracy is too low, 2 if the source cannot be used: retrain only after status 3, as
     `tagger watch; test $? -ne 3 || tagger run` does.
     """
     from pipeline.execution.watch import NOTHING_NEW  # imports TensorFlow

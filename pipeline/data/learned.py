@@ -49,8 +49,8 @@ def digests(texts: pa.Array) -> np.ndarray:
 def _edges(texts: pa.Array) -> Iterator[tuple[str, str]]:
     """The first and the last EDGE words of each text, joined by spaces; both the text itself if it has no word."""
     for piece in words.slices(texts, words.SLICE):
-        found, ends = words.split(piece)
-        listed = found.to_pylist()
+        split, ends = words.split(piece)
+        listed = split.to_pylist()
         for text, start, end in zip(piece, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
             if start == end:
                 yield text.as_py(), text.as_py()
@@ -73,8 +73,8 @@ class Learned:
     @classmethod
     def of(cls, batches: Iterable[pa.RecordBatch]) -> Self:
         """Those of batches with a column `post`."""
-        found = list(in_order(lambda batch: digests(batch.column("post")).ravel(), batches, THREADS))
-        return cls(np.unique(np.concatenate([np.empty(0, np.uint64), *found])))
+        by_batch = list(in_order(lambda batch: digests(batch.column("post")).ravel(), batches, THREADS))
+        return cls(np.unique(np.concatenate([np.empty(0, np.uint64), *by_batch])))
 
     @classmethod
     def of_ingested(cls, folder: Path) -> Self:
@@ -112,5 +112,5 @@ class Learned:
         if not path.is_file():
             return cls.unknown()
         table = pq.read_table(path)
-        found = table.column("digest").to_numpy().astype(np.uint64)
-        return cls(found, complete=table.schema.metadata.get(COMPLETE) == b"True")
+        stored = table.column("digest").to_numpy().astype(np.uint64)
+        return cls(stored, complete=table.schema.metadata.get(COMPLETE) == b"True")

@@ -72,7 +72,7 @@ def check_drift(work: Work) -> dict[str, Any]:
 
 
 def _by_chance(new_posts: int, lineage: Run, ingested: Manifest, words: Path) -> "Drift":
-    """What so many new posts drift by chance from the train posts of a run, whose vocabulary is in the folder."""
+    """How far that many new posts drift by chance from the train posts of a run, whose vocabulary is in the folder."""
     from pipeline.checks import chance, drift
     from pipeline.data import posts
     from pipeline.data.vocabulary import Vocabulary

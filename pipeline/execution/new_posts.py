@@ -85,8 +85,10 @@ def opened(
     )
     with TemporaryDirectory(prefix="tagger-feedback-") as scratch:
         folder = Path(scratch, "told")
-        told = feedback.store_of(source, store)
-        fetched = feedback.fetch(told, folder, by_text=True) if told else None
+        feedback_store = feedback.store_of(source, store)
+        fetched = None
+        if feedback_store:
+            fetched = feedback.fetch(feedback_store, folder, by_text=True)
         if fetched is None:
             yield Blocks(read_rows(source, text_column=settings.text_column, tag_column=settings.tag_column))
         else:
@@ -164,7 +166,7 @@ def check_usable(found: NewPosts, source: Source, version: int, settings: Settin
 
 
 def check_tags_per_post(found: NewPosts, source: Source, ingested: Manifest | None) -> None:
-    """Raise BadInput where no post has several tags, though so many of those learned do that this is not chance."""
+    """Raise BadInput where no post has several tags, though too many of those learned do for this to be chance."""
     summary = ingested.summary if ingested else {}
     if found.tags.total() > found.posts or not summary.get("posts"):
         return

@@ -81,9 +81,9 @@ def asks_person(run: Run) -> bool:
 def unapproved(run: Run) -> str:
     """The sentence for a model that waits for a person."""
     return (
-        f"nothing is published, because the gate cannot tell whether the model of run {run.name} is worse than the "
-        f"live one, and nobody has approved it: read its report, then `tagger approve {run.name} --reason WHY` and run "
-        "export again"
+        f"the gate cannot tell whether the model of run {run.name} is worse than the live one, and nobody has approved "
+        f"it, so nothing is published: read its report, then `tagger approve {run.name} --reason WHY` and run export "
+        "again"
     )
 
 

@@ -70,12 +70,12 @@ class Observation(Document):
     def lines(self) -> list[str]:
         """What was observed, for a person; the warnings and the decline are apart."""
         scored = [(self.live, "live"), *([(self.before, "live before")] if self.before else [])]
-        said = [
+        lines = [
             f"version {score.version}, {which}: accuracy {score.accuracy:.4f} on {self.posts:,} new posts "
             f"(95 % interval {score.low:.4f} to {score.high:.4f})"
             for score, which in scored
         ]
-        said.append(f"worst tags: {', '.join(f'{tag} {of.accuracy:.2f}' for tag, of in self.worst())}")
+        lines.append(f"worst tags: {', '.join(f'{tag} {of.accuracy:.2f}' for tag, of in self.worst())}")
         left_out = {
             "that the live version's run had": self.known,
             "that copy another": self.copies,
@@ -83,8 +83,8 @@ class Observation(Document):
             "rejected": self.rejected,
         }
         if any(left_out.values()):
-            said.append(f"left out: {', '.join(f'{n:,} {which}' for which, n in left_out.items() if n)}")
-        return said
+            lines.append(f"left out: {', '.join(f'{n:,} {which}' for which, n in left_out.items() if n)}")
+        return lines
 
     @property
     def decline(self) -> str | None:
@@ -98,7 +98,9 @@ class Observation(Document):
 
     @property
     def why_not_called(self) -> str:
-        """Why the observation asks for no retraining, where it does not."""
+        """Why the observation asks for no retraining; empty where it asks for one."""
+        if self.called:
+            return ""
         if self.below:
             return "a retraining was started before"
         if self.live.high < self.limit:

@@ -96,7 +96,8 @@ class Facts:
         if compared.get("compared", self.evaluation["rows"]) == self.evaluation["rows"]:
             return f"{accuracy}, {difference} against the live model's {theirs}."
         ours = f"{compared['candidate_accuracy']:.4f}"
-        return f"{accuracy}. It was {compared['coverage']}: {ours}, {difference} against the live model's {theirs}."
+        against = f"its accuracy there is {ours}, {difference} against the live model's {theirs}"
+        return f"{accuracy}. It was {compared['coverage']}; {against}."
 
     @property
     def _may_publish(self) -> bool:

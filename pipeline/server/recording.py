@@ -129,20 +129,20 @@ class Recorder:
         self._writing = []
 
 
-def _check_tag(told: str) -> None:
+def _check_tag(tag: str) -> None:
     """Raise Refused, 400, for what is no tag of any model."""
-    if not told.strip() or not told.isprintable():
-        fault = "has a line break or another control character" if told.strip() else "is empty"
+    if not tag.strip() or not tag.isprintable():
+        fault = "has a line break or another control character" if tag.strip() else "is empty"
         raise Refused(400, f'the tag {fault}: send {{"id": ..., "tag": ...}} with the right tag of the post')
-    if len(told) > LONGEST_TAG:
-        raise Refused(400, f"the tag has {len(told):,} characters: send at most {LONGEST_TAG}")
+    if len(tag) > LONGEST_TAG:
+        raise Refused(400, f"the tag has {len(tag):,} characters: send at most {LONGEST_TAG}")
 
 
-def _tags(told: str, *, several: bool) -> list[str]:
-    """The tag that was told, or where the model gives `several` all of them, sorted, each once."""
-    tags = tags_in(told)
-    if not several and (SEPARATOR in told or len(tags) > 1):
+def _tags(field: str, *, several: bool) -> list[str]:
+    """The tag in the field of a request, or where the model gives `several` all of them, sorted, each once."""
+    tags = tags_in(field)
+    if not several and (SEPARATOR in field or len(tags) > 1):
         raise Refused(400, f"the model gives a post one tag: send one, without {SEPARATOR!r}")
-    if not tags or (several and not all(tag.strip() for tag in told.split(SEPARATOR))):
+    if not tags or (several and not all(tag.strip() for tag in field.split(SEPARATOR))):
         raise Refused(400, f"one of the tags between {SEPARATOR!r} is empty: send each tag of the post")
     return tags

@@ -181,8 +181,8 @@ class Settings(Base):
     patience: int = field(
         0,
         "Training",
-        "Early stopping: training ends after so many epochs without a higher accuracy on the validation posts, and the "
-        "best epoch's weights are kept. It needs validation posts, see validation_fraction. 0: never.",
+        "Early stopping: training ends after that many epochs without a higher accuracy on the validation posts, and "
+        "the best epoch's weights are kept. It needs validation posts, see validation_fraction. 0: never.",
         ge=0,
     )
     batch_size: int = field(128, "Training", "Posts in one training step, 1 to 65,536.", ge=1, le=65_536)

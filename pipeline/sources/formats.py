@@ -76,8 +76,8 @@ def check(head: bytes, name: str, *, unpacked: bool = False) -> None:
         what = f"{'gzip' if gzip else 'Parquet'} within gzip: {UNPACK}"
     if what:
         raise BadInput(f"{name} is {what}, and use that as the source")
-    for suffix, found in ((".gz", gzip), (".parquet", parquet)):
-        if not unpacked and _path(name).endswith(suffix) and not found:
+    for suffix, is_of_it in ((".gz", gzip), (".parquet", parquet)):
+        if not unpacked and _path(name).endswith(suffix) and not is_of_it:
             raise corrupt(name, f"its name ends in {suffix} but its content is of another format")
 
 

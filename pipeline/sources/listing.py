@@ -146,10 +146,10 @@ def _entry(name: str, path: str) -> Entry:
 
 def _in_store(filesystem: Any, folder: str) -> list[Entry]:
     """List a folder of an object store, or of another filesystem of fsspec."""
-    found = [(about["name"].rstrip("/"), about["type"]) for about in filesystem.ls(folder, detail=True)]
+    paths = [(about["name"].rstrip("/"), about["type"]) for about in filesystem.ls(folder, detail=True)]
     return sorted(
         Entry(False, path.rpartition("/")[2], path, path, folder=kind == "directory")
-        for path, kind in found
+        for path, kind in paths
         if path != folder.rstrip("/")  # an object that marks the folder
     )
 
@@ -193,8 +193,8 @@ def _not_read(kind: str, which: str, entries: list[Entry], why: str) -> tuple[st
 
 def _below(top: str, real: str, entries: Entries) -> Iterator[Entry]:
     """The files of the folder and of those below it."""
-    for found in _folders(top, real, entries, HIDDEN):
-        yield from (entry for entry in found if not entry.folder and not entry.name.startswith(HIDDEN))
+    for content in _folders(top, real, entries, HIDDEN):
+        yield from (entry for entry in content if not entry.folder and not entry.name.startswith(HIDDEN))
 
 
 def _below_at_once(top: str, filesystem: Any) -> Iterator[Entry]:
@@ -217,9 +217,9 @@ def _folders(top: str, real: str, entries: Entries, hidden: str | tuple[str, ...
         if real in seen:
             continue
         seen.add(real)
-        found = entries(path)
-        yield found
-        for entry in found:
+        content = entries(path)
+        yield content
+        for entry in content:
             if not entry.name.startswith(hidden) and _sound(entry).folder:
                 (links if entry.link else folders).append((entry.path, entry.real))
 
@@ -232,14 +232,14 @@ def _matching_below(folder: str, parts: list[str], entries: Entries) -> Iterator
     rest = parts[1:] or ["*"]
     while rest[0] == "**" and len(rest) > 1:
         rest = rest[1:]
-    for found in _folders(folder, os.path.realpath(folder), entries, "."):
-        yield from _matching(found, rest, entries)
+    for content in _folders(folder, os.path.realpath(folder), entries, "."):
+        yield from _matching(content, rest, entries)
 
 
-def _matching(found: list[Entry], parts: list[str], entries: Entries) -> Iterator[Entry]:
+def _matching(content: list[Entry], parts: list[str], entries: Entries) -> Iterator[Entry]:
     """Those of the entries, or what is below them, whose paths match the parts of a pattern."""
     part, *rest = parts
-    for entry in found:
+    for entry in content:
         if not fnmatchcase(entry.name, part) or (entry.name.startswith(".") and not part.startswith(".")):
             continue
         if not rest:

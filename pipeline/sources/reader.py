@@ -61,12 +61,12 @@ def read(
         blocks = _files(source, columns, max_bytes, track)
     else:
         blocks = _file(source, columns, max_bytes, track)
-    said = set[str]()
+    logged = set[str]()
     for block in blocks:
         for warning in block.warnings:
-            if warning not in said:
+            if warning not in logged:
                 log.warning("warning: %s", warning)
-        said.update(block.warnings)
+        logged.update(block.warnings)
         yield block
 
 

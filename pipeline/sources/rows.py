@@ -120,8 +120,8 @@ def decoded_block(decoded: pa.RecordBatch, first_row: int, columns: Columns) -> 
 def _tags_of(fields: pa.Array, columns: Columns) -> tuple[pa.Array, pa.Array]:
     """What tag_of says of each field: the tags, and what is wrong."""
     encoded = pc.fill_null(fields, "").dictionary_encode()
-    each = [tag_of(field, columns) for field in encoded.dictionary.to_pylist()]
-    tags, faults = (pa.array([one[at] for one in each], pa.string()) for at in (0, 1))
+    checked = [tag_of(field, columns) for field in encoded.dictionary.to_pylist()]
+    tags, faults = (pa.array([pair[at] for pair in checked], pa.string()) for at in (0, 1))
     return tags.take(encoded.indices), faults.take(encoded.indices)
 
 

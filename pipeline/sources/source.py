@@ -64,8 +64,8 @@ class Source:
 
         Raises what listing.listed raises, also where a folder may not be read.
         """
-        found = listed(self.place, self.allowed)
-        return [Source(file, _kind_of_one(file), self.allowed) for file in found.files], found.warnings
+        listing = listed(self.place, self.allowed)
+        return [Source(file, _kind_of_one(file), self.allowed) for file in listing.files], listing.warnings
 
     @property
     def display(self) -> str:

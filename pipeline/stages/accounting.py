@@ -8,9 +8,9 @@ DUPLICATE = "copy of an earlier post"
 
 
 def sentence(summary: Mapping[str, Any]) -> str:
-    """What became of a stage's rows, by its summary; empty if all were passed on, or if it is not told by reason.
+    """What became of a stage's rows, by its summary; empty if all were passed on, or if the summary gives no reasons.
 
-    For example: "of 1,010 rows 996 were kept, 8 rejected (6 empty tag, 2 several tags), 6 left out by keep_tags".
+    For example: "of 1,010 rows 996 were kept, 8 rejected (6 empty post, 2 bad UTF-8), 6 left out by keep_tags".
     """
     reasons = dict(summary.get("rejected_by_reason", {}))
     copies, left_out = reasons.pop(DUPLICATE, 0), summary.get("left_out", 0)
@@ -21,8 +21,8 @@ def sentence(summary: Mapping[str, Any]) -> str:
         "left out by keep_tags": left_out,
         "dropped as copies of an earlier post": copies,
     }
-    told = [f"{count:,} {what}" for what, count in parts.items() if count]
-    if not told:
+    stated = [f"{count:,} {what}" for what, count in parts.items() if count]
+    if not stated:
         return ""
     kept = summary.get("posts", summary["rows"])
-    return ", ".join([f"of {kept + faults + left_out + copies:,} rows {kept:,} were kept", *told])
+    return ", ".join([f"of {kept + faults + left_out + copies:,} rows {kept:,} were kept", *stated])

@@ -118,8 +118,8 @@ def _blocks(inputs: Mapping[str, Path], settings: Settings, context: Context) ->
     blocks = read(context.source, text_column=settings.text_column, tag_column=settings.tag_column)
     if FEEDBACK not in inputs:
         return blocks
-    told = Source.parse(str(inputs[FEEDBACK] / FEEDBACK_FILE))
-    of_feedback = read(told, text_column="post", tag_column="tags")
+    feedback_file = Source.parse(str(inputs[FEEDBACK] / FEEDBACK_FILE))
+    of_feedback = read(feedback_file, text_column="post", tag_column="tags")
     return reader.joined([blocks, of_feedback]) if settings.learn_feedback else of_feedback
 
 
@@ -251,7 +251,7 @@ def _check(tags: Counter[str], reasons: Counter[str], first: str, settings: Sett
         raise BadInput(
             f"{rejected:,} of {rows:,} rows of {source} were rejected ({by_reason}), the first is {first}: "
             f"{rejected / rows:.3g} is more than max_rejected_fraction={settings.max_rejected_fraction:g}; fix the "
-            f"source{choose} or raise max_rejected_fraction"
+            f"source{choose}, or raise max_rejected_fraction"
         )
     if len(tags) == 1 and len(by_tag(tags) if settings.multi_tag else tags) == 1:
         (tag,) = tags

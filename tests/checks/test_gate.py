@@ -58,8 +58,8 @@ def test_a_loss_within_the_limit_is_a_warning():
     passed, reasons, (warning,) = verdict(scores(890), CHAMPION)
     assert (passed, reasons) == ("passed", [])
     assert re.fullmatch(
-        r"this model is a little worse than the live one: accuracy 0\.8900, the live model's, version 7, 0\.9000; "
-        r"difference -0\.0100, 80% interval -0\.\d{4} to -0\.\d{4}; compared on all 1,000 test posts",
+        r"this model is a little worse than the live one: accuracy 0\.8900, that of the live model, version 7, "
+        r"0\.9000; difference -0\.0100, 80% interval -0\.\d{4} to -0\.\d{4}; compared on all 1,000 test posts",
         warning,
     )
 
@@ -84,8 +84,9 @@ def test_a_difference_that_may_be_either_is_kept_and_says_what_would_settle_it()
     assert (decision.verdict, decision.action, decision.warnings) == ("cannot tell", "keep", [])
     (reason,) = decision.reasons
     assert reason.startswith(
-        "it cannot be told whether this model is worse than the live one by more than max_regression 0.01, or not at "
-        "all: accuracy 0.9000, the live model's, version 7, 0.9000; difference +0.0000, 80% interval -0.01"
+        "it cannot be told whether this model is worse than the live one by more than max_regression 0.01, or not "
+        "worse at all: accuracy 0.9000, that of the live model, version 7, 0.9000; difference +0.0000, 80% interval "
+        "-0.01"
     )
     assert reason.endswith("; about 1,700 such posts would settle it (when_unsure=keep)")
 

@@ -122,7 +122,7 @@ def test_what_cannot_be_told_is_published_if_a_setting_says_so(first):
 
 def test_what_cannot_be_told_waits_for_a_person(first):
     run = next_run(first, max_regression=0.01, when_unsure="ask", epochs=61)
-    with pytest.raises(GateNotPassed, match=f"nobody has approved it: .*`tagger approve {run.name} --reason WHY`"):
+    with pytest.raises(GateNotPassed, match=f"nobody has approved it, .*`tagger approve {run.name} --reason WHY`"):
         run_all(run)
     assert Registry(run.store).live() == first.existing().first_version
     assert run.refusal().stage == "export"

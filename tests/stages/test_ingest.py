@@ -146,7 +146,7 @@ def test_a_source_with_too_many_faulty_rows_is_refused(tmp_path: Path) -> None:
     sentence = refusal(tmp_path, content)
     assert sentence == (
         "70 of 6,071 rows of posts.csv were rejected (69 empty tag, 1 empty post), the first is row 2 (empty "
-        "post): 0.0115 is more than max_rejected_fraction=0.01; fix the source or raise max_rejected_fraction"
+        "post): 0.0115 is more than max_rejected_fraction=0.01; fix the source, or raise max_rejected_fraction"
     )
 
 
