@@ -13,6 +13,7 @@ from pipeline.execution.work import Work
 from pipeline.registry.registry import Registry
 from pipeline.report import page
 from pipeline.settings import Deployment
+from pipeline.settings.run import OBJECTIONS
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, TINY, write_csv
@@ -65,6 +66,13 @@ def test_other_posts_are_refused_before_anything_is_trained(first, tmp_path):
     report = page.render(run)
     assert "Words whose share changed most" in report
     assert "Tags whose share changed most" not in report
+
+
+def test_only_forced_drift_overrides_the_limits(first, tmp_path):
+    others = ",".join(name for name in OBJECTIONS if name != "drift")
+    run = next_run(first, tmp_path, FOREIGN, force=others, force_reason=FRANCE)
+    with pytest.raises(BadInput, match=REFUSED):
+        run_stage("vectorize", run)
 
 
 def test_other_posts_are_refused_before_any_shard_is_vectorized(first, tmp_path):
