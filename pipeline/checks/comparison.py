@@ -46,7 +46,8 @@ class Coverage:
             counted = f"compared on {self.compared:,} of {self.test_posts:,} test posts; {self._left_out()}"
         if self.learned_is_known:
             return counted
-        return f"{counted}; it is not known which of them the live model had learned"
+        more = "more" if self.learned else "some"
+        return f"{counted}; it is not known whether the live model had learned {more} of them"
 
     def _left_out(self) -> str:
         others = (

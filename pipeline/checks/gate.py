@@ -247,8 +247,9 @@ def _check_difference(champion: Champion, comparison: dict[str, Any], findings: 
         return None
     if not coverage.learned_is_known:
         findings.warnings.append(
-            f"the live model, {champion.name}, is of an earlier release and does not say which posts it learned: if it "
-            "learned some of the test posts, the comparison favours it"
+            f"the live model, {champion.name}, does not say all posts that it learned, because it, or a model whose "
+            "weights it began from, is of an earlier release: if it learned test posts that are compared, the "
+            "comparison favours it"
         )
     if settings.max_regression < 1 and coverage.compared < settings.min_compared_posts:
         return (

@@ -14,11 +14,13 @@ from typing import Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.data import posts, words
 from pipeline.data.posts import Side
 from pipeline.data.threads import THREADS, in_order
+from pipeline.errors import CorruptArtifact
 
 FILE = "learned.parquet"
 """The file that is kept with a model: one column `digest`, ascending; its metadata says whether it is complete."""
@@ -33,6 +35,9 @@ LEARNED_SIDES: tuple[Side, ...] = ("train", "validation")
 """Validation posts count as learned: the epoch, the thresholds and the temperature are chosen by them."""
 
 COMPLETE = b"complete"
+
+NO_WORD = r"[^\pL\pM\pN]+"
+"""What separates words here: signs and blanks of every kind. So a copy with CR LF or typographic quotes is known."""
 
 
 def digests(texts: pa.Array) -> np.ndarray:
@@ -49,7 +54,7 @@ def digests(texts: pa.Array) -> np.ndarray:
 def _edges(texts: pa.Array) -> Iterator[tuple[str, str]]:
     """The first and the last EDGE words of each text, joined by spaces; both the text itself if it has no word."""
     for piece in words.slices(texts, words.SLICE):
-        split, ends = words.split(piece)
+        split, ends = words.split(pc.replace_substring_regex(pc.utf8_normalize(piece, "NFKC"), NO_WORD, " "))
         listed = split.to_pylist()
         for text, start, end in zip(piece, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
             if start == end:
@@ -108,9 +113,20 @@ class Learned:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what `write` wrote; `unknown` where there is no file, as in versions of earlier releases."""
+        """Read what `write` wrote; `unknown` where there is no file, as in versions of earlier releases.
+
+        Raises CorruptArtifact for any other file, and reads none that claims more digests than it has bytes.
+        """
         if not path.is_file():
             return cls.unknown()
-        table = pq.read_table(path)
-        stored = table.column("digest").to_numpy().astype(np.uint64)
-        return cls(stored, complete=table.schema.metadata.get(COMPLETE) == b"True")
+        try:
+            file = pq.ParquetFile(path)
+            if file.metadata.num_rows > path.stat().st_size:  # a digest takes more than a byte
+                raise CorruptArtifact(f"{FILE} claims {file.metadata.num_rows:,} digests in fewer bytes")
+            column = file.read(["digest"]).column("digest").cast(pa.int64())
+        except (pa.ArrowException, LookupError, OSError, ValueError) as error:
+            raise CorruptArtifact(f"{FILE} cannot be read: {str(error).splitlines()[0]}") from error
+        if column.null_count:
+            raise CorruptArtifact(f"{FILE} has empty digests")
+        complete = (file.schema_arrow.metadata or {}).get(COMPLETE) == b"True"
+        return cls(column.to_numpy().astype(np.uint64), complete)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,8 @@ class Champion:
     def fetch(self, folder: Path) -> None:
         """Write its card to card.json and its SavedModel to model/ in the folder.
 
-        If files of the SavedModel are missing or damaged, log a warning; model/ is then missing or incomplete.
+        If files of the SavedModel are missing or damaged, log a warning and leave no model/: without one of its files,
+        such as the list of the posts that it learned, the others would say something else.
         """
         folder.mkdir(parents=True)
         card = self.card.to_dict() if self.card else {"version": self.version}
@@ -49,6 +51,7 @@ class Champion:
             self.registry.fetch(self.version, folder / "model")
         except (BadInput, CorruptArtifact) as error:
             log.warning("the live model cannot be fetched: %s", error)
+            shutil.rmtree(folder / "model", ignore_errors=True)
 
 
 def manifests_of(store: Store, card: Card) -> dict[str, Manifest]:

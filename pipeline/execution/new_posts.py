@@ -1,7 +1,7 @@
 """The newly tagged posts of a source that a live version is judged by, and what of the source is left out."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +25,9 @@ from pipeline.store.manifest import Manifest
 from pipeline.store.objects import Store
 
 KIND = "posts"
+
+IsKnown = Callable[[pa.Array], np.ndarray]
+"""Says which texts the version's run had: bool [texts]."""
 
 MOST_TAGS = 5
 """The most tags that Stack Overflow lets a post have."""
@@ -98,16 +101,16 @@ def opened(
 
 
 def read(
-    source: Blocks, known: np.ndarray, labels: list[str], folder: Path, track: Track, *, several: bool
+    source: Blocks, is_known: IsKnown, labels: list[str], folder: Path, track: Track, *, several: bool
 ) -> NewPosts:
     """Write the posts to judge the version by to the folder, those of several tags with the tags that it knows."""
     found = NewPosts(copies=source.copies, rejected=source.rejected)
     seen = set[int]()
     with posts.Writer(folder, KIND) as writer, track("watch", "posts", None) as advance:
         for block in source.blocks:
-            digests = posts.digests(block.posts.column("post"))
-            is_new = ~np.isin(digests, known)
-            is_first = is_new & _first(digests, seen)
+            texts = block.posts.column("post")
+            is_new = ~is_known(texts)
+            is_first = is_new & _first(posts.digests(texts), seen)
             new = block.posts.filter(pa.array(is_first))
             judged, unknown_tags = _with_known_tags(new, labels, several=several)
             writer.write(judged)

@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 from scipy.stats import binomtest
 
 from pipeline.checks import chance, drift
+from pipeline.data import learned as learned_posts
 from pipeline.data import posts
+from pipeline.data.learned import Learned
 from pipeline.data.several_tags import SEPARATOR
 from pipeline.data.vocabulary import Vocabulary, count, most_frequent
 from pipeline.errors import BadInput, CorruptArtifact, StageOutOfOrder
@@ -65,7 +67,7 @@ def watch(
     several = lineage.existing().settings.multi_tag
     with TemporaryDirectory(prefix="tagger-watch-") as scratch:
         folder, ingested, warnings = Path(scratch, "new"), Path(scratch, "ingest"), list[str]()
-        known = _known(lineage, manifests.get("ingest"), ingested, warnings)
+        known = _known(registry, card.version, lineage, manifests.get("ingest"), ingested, warnings)
         labels = _labels(registry, card.version)
         with new_posts.opened(source, store, settings, deployment, track, several=several) as blocks:
             found = new_posts.read(blocks, known, labels, folder, track, several=several)
@@ -147,8 +149,10 @@ def _has_called(so_far: list[Entry], version: int, at: str) -> bool:
     return any(each.called and datetime.fromisoformat(each.at) > since for each in observed)
 
 
-def _known(run: Run, ingested: Manifest | None, folder: Path, warnings: list[str]) -> np.ndarray:
-    """The digests of the posts that the run had, on any side: uint64, sorted."""
+def _known(
+    registry: Registry, version: int, run: Run, ingested: Manifest | None, folder: Path, warnings: list[str]
+) -> new_posts.IsKnown:
+    """A function that says which texts the version's run had; where its posts are lost, which the version learned."""
     kinds = [posts.of_side(side) for side in posts.SIDES]
     try:
         if ingested is None:
@@ -156,13 +160,22 @@ def _known(run: Run, ingested: Manifest | None, folder: Path, warnings: list[str
         run.fetch(ingested, folder, [name for name in ingested.files if name.startswith(tuple(f"{k}/" for k in kinds))])
     except CorruptArtifact as error:
         log.warning("the posts of the live version's run cannot be read: %s", error)
-        warnings.append(
-            "the posts of the live version's run are lost, so posts that it learned from may be among these"
-        )
-        return np.empty(0, np.uint64)
+        return _learned(registry, version, warnings).has
     found = [posts.digests(b.column("post")) for kind in kinds for b in posts.batches(folder, kind, ["post"])]
-    every: np.ndarray = np.unique(np.concatenate([np.empty(0, np.uint64), *found]))
-    return every
+    every = np.unique(np.concatenate([np.empty(0, np.uint64), *found]))
+    return lambda texts: np.isin(posts.digests(texts), every)
+
+
+def _learned(registry: Registry, version: int, warnings: list[str]) -> Learned:
+    """The posts that the version says it learned, with a warning that only these are left out."""
+    with model_cache.opened(registry, version) as model:
+        learned = Learned.read(model / learned_posts.FILE)
+    lost = "the posts of the live version's run are lost"
+    if learned.complete:
+        warnings.append(f"{lost}: posts that the version learned are left out, and its test posts count as new")
+    else:
+        warnings.append(f"{lost}, so posts that it learned from may be among these")
+    return learned
 
 
 def _labels(registry: Registry, version: int) -> list[str]:

@@ -18,7 +18,7 @@ from pipeline.data import held_out, posts
 from pipeline.data import learned as learned_posts
 from pipeline.data.learned import Learned
 from pipeline.data.vocabulary import Vocabulary
-from pipeline.errors import BadInput, GateNotPassed, TaggerError
+from pipeline.errors import BadInput, CorruptArtifact, GateNotPassed, TaggerError
 from pipeline.files import read_lines
 from pipeline.model import attribution, evaluation, input_fn, network, serving, tagging, training
 from pipeline.progress import Track
@@ -272,7 +272,7 @@ def _champion(
         champion_learned = Learned.read(model / learned_posts.FILE)
         with serving.opened(model) as served:
             given = pa.chunked_array(tags for _, tags, _ in tagging.tagged(served, model, known, held.batches()))
-    except (OSError, ValueError, LookupError, serving.ERRORS) as error:
+    except (CorruptArtifact, OSError, ValueError, LookupError, serving.ERRORS) as error:
         return gate.Incomparable(name, f"it cannot be loaded or used: {str(error).splitlines()[0]}")
     compared = _compared(name, known, answers.of_other(given), held, answers, learned, champion_learned)
     own_checkpoint = training.checkpoint_digest(inputs["train"] / CHECKPOINT)

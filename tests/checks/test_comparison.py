@@ -100,7 +100,12 @@ def test_with_so_many_posts_the_verdict_is_settled(gained, lost):
         ),
         (
             Coverage(100, 100, learned_is_known=False),
-            "compared on all 100 test posts; it is not known which of them the live model had learned",
+            "compared on all 100 test posts; it is not known whether the live model had learned some of them",
+        ),
+        (
+            Coverage(100, 60, learned=40, learned_is_known=False),
+            "compared on 60 of 100 test posts; the live model had learned the others; it is not known whether the live "
+            "model had learned more of them",
         ),
     ],
 )

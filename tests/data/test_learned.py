@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.data import posts
 from pipeline.data.learned import EDGE, FILE, Learned, digests
+from pipeline.errors import CorruptArtifact
 from tests.conftest import TINY, write_posts
 
 LONG = " ".join(f"word{number}" for number in range(3 * EDGE))
@@ -29,6 +30,11 @@ def has(text, of=(LONG, SHORT, "???")):
         SHORT.upper(),
         f"  {SHORT}?!\n",
         SHORT.replace(" ", "\n\t"),
+        SHORT.replace(" ", "\r\n"),
+        SHORT.replace(" ", "\u00a0"),
+        SHORT.replace(" ", "\u3000"),
+        f"\u201c{SHORT}\u201d \u2026\r\n",
+        SHORT.replace(" a ", " \u2014 a \u2014 "),
         f"{LONG} edit: solved, thanks",
         f"Hello! {LONG}",
         LONG.replace("word40", "changed"),
@@ -90,6 +96,47 @@ def test_what_is_written_is_read(tmp_path, complete):
 def test_a_version_without_the_file_does_not_know(tmp_path):
     found = Learned.read(tmp_path / FILE)
     assert (len(found.digests), found.complete) == (0, False)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"other": pa.array([1])},
+        {"digest": pa.array(["text"])},
+        {"digest": pa.array([[1]])},
+        {"digest": pa.array([1.5])},
+        {"digest": pa.array([1, None])},
+    ],
+)
+def test_a_file_of_another_form_is_refused_in_one_sentence(tmp_path, column):
+    pq.write_table(pa.table(column), tmp_path / FILE)
+    with pytest.raises(CorruptArtifact, match=r"learned\.parquet"):
+        Learned.read(tmp_path / FILE)
+
+
+def test_a_file_that_does_not_say_whether_it_is_complete_is_not(tmp_path):
+    pq.write_table(pa.table({"digest": pa.array([1, 2])}), tmp_path / FILE)
+    assert not Learned.read(tmp_path / FILE).complete
+
+
+def test_a_damaged_file_is_read_or_refused_in_one_sentence(tmp_path):
+    Learned(np.arange(1000, dtype=np.uint64) ** 3).write(tmp_path / FILE)
+    whole, random, refused = (tmp_path / FILE).read_bytes(), np.random.default_rng(0), 0
+    for _ in range(1000):
+        damaged = bytearray(whole)
+        damaged[random.integers(len(whole))] = random.integers(256)
+        (tmp_path / FILE).write_bytes(bytes(damaged)[: random.integers(len(whole), 2 * len(whole))])
+        try:
+            Learned.read(tmp_path / FILE)
+        except CorruptArtifact:
+            refused += 1
+    assert refused
+
+
+def test_a_file_that_claims_more_digests_than_it_has_bytes_is_not_read(tmp_path):
+    Learned(np.zeros(10_000_000, np.uint64)).write(tmp_path / FILE)
+    with pytest.raises(CorruptArtifact, match=r"learned\.parquet claims 10,000,000 digests in fewer bytes"):
+        Learned.read(tmp_path / FILE)
 
 
 def test_a_model_that_began_from_another_has_learned_both_ones_posts():

@@ -1,16 +1,19 @@
 """The drift of a run's data from the champion's, measured through the runner."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from pipeline.errors import BadInput
+from pipeline.execution.champion import Champion
 from pipeline.execution.drift_check import check_drift
 from pipeline.execution.runner import run_shard, run_stage
 from pipeline.execution.work import Work
 from pipeline.registry.registry import Registry
 from pipeline.report import page
 from pipeline.settings import Deployment
+from pipeline.settings.run import OBJECTIONS
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, TINY, write_csv
@@ -65,6 +68,13 @@ def test_other_posts_are_refused_before_anything_is_trained(first, tmp_path):
     assert "Tags whose share changed most" not in report
 
 
+def test_only_forced_drift_overrides_the_limits(first, tmp_path):
+    others = ",".join(name for name in OBJECTIONS if name != "drift")
+    run = next_run(first, tmp_path, FOREIGN, force=others, force_reason=FRANCE)
+    with pytest.raises(BadInput, match=REFUSED):
+        run_stage("vectorize", run)
+
+
 def test_other_posts_are_refused_before_any_shard_is_vectorized(first, tmp_path):
     run = next_run(first, tmp_path, FOREIGN, shards=2)
     with pytest.raises(BadInput, match=REFUSED):
@@ -101,3 +111,15 @@ def test_synthetic_posts_are_not_compared_with_real_ones(finished_run, tmp_path)
     shutil.copytree(finished_run.store.url, tmp_path / "store")
     run = next_run(Run(Store(str(tmp_path / "store")), finished_run.name), tmp_path, FOREIGN, train_fraction=0.75)
     assert run_stage("vectorize", run)["drift"] is None
+
+
+@pytest.mark.parametrize("name", ["learned.parquet", "saved_model.pb", "variables/variables.index"])
+@pytest.mark.parametrize("damage", ["lost", "changed"])
+def test_nothing_of_a_damaged_live_model_is_used(first, tmp_path, name, damage):
+    """Without the list of the posts that it learned, it would be asked about them."""
+    registry = Registry(first.store)
+    card = registry.published(None)
+    path = Path(first.store.url, card.path, name)
+    path.unlink() if damage == "lost" else path.write_bytes(path.read_bytes() + b"more")
+    Champion(registry, card.version, card).fetch(tmp_path / "champion")
+    assert [each.name for each in (tmp_path / "champion").iterdir()] == ["card.json"]

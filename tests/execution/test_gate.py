@@ -14,6 +14,7 @@ from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
 from pipeline.report import page
 from pipeline.report.compare import Comparison
+from pipeline.settings.run import OBJECTIONS
 from pipeline.stages.plan import STAGES
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, TINY, write_csv
@@ -156,3 +157,20 @@ def test_the_card_the_decision_and_the_log_name_what_was_compared_and_forced(fir
     decision = json.loads((tmp_path / "evaluate" / "decision.json").read_text())
     assert decision["comparison"]["coverage"] == "compared on all 2 test posts"
     assert decision["thresholds"]["force"] == "regression"
+
+
+def forcing(*names):
+    return {"force": ",".join(names), "force_reason": "it is right"}
+
+
+@pytest.mark.parametrize("name", ["newer", "withdrawn"])
+def test_only_the_named_objection_of_the_registry_is_forced(first, name):
+    """A model of older data, and one that a person took down, do not go live by the force of all other names."""
+    days = -7 if name == "newer" else 7
+    if name == "withdrawn":
+        run_all(next_run(first, days=3, epochs=61))
+        Registry(first.store).rollback("it is worse")
+    others = [each for each in OBJECTIONS if each != name]
+    assert not run_all(next_run(first, days=days, epochs=61, **forcing(*others)))["live"]
+    assert Registry(first.store).live() == first.existing().first_version
+    assert run_all(next_run(first, days=days - 1, epochs=61, **forcing(name)))["live"]

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.data import learned
 from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.execution import feedback
 from pipeline.execution import watch as watching
@@ -274,15 +275,31 @@ def test_drift_is_warned_of(live):
     assert any("share of words outside the live model's vocabulary rose" in warning for warning in seen.warnings)
 
 
-def test_lost_data_of_the_live_run_is_said(live):
+def lose_posts(live):
     live.store.remove(live.attempt(live.manifest("ingest")))
     live.store.remove(live.attempt(live.manifest("fit_vocabulary")))
-    seen = watched(live, posts(100, 9))
-    assert seen.drift is None
-    assert [warning.partition(" are lost")[0] for warning in seen.warnings] == [
-        "the posts of the live version's run",
-        "the words of the live version's training posts",
+
+
+def test_where_the_posts_of_the_live_run_are_lost_those_it_learned_are_left_out(live):
+    """Of the 1,000 posts the version learned the first 800, and was tested on the others."""
+    lose_posts(live)
+    old, new = posts(1000, 5), posts(100, 9)
+    seen = watched(live, old[700:900] + new)
+    assert (seen.posts, seen.known, seen.drift) == (200, 100, None)
+    assert [warning.partition(":")[0] for warning in seen.warnings[:1]] == [
+        "the posts of the live version's run are lost",
     ]
+    assert seen.warnings[1].startswith("the words of the live version's training posts are lost")
+    assert watched(live, old[:50]) is None
+
+
+def test_where_nothing_says_what_the_version_learned_a_warning_does(live, monkeypatch):
+    """A version of an earlier release has no list of its posts."""
+    lose_posts(live)
+    monkeypatch.setattr(learned, "FILE", "absent.parquet")
+    seen = watched(live, posts(1000, 5)[:100])
+    assert (seen.posts, seen.known) == (100, 0)
+    assert seen.warnings[0].endswith("are lost, so posts that it learned from may be among these")
 
 
 def test_models_and_the_report_show_the_series(live):

@@ -179,9 +179,9 @@ def test_a_champion_of_an_earlier_release_is_compared_on_all_posts_with_a_warnin
     (with_champion["champion"] / "model" / FILE).unlink()
     summary = evaluated(with_champion, tmp_path / "out", finished_run.existing().settings)
     assert summary.coverage == (
-        "compared on all 400 test posts; it is not known which of them the live model had learned"
+        "compared on all 400 test posts; it is not known whether the live model had learned some of them"
     )
-    assert "does not say which posts it learned" in summary.warnings[0]
+    assert "does not say all posts that it learned" in summary.warnings[0]
 
 
 def test_what_the_candidate_learned_is_written(with_champion, finished_run, tmp_path):
@@ -210,6 +210,13 @@ def test_a_champion_that_cannot_be_loaded_fails_the_candidate_unless_forced(
     forced = evaluated(with_champion, tmp_path / "out", settings.model_copy(update=LOST))
     assert forced.verdict == "passed"
     assert forced.warnings[0].endswith("forced: it is lost")
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 and nothing else PAR1"])
+def test_a_damaged_list_of_learned_posts_fails_the_candidate(with_champion, finished_run, tmp_path, damage):
+    (with_champion["champion"] / "model" / FILE).write_bytes(damage)
+    with pytest.raises(GateNotPassed, match=r"cannot be loaded or used: learned\.parquet cannot be read: "):
+        evaluated(with_champion, tmp_path / "out", finished_run.existing().settings)
 
 
 def mark_synthetic(inputs, synthetic):
