@@ -57,7 +57,7 @@ def _row_tags(file: io.BufferedReader, name: str) -> Iterator[bytes]:
     last = b""
     for tag in _tags(file, name):
         kind = re.match(rb"[^\s/>]*", tag)[0]  # type: ignore[index]
-        if kind == b"!DOCTYPE":
+        if kind == b"!DOCTYPE" and (not last or _has_ended(last)):
             raise BadInput(f"{name} defines a document type, as no dump does: choose the dump's own Posts.xml")
         if not last and kind != b"posts":
             raise BadInput(f"{name} is XML, but not Posts.xml of Stack Overflow's data dump: choose that file")
@@ -69,11 +69,16 @@ def _row_tags(file: io.BufferedReader, name: str) -> Iterator[bytes]:
 
 
 def _tags(file: io.BufferedReader, name: str) -> Iterator[bytes]:
-    """What follows each `<` up to the next one, which an attribute cannot hold; comments and the like are left out."""
+    """What follows each `<` up to the next one, which an attribute cannot hold; comments and the like are left out.
+
+    None begins where a tag has not ended: there a row's text has a `<` that it should not have.
+    """
     end = b""
+    has_ended = True
     for piece in _pieces(file, name):
         if not end:
-            start = next((start for start in HIDDEN if piece.startswith(start)), None)
+            start = next((start for start in HIDDEN if piece.startswith(start)), None) if has_ended else None
+            has_ended = _has_ended(piece)
             if start is None:
                 yield piece
                 continue
@@ -83,8 +88,13 @@ def _tags(file: io.BufferedReader, name: str) -> Iterator[bytes]:
             piece = piece.removeprefix(start)
         if end in piece:
             end = b""
+            has_ended = True
     if end:
         raise corrupt(name, f"XML cannot be read from it to the end, because {end.decode()} is missing")
+
+
+def _has_ended(tag: bytes) -> bool:
+    return tag.rstrip().endswith(b">")
 
 
 def _pieces(file: io.BufferedReader, name: str) -> Iterator[bytes]:

@@ -30,6 +30,7 @@ FORBIDDEN = [
     *(b"&#%d;" % code for code in (0, 1, 14, 0xD800, 0xDFFF, 0xFFFE, 0xFFFF, 0x110000, 10**20)),
     *(b"&#X41;", b"&#x;", b"&#;", b"&#12", b"&#xZZ;", b"&", b"& ", b"&bogus;", b"&nbsp;", b"&amp", b"<", b"<b>x</b>"),
     *("\ufffe\uffff".encode(), b'"', b'" Body="again'),
+    *(b"<!-- x", b"<!-- x -->", b"<?php x", b"<![CDATA[x", b"<!DOCTYPE html>", b"</posts>"),
 ]
 UNDECODABLE = [
     b"\xff",
