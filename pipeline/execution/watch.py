@@ -98,6 +98,7 @@ def watch(
             posts=found.posts,
             known=found.known,
             copies=found.copies,
+            not_kept=found.not_kept,
             rejected=found.rejected,
             live=live,
             before=before,

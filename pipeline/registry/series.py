@@ -34,10 +34,11 @@ class OfTag(BaseModel):
 class Observation(Document):
     """What the live version `live` answered on `posts` newly tagged posts of `source`, and the one `before` it.
 
-    Left out are the posts that the live version's run had (`known`), `copies` of another post, and posts whose tags it
-    does not know (`unknown_tags`; older observations counted them as wrong answers). `published` is the accuracy with
-    which it was published, and `limit` the accuracy below which it is to be replaced: `below` says that the whole
-    interval is, and that no figure of `drift`, see pipeline.checks.drift, says that the posts are too different to
+    Left out are the posts that the live version's run had (`known`), `copies` of another post, those without one of
+    keep_tags (`not_kept`), and those whose tags it does not know (`unknown_tags`; older observations counted them as
+    wrong answers). `published` is the accuracy with which it was published, and `limit` the accuracy below which it is
+    to be replaced: `below` says that the whole interval is, and that no figure of `drift`, see pipeline.checks.drift,
+    says that the posts are too different to
     tell. `called` says that this observation asks for a retraining.
     """
 
@@ -50,6 +51,7 @@ class Observation(Document):
     posts: int
     known: int
     copies: int = 0
+    not_kept: int = 0
     rejected: int
     live: Score
     before: Score | None
@@ -79,6 +81,7 @@ class Observation(Document):
         left_out = {
             "that the live version's run had": self.known,
             "that copy another": self.copies,
+            "without one of keep_tags": self.not_kept,
             "with unknown tags": self.unknown_tags,
             "rejected": self.rejected,
         }

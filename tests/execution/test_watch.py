@@ -171,6 +171,12 @@ def test_posts_of_several_tags_are_rejected_for_a_model_of_one(live):
     assert (seen.posts, seen.rejected, seen.unknown_tags) == (50, 50, 0)
 
 
+def test_posts_without_a_tag_to_keep_are_counted(live):
+    seen = watched(live, [*posts(100, 9), ("move corresponding", "cobol")], keep_tags="python, java")
+    assert (seen.posts + seen.not_kept, seen.not_kept > 0) == (101, True)
+    assert any(f"{seen.not_kept:,} without one of keep_tags" in line for line in seen.lines())
+
+
 def test_each_text_counts_once(live):
     new = posts(21, 9)
     once, often = watched(live, new), watched(live, new * 20)
