@@ -163,6 +163,17 @@ def test_posts_that_the_champion_learned_are_not_compared(with_champion, finishe
     assert summary.champion_accuracy == pytest.approx(correct[100:].mean(), abs=1e-6)
 
 
+def test_posts_that_the_candidate_learned_are_not_compared(with_champion, finished_run, tmp_path):
+    """The candidate began from the weights of a model that had learned the first 100 test posts."""
+    test_posts = pa.Table.from_batches(list(posts.batches(with_champion["ingest"], "posts/test")))
+    Learned.of(test_posts.slice(0, 100).to_batches()).write(with_champion["train"] / FILE)
+    settings = finished_run.existing().settings.model_copy(update={"warm_start": "live"})
+    summary = evaluated(with_champion, tmp_path / "out", settings)
+    assert summary.coverage == (
+        "compared on 300 of 400 test posts; left out: 100 of which this model has learned copies"
+    )
+
+
 def test_a_champion_that_learned_all_test_posts_cannot_be_compared(with_champion, finished_run, tmp_path):
     test_posts = posts.batches(with_champion["ingest"], "posts/test")
     Learned.of(test_posts).write(with_champion["champion"] / "model" / FILE)
