@@ -62,7 +62,8 @@ class PlainRows:
             self.line_count += content.count(b"\n", 0, end)
             self.row_count += block.posts.num_rows + block.left_out
             doubtful = content[end:]
-            yield from _in_pieces(block)
+            if block.posts.num_rows or block.left_out:  # else there were blank lines only
+                yield from _in_pieces(block)
         self.rest = joined(doubtful, file)
 
     def _block(self, records: bytes) -> Block | None:

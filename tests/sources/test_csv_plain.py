@@ -98,6 +98,14 @@ def test_plain_rows_are_read_by_arrow():
     assert max(sizes) <= csv_plain.ROWS_PER_BLOCK
 
 
+def test_blank_lines_make_no_block(monkeypatch):
+    monkeypatch.setattr(csv_plain, "CHUNK", 20)
+    content = b"post,tags\n" + b"\n" * 100 + b"a,b\n" + b"\r\n" * 100
+    blocks = list(csv_file.csv_blocks(buffered(content), "x.csv", PLAIN))
+    assert [block.posts.to_pylist() for block in blocks] == [[{"post": "a", "tag": "b", "row": 1}]]
+    same(content)
+
+
 def test_rows_and_lines_are_numbered_through(monkeypatch):
     """The first row that is not plain, and those after it, are read record by record."""
     monkeypatch.setattr(csv_plain, "CHUNK", 100)
