@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.data import posts, several_tags, words
+from pipeline.data import learned, posts, several_tags, words
 from pipeline.data.learned import Learned
 from pipeline.data.threads import THREADS, in_order
 from pipeline.data.vocabulary import Vocabulary
@@ -60,9 +60,12 @@ class HeldOut:
 
         return np.concatenate([held(batch) for batch in self.batches()])
 
-    def copies_of(self, learned: Learned) -> np.ndarray:
-        """Whether each post is a copy of one that was learned: bool [posts]."""
-        return np.concatenate(list(in_order(lambda batch: learned.has(batch.column("post")), self.batches(), THREADS)))
+    def copies_of(self, *models: Learned) -> list[np.ndarray]:
+        """For each model whether each post is a copy of one that it has learned: bool [posts]."""
+        edges = np.concatenate(
+            list(in_order(lambda batch: learned.digests(batch.column("post")), self.batches(), THREADS))
+        )
+        return [model.has_digests(edges) for model in models]
 
     def lengths(self) -> np.ndarray:
         """The number of characters of each post: int32 [posts]."""

@@ -94,7 +94,11 @@ class Learned:
 
     def has(self, texts: pa.Array) -> np.ndarray:
         """Whether each text is a copy of a post that was learned: bool [texts]."""
-        held: np.ndarray = np.isin(digests(texts), self.digests).any(axis=1)
+        return self.has_digests(digests(texts))
+
+    def has_digests(self, edges: np.ndarray) -> np.ndarray:
+        """The same of texts by their `digests`, uint64 [texts, 2]."""
+        held: np.ndarray = np.isin(edges, self.digests).any(axis=1)
         return held
 
     def write(self, path: Path) -> None:

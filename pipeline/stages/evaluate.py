@@ -290,8 +290,7 @@ def _compared(
 ) -> gate.Champion:
     """The champion's answers, with the test posts that count: new to both models, and of tags that both know."""
     of_shared_tags = held.with_all_tags_in(set(champion_tags) & set(held.labels))
-    champion_knows = held.copies_of(champion_learned)
-    candidate_knows = held.copies_of(learned)
+    champion_knows, candidate_knows = held.copies_of(champion_learned, learned)
     compared = of_shared_tags & ~champion_knows & ~candidate_knows
     coverage = Coverage(
         test_posts=len(compared),
