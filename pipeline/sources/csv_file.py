@@ -16,7 +16,7 @@ from pipeline.sources.blocks import (
 )
 from pipeline.sources.csv_plain import MOST_LINES, Header, PlainRows, joined
 from pipeline.sources.csv_records import Count, Records
-from pipeline.sources.rows import Rows
+from pipeline.sources.rows import Rows, is_unicode
 
 MANY_LINES = 200
 """Lines of a row above which there is a warning: a stray quote may have swallowed the rows after it."""
@@ -156,7 +156,7 @@ def _fault(fields: list[str] | None, lines: list[str], header: Header) -> str | 
         return NUL_BYTES
     if len(fields) != header.width:
         return WRONG_FIELD_COUNT
-    if not all(map(str.isascii, fields)) and not _decoded(fields):
+    if not all(field.isascii() or is_unicode(field) for field in fields):
         return BAD_UTF8
     return None
 
@@ -166,14 +166,6 @@ def _may_be_several(fields: list[str] | None, reason: str | None, header: Header
     if fields is None or header.tag is None or reason:
         return reason == WRONG_FIELD_COUNT
     return any(line_end in fields[header.tag].strip() for line_end in "\r\n")
-
-
-def _decoded(fields: list[str]) -> bool:
-    try:
-        "".join(fields).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _raw(lines: list[str]) -> str:

@@ -28,7 +28,7 @@ LONGEST_ROW = 16 * 2**20
 QUESTION = "1"
 UTF8_NAMES = (b"utf-8", b"utf8", b"us-ascii", b"ascii")
 
-HIDDEN = {b"!--": b"-->", b"?": b"?>", b"![CDATA[": b"]]>"}
+UNREAD_MARKUP = {b"!--": b"-->", b"?": b"?>", b"![CDATA[": b"]]>"}
 """What holds no element though it may look so, by its beginning after `<`, with its end."""
 
 # Nothing is fetched, and no entity is expanded: a row by itself cannot define any.
@@ -77,14 +77,14 @@ def _tags(file: io.BufferedReader, name: str) -> Iterator[bytes]:
     has_ended = True
     for piece in _pieces(file, name):
         if not end:
-            start = next((start for start in HIDDEN if piece.startswith(start)), None) if has_ended else None
+            start = next((start for start in UNREAD_MARKUP if piece.startswith(start)), None) if has_ended else None
             has_ended = _has_ended(piece)
             if start is None:
                 yield piece
                 continue
             if start == b"?":
                 _check_encoding(piece, name)
-            end = HIDDEN[start]
+            end = UNREAD_MARKUP[start]
             piece = piece.removeprefix(start)
         if end in piece:
             end = b""

@@ -18,10 +18,10 @@ from pipeline.sources.blocks import (
     corrupt,
     position,
 )
-from pipeline.sources.rows import Rows
+from pipeline.sources.rows import Rows, is_unicode
 
 LONGEST_LINE = 16 * 2**20
-"""Bytes of a line after which the file is refused: it is no JSON Lines."""
+"""Bytes of a line after which the file is refused: it is not JSON Lines."""
 
 
 def json_blocks(file: io.BufferedReader, name: str, columns: Columns) -> Iterator[Block]:
@@ -107,7 +107,7 @@ def _add(rows: Rows, row: int, line: bytes, columns: Columns) -> dict[str, Any] 
     texts = [post, *tags]
     if not all(isinstance(text, str) for text in texts):
         rows.reject(row, NO_TEXT, shown)
-    elif not all(map(_encodes, texts)):  # JSON can name halves of a surrogate pair
+    elif not all(map(is_unicode, texts)):  # JSON can name halves of a surrogate pair
         rows.reject(row, BAD_UTF8, shown)
     elif reason := rows.add(row, post, SEPARATOR.join(tags), columns):
         rows.reject(row, reason, shown)
@@ -117,11 +117,3 @@ def _add(rows: Rows, row: int, line: bytes, columns: Columns) -> dict[str, Any] 
 def _text(value: Any) -> Any:
     """The value; an absent one as an empty text."""
     return "" if value is None else value
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

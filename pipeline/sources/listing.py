@@ -139,7 +139,7 @@ def _entry(name: str, path: str) -> Entry:
     except PermissionError:
         return Entry(link, name, path, real, fault="cannot be read: give this user permission to read it")
     except OSError:  # no such file, or a circle of links
-        return Entry(link, name, path, real, fault="is a link that leads nowhere: mend it or remove it")
+        return Entry(link, name, path, real, fault="is a link that leads nowhere: fix it or remove it")
     fault = "" if S_ISDIR(mode) or S_ISREG(mode) else "is neither a file nor a folder: remove it"
     return Entry(link, name, path, real, S_ISDIR(mode), fault)
 

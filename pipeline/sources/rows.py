@@ -21,6 +21,15 @@ from pipeline.sources.blocks import (
 )
 
 
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can encode the text: it has no half of a surrogate pair, as undecodable bytes become."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Rows:
     """Collects rows until they make a block."""
 

@@ -102,7 +102,7 @@ class TestLinks:
     def test_that_lead_nowhere_are_refused(self, folder: Path, way: str, scheme: str, name: str) -> None:
         link(folder / name, folder.parent / "nowhere")
         assert refusal(f"{scheme}{folder}{way}") == (
-            f"{folder}/{name} is a link that leads nowhere: mend it or remove it"
+            f"{folder}/{name} is a link that leads nowhere: fix it or remove it"
         )
         (folder / name).unlink()
         link(folder / name, folder / name)
