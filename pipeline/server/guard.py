@@ -166,7 +166,7 @@ def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
         nonlocal size
         message = await receive()
         if REFUSED in scope:
-            raise scope[REFUSED]
+            raise scope.pop(REFUSED)  # kept there, its traceback would keep the body
         size += len(message.get("body", b""))
         if size > limit:
             raise Refused(413, f"the body has more than {limit:,} bytes: send less")
