@@ -57,7 +57,7 @@ class Small:
         """Ask as urllib does, which reads no answer before it has sent its body, and wants the connection closed."""
         try:
             request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body)
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - to the address above
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -179,10 +179,10 @@ HALF = {
 
 def test_a_request_that_does_not_arrive_is_dropped(small):
     before = small.count(500)
-    answers = {name: small.connect(half) for name, half in HALF.items()}
-    answers = {name: re.findall(rb"HTTP/1.1 (\d+)", rest(client)) for name, client in answers.items()}
-    expected = dict.fromkeys(HALF, []) | {"a rest that is dropped": [b"413"]}
-    assert answers == expected | dict.fromkeys(("a body that is not read", "a second request"), [b"200"])
+    answered = {"a rest that is dropped": b"413", "a body that is not read": b"200", "a second request": b"200"}
+    clients = {name: small.connect(half) for name, half in HALF.items()}
+    for name, client in clients.items():
+        assert re.findall(rb"HTTP/1.1 (\d+)", rest(client)) == ([answered[name]] if name in answered else [])
     assert small.count(500) == before
 
 
