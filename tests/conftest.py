@@ -72,6 +72,8 @@ SLOW = [
     "dags/test_secrets.py",
     "dags/test_pages.py",
     "server/test_follow.py",
+    "server/test_connections.py",
+    "server/test_statuses.py",
     "server/test_serve.py",
     "server/test_page.py",
     "server/test_forger.py",

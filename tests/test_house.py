@@ -112,6 +112,20 @@ def test_each_exception_from_the_security_rules_has_its_reason():
     assert [comment for comment in comments if re.search(r"noqa(?!: )|\bS\d+(?!.* - \w)", comment)] == []
 
 
+def test_a_token_is_compared_in_constant_time():
+    """A comparison by `==` or `in` tells by its time how much of a guess is right."""
+    unsafe = (ast.Eq, ast.NotEq, ast.In, ast.NotIn)
+    compared = [
+        ast.unparse(node)
+        for path in (PACKAGE / "server").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare) and any(isinstance(operator, unsafe) for operator in node.ops)
+        if any("token" in name for name in re.findall(r"\w+", ast.unparse(node)))
+    ]
+    assert compared == []
+    assert "hmac.compare_digest" in set(calls(PACKAGE / "server" / "guard.py"))
+
+
 STORED = re.compile(r"[\w-][\w.-]*\.(?:json|txt|parquet|md|png|sig|tfevents)\b")
 """A file's name with one of the endings that files in the store have."""
 

@@ -315,7 +315,7 @@ def test_the_page_of_the_server_has_its_routes_and_no_other(server):
     """A version may be named behind the model; the page has that in a column of its own."""
     methods, named = {}, defaultdict(list)
     for route in server._router().routes:
-        path = re.sub(r"\{(\w+)\}", lambda found: found[1].upper(), route.path)
+        path = re.sub(r"\{(\w+)(?::\w+)?\}", lambda found: found[1].upper(), route.path)
         plain = re.sub(r"/(versions|labels)/[A-Z]+", "", path)
         methods[plain] = ", ".join(sorted(route.methods - {"HEAD"}))
         named[plain] += re.findall(r"/(?:versions|labels)/[A-Z]+", path)

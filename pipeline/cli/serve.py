@@ -22,6 +22,26 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help="File with the token that every client must send, of 16 characters or more.")
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A further name by which to be asked without a token, such as that of a proxy on this machine; may be "
+            "repeated.",
+        ),
+    ] = None,
+    keep_alive: Annotated[
+        int,
+        typer.Option(
+            metavar="SECONDS", help="How long an idle connection stays open; longer than a proxy's.", min=1, max=3600
+        ),
+    ] = 75,
+    receive_within: Annotated[
+        int,
+        typer.Option(
+            metavar="SECONDS", help="Time for a request to arrive, and for its answer to be taken.", min=1, max=3600
+        ),
+    ] = 30,
     shadow: Annotated[
         int | None,
         typer.Option(help="A published version to ask the same posts on the side; /metrics says how often it agrees."),
@@ -61,6 +81,9 @@ def serve(
         grpc_port=grpc_port or None,
         token=token,
         access_log=sys.stdout if access_log else None,
+        keep_alive_seconds=keep_alive,
+        receive_seconds=receive_within,
+        allowed_hosts=tuple(allow_host or ()),
     )
     recorder = Recorder(there, record, keep_text=record_text) if record else None
     Server(Registry(there), listen, shadow=shadow, recorder=recorder).run()

@@ -5,26 +5,37 @@ import contextlib
 import gc
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from importlib.metadata import version
 
 import uvicorn
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Router
+from starlette.routing import Match, Route, Router
 
+from pipeline.errors import BadInput
+from pipeline.registry.card import MODEL
 from pipeline.registry.registry import Registry
 from pipeline.server import grpc_service, open_inference, tf_serving
+from pipeline.server.connections import Connection, Connections
+from pipeline.server.errors import Refused
 from pipeline.server.guard import Guard
 from pipeline.server.http import route
 from pipeline.server.listen import Listen
 from pipeline.server.metrics import Metrics
 from pipeline.server.page import Page
-from pipeline.server.recording import Recorder
+from pipeline.server.recording import FEEDBACK, Recorder
 from pipeline.server.shadow import Shadow
 from pipeline.server.versions import Limits, Versions
 
 NOTE_SECONDS = 3600.0
 """How often the agreement of a shadow version is added to the series; and once more when the server ends."""
+
+HEALTH = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", f"/v1/models/{MODEL}")
+"""Routes that answer as Vertex AI's health route must; it may be one of them."""
+
+PREDICT = (f"/v1/models/{MODEL}:predict",)
+"""The same of its prediction route."""
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +63,21 @@ class Server:
             self.metrics,
             token=listen.token,
             body_bytes=limits.body_bytes,
+            hosts=listen.hosts,
             access_log=listen.access_log,
         )
 
     def run(self) -> None:
         """Answer until the process gets SIGINT or SIGTERM. Raises BadInput where a port is taken."""
+        limits = self.versions.limits
+        refused = partial(self.metrics.request, "other", seconds=0.0)
+        connections = Connections(limits.connections, limits.held_bytes, self.listen.receive_seconds, refused)
         with self.listen.bound() as bound:
             config = uvicorn.Config(
                 self.app,
+                http=partial(Connection, connections),  # type: ignore[arg-type]
+                ws="none",
+                timeout_keep_alive=self.listen.keep_alive_seconds,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -75,14 +93,17 @@ class Server:
             route("/healthz", self._alive),
             route("/readyz", self._ready),
             route("/metrics", self._metrics),
-            *(self.recorder.routes(self.versions) if self.recorder else []),
+            *(self.recorder.routes(self.versions) if self.recorder else [route(FEEDBACK, _no_feedback, "POST")]),
             *Page(self.versions).routes(),
             *open_inference.Api(self.versions, version("stackoverflow-tagger"), self.recorder).routes(),
         ]
-        if self.listen.health_route:
-            routes.append(route(self.listen.health_route, self._ready))
-        if self.listen.predict_route:
-            routes.append(route(self.listen.predict_route, api.vertex, "POST"))
+        for variable, path, method, handler, same in (
+            ("AIP_HEALTH_ROUTE", self.listen.health_route, "GET", self._ready, HEALTH),
+            ("AIP_PREDICT_ROUTE", self.listen.predict_route, "POST", api.vertex, PREDICT),
+        ):
+            if path and path not in same:
+                _refuse_taken(routes, variable, path, method)
+                routes.append(route(path, handler, method))
         # A Router, without the layers that Starlette puts around one: the guard does their work in half the time.
         return Router(routes, lifespan=self._lifespan)
 
@@ -129,6 +150,17 @@ class Server:
 
     async def _metrics(self, request: Request) -> Response:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _no_feedback(request: Request) -> Response:
+    raise Refused(404, "no feedback is taken, because nothing is recorded: start the server with --record 0.1")
+
+
+def _refuse_taken(routes: list[Route], variable: str, path: str, method: str) -> None:
+    """Raise BadInput where one of the routes answers the path already."""
+    scope = {"type": "http", "path": path, "method": method}
+    if any(each.matches(scope)[0] is Match.FULL for each in routes):
+        raise BadInput(f"{variable}={path} is a path at which this server answers something else: choose another")
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

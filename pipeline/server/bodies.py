@@ -1,8 +1,8 @@
 """Reads the bodies of requests: JSON objects, posts and vectors; whatever is wrong with one is a sentence."""
 
 import base64
-import binascii
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,21 @@ from starlette.requests import Request
 from pipeline.server.errors import Refused
 from pipeline.server.versions import Limits
 
+SHOWN = 100
+"""Characters of a client's value that a sentence shows."""
+
+VALUES, PARTS = 2**20, 100_000
+"""How many values the JSON of a body may hold, and how many texts, lists and objects: a million numbers are 32 MiB."""
+
 
 async def json_object(request: Request) -> dict[str, Any]:
-    """The body as a JSON object; Refused, 400, if it is none."""
+    """The body as a JSON object; Refused, 400, if it is not one, or 413 if it has too many values."""
+    content = await request.body()
+    _refuse_many_values(content)
     try:
-        body = orjson.loads(await request.body())
+        body = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise Refused(400, f"the body is no JSON: {error}") from None
+        raise Refused(400, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise Refused(400, f"the body is {_kind(body)}: send a JSON object")
     return body
@@ -27,15 +35,34 @@ async def json_object(request: Request) -> dict[str, Any]:
 def only(body: Mapping[str, Any], names: Iterable[str]) -> None:
     """Raise Refused, 400, if the body has another field than these."""
     if unknown := sorted(body.keys() - set(names)):
-        raise Refused(400, f"the body has the unknown field {unknown[0]!r}: it may have {', '.join(names)}")
+        raise Refused(400, f"the body has the unknown field {short(unknown[0])}: it may have {', '.join(names)}")
+
+
+def signature_of(body: Mapping[str, Any], *answered: str) -> str:
+    """The signature that the body names, one of those `answered`, or the first of them; else Refused, 400."""
+    name = body.get("signature_name") or answered[0]
+    if name not in answered:
+        raise Refused(400, f"the signature {short(name)} is not answered: ask {' or '.join(answered)}")
+    return str(name)
+
+
+def short(value: Any) -> str:
+    """How a sentence shows a value that a client sent, however long it is."""
+    shown = repr(value)
+    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
 
 
 def posts(values: Any, where: str, limits: Limits) -> list[bytes]:
-    """The texts of a list, as UTF-8; bytes come as {"b64": ...}. Raises Refused, 400 or 413."""
+    """The texts of a list, as UTF-8; bytes come as {"b64": ...}. Raises Refused, 400 or 413.
+
+    The list is emptied, so that its memory is free while the request waits for its turn; `vectors` does so, too.
+    """
     if not isinstance(values, list):
         raise Refused(400, f"{where} is {_kind(values)}: send a list of texts")
     refuse_too_many(len(values), where, limits)
-    return [_post(value, f"{where}[{number}]", limits) for number, value in enumerate(values)]
+    texts = [_post(value, f"{where}[{number}]", limits) for number, value in enumerate(values)]
+    values.clear()
+    return texts
 
 
 def refuse_too_many(count: int, where: str, limits: Limits) -> None:
@@ -58,10 +85,15 @@ def vectors(values: Any, where: str, size: int, limits: Limits) -> list[np.ndarr
     if not isinstance(values, list):
         raise Refused(400, f"{where} is {_kind(values)}: send a list of vectors")
     refuse_too_many(len(values), where, limits)
-    try:
+    # NumPy would read texts and null as numbers, too.
+    are_numbers = all(isinstance(row, list) for row in values) and (
+        set(map(type, chain.from_iterable(values))) <= {int, float}
+    )
+    if not are_numbers or len({len(row) for row in values}) > 1:
+        raise Refused(400, f"{where} must be vectors of numbers, all of the same length")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
         rows = np.array(values, dtype=np.float32)
-    except (ValueError, TypeError, OverflowError):
-        raise Refused(400, f"{where} must be vectors of numbers, all of the same length") from None
+    values.clear()
     return checked_vectors(rows, where, size, limits)
 
 
@@ -72,21 +104,24 @@ def checked_vectors(rows: np.ndarray, where: str, size: int, limits: Limits) -> 
     refuse_too_many(len(rows) if rows.ndim else 0, where, limits)
     if rows.shape != (len(rows), size):
         raise Refused(400, f"{where} has the shape {list(rows.shape)}: the model reads vectors of {size:,} numbers")
+    with np.errstate(over="ignore"):
+        rows = rows.astype(np.float32, copy=False)
     if not np.isfinite(rows).all():
-        raise Refused(400, f"{where} has a number that is not finite")
-    return list(rows.astype(np.float32))
+        raise Refused(400, f"{where} has a number that is not finite, or too large for float32")
+    return list(rows)
 
 
 def column(rows: list[Any], name: str, where: str) -> list[Any]:
-    """The values of rows that are either the value itself, or an object that has it under `name`."""
-    found = []
+    """The values of rows that are either the value itself, or an object that has it under `name`; empties the rows."""
+    values = []
     for number, row in enumerate(rows):
         if isinstance(row, dict) and set(row) != {"b64"}:
             if set(row) != {name}:
                 raise Refused(400, f"{where}[{number}] must be a value, or an object with the field {name!r} only")
             row = row[name]
-        found.append(row)
-    return found
+        values.append(row)
+    rows.clear()
+    return values
 
 
 def _post(value: Any, where: str, limits: Limits) -> bytes:
@@ -95,7 +130,7 @@ def _post(value: Any, where: str, limits: Limits) -> bytes:
     if isinstance(value, dict) and isinstance(value.get("b64"), str):
         try:
             return refuse_too_long(base64.b64decode(value["b64"], validate=True), where, limits)
-        except binascii.Error:
+        except ValueError:  # also where it is not ASCII
             raise Refused(400, f"{where} has a b64 that is not base64") from None
     raise Refused(400, f"{where} is {_kind(value)}: a post is a text")
 
@@ -104,3 +139,18 @@ def _kind(value: Any) -> str:
     """What a JSON value is, for a sentence."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def _refuse_many_values(body: bytes) -> None:
+    """Raise Refused, 413, for JSON that would take far more memory than its bytes; signs inside texts do not count."""
+    if len(body) <= PARTS or _fits(body):
+        return
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # now each quotation mark begins or ends a text
+    if bare.count(b'"') // 2 > PARTS or not _fits(b"".join(bare.split(b'"')[::2])):
+        most = f"{VALUES:,} values, or {PARTS:,} texts, lists and objects"
+        raise Refused(413, f"the body has more than {most}: send less at a time")
+
+
+def _fits(json: bytes) -> bool:
+    parts = json.count(b"[") + json.count(b"{") + json.count(b'"') // 2
+    return parts <= PARTS and json.count(b",") < VALUES

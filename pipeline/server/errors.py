@@ -1,9 +1,11 @@
 """The error of a request that is not answered, as each protocol's own shape tells it."""
 
+from collections.abc import Mapping
+
 
 class Refused(Exception):
     """A request is not answered: `status` is the HTTP status, `str(error)` the sentence for the client."""
 
-    def __init__(self, status: int, sentence: str) -> None:
+    def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(sentence)
-        self.status = status
+        self.status, self.headers = status, headers or {}

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import hmac
 import logging
 import sys
@@ -12,10 +11,12 @@ from typing import Any, TextIO
 
 import orjson
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.server.errors import Refused
 from pipeline.server.http import Json
+from pipeline.server.listen import Hosts
 from pipeline.server.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,12 @@ OPEN = ("/healthz", "/readyz")
 
 FLUSH_SECONDS = 0.2
 """Lines of the access log are written this often."""
+
+REFUSED = "refused"
+"""Where a request's scope has the error by which the connection refuses a body that is still arriving."""
+
+CLIENT_LEFT = 499
+"""The status, as nginx counts it, of a request whose client left before its body was there."""
 
 APIS = {"v1": "tensorflow-serving", "v2": "open-inference", "": "page", "metrics": "metrics"}
 
@@ -39,10 +46,11 @@ class Guard:
         *,
         token: str | None,
         body_bytes: int,
+        hosts: Hosts | None = None,
         access_log: TextIO | None = sys.stdout,
     ) -> None:
         self.app, self.metrics, self.token, self.body_bytes = app, metrics, token, body_bytes
-        self.access_log = access_log
+        self.hosts, self.access_log = hosts, access_log
         self._flushing = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,11 +70,17 @@ class Guard:
         try:
             try:
                 headers = dict(scope["headers"])
+                if self.hosts:
+                    self.hosts.refuse_misled(scope["headers"])
                 self._refuse_stranger(scope["path"], headers)
                 self._refuse_large(headers)
-                await self.app(scope, _limited(receive, self.body_bytes), sending)
+                await self.app(scope, _limited(scope, receive, self.body_bytes), sending)
             except Refused as error:
                 await refusal(error)(scope, receive, sending)
+            except ClientDisconnect:
+                status = CLIENT_LEFT
+            except asyncio.CancelledError:  # the server ends, and has waited for the body long enough
+                await refusal(Refused(503, "the server ends: try again"))(scope, receive, sending)
             except HTTPException as error:
                 await refusal(_as_refused(scope, error))(scope, receive, sending)
             except Exception as error:
@@ -88,7 +102,7 @@ class Guard:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.body_bytes:
             raise Refused(413, f"the body has {int(length):,} bytes: send at most {self.body_bytes:,}")
-        if headers.get(b"content-encoding", b"identity") != b"identity":
+        if headers.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
             raise Refused(415, "the body is compressed: send it as it is")
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
@@ -117,7 +131,9 @@ class Guard:
 
 def refusal(error: Refused) -> Json:
     """The answer that tells why a request was refused."""
-    headers = {"Retry-After": "1"} if error.status in {429, 503} else {}
+    headers = dict(error.headers)
+    if error.status in {429, 503}:
+        headers["Retry-After"] = "1"
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="the password is the token"'
     return Json({"error": str(error)}, error.status, headers)
@@ -126,7 +142,7 @@ def refusal(error: Refused) -> Json:
 def _as_refused(scope: Scope, error: HTTPException) -> Refused:
     path = scope["path"]
     sentences = {404: f"there is nothing at {path}", 405: f"{path} does not answer {scope['method']}"}
-    return Refused(error.status_code, sentences.get(error.status_code, error.detail))
+    return Refused(error.status_code, sentences.get(error.status_code, error.detail), error.headers)
 
 
 def admits(authorization: str, token: str) -> bool:
@@ -135,20 +151,22 @@ def admits(authorization: str, token: str) -> bool:
     if scheme.lower() == "basic":
         try:
             given = base64.b64decode(given, validate=True).decode("latin-1").partition(":")[2]
-        except binascii.Error:
+        except ValueError:  # also where it is not ASCII
             return False
     elif scheme.lower() != "bearer":
         return False
     return hmac.compare_digest(given.strip().encode(), token.encode())
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
-    """Receive, but raise Refused where a body without a length turns out too large."""
+def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
+    """Receive, but raise Refused where a body without a length turns out too large, or the connection refuses it."""
     size = 0
 
     async def receiving() -> Any:
         nonlocal size
         message = await receive()
+        if REFUSED in scope:
+            raise scope.pop(REFUSED)  # kept there, its traceback would keep the body
         size += len(message.get("body", b""))
         if size > limit:
             raise Refused(413, f"the body has more than {limit:,} bytes: send less")

@@ -119,7 +119,9 @@ def _asked(asked: Any) -> list[str]:
     for each in asked:
         name = each.get("name") if isinstance(each, dict) else None
         if not isinstance(name, str):
-            raise Refused(400, f"there is no output {name!r}: its name must be a text")
+            raise Refused(400, f"there is no output {bodies.short(name)}: its name must be a text")
+        if name in names:
+            raise Refused(400, f"the output {bodies.short(name)} is asked for twice: name each once")
         names.append(name)
     return names
 
@@ -129,7 +131,7 @@ def _wanted(asked: list[str], answer: Answer) -> list[str]:
     there = list(answer.outputs())
     for name in asked:
         if name not in there:
-            raise Refused(400, f"there is no output {name!r}: the outputs are {', '.join(there)}")
+            raise Refused(400, f"there is no output {bodies.short(name)}: the outputs are {', '.join(there)}")
     return asked or there
 
 

@@ -11,7 +11,7 @@ from pipeline.report import html
 from pipeline.server import bodies
 from pipeline.server.errors import Refused
 from pipeline.server.http import route
-from pipeline.server.versions import Versions
+from pipeline.server.versions import Limits, Versions
 
 SHOWN = 5
 """Tags, the most probable first."""
@@ -20,7 +20,7 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer a browser hides the origin of the form from the server, too
     "Cache-Control": "no-store",
 }
 
@@ -41,7 +41,7 @@ class Page:
         values: dict[str, object] = {"rows": [], "words": [], "error": "", "version": None}
         try:
             if request.method == "POST":
-                text = await _text(request)
+                text = await _text(request, self.versions.limits)
                 values |= await self._answer(text)
             values["version"] = self.versions.named().version
         except Refused as error:
@@ -68,10 +68,13 @@ class Page:
         }
 
 
-async def _text(request: Request) -> str:
+async def _text(request: Request, limits: Limits) -> str:
     """The field `post` of the form."""
+    content = await request.body()
+    if len(content) > 3 * limits.post_bytes + len("post="):  # each byte may be written as %20
+        raise Refused(413, f"the form has {len(content):,} bytes: a post may have at most {limits.post_bytes:,}")
     try:
-        fields = parse_qs((await request.body()).decode(), keep_blank_values=True, max_num_fields=2)
+        fields = parse_qs(content.decode(), keep_blank_values=True, max_num_fields=2)
     except ValueError:
         raise Refused(400, "the form cannot be read: send the field `post`") from None
     return fields.get("post", [""])[0]

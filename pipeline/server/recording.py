@@ -21,6 +21,9 @@ from pipeline.server.http import Json, route
 from pipeline.server.versions import Answer, Versions
 from pipeline.store.objects import Store
 
+FEEDBACK = "/v1/feedback"
+"""The path at which the right tag is told."""
+
 HEADER = "Tagger-Id"
 """The header of an answer that was recorded: the request's id, by which `/v1/feedback` names it."""
 
@@ -72,7 +75,7 @@ class Recorder:
         async def feedback(request: Request) -> Response:
             return await self.feedback(request, versions)
 
-        return [route("/v1/feedback", feedback, "POST")]
+        return [route(FEEDBACK, feedback, "POST")]
 
     async def feedback(self, request: Request, versions: Versions) -> Response:
         """Take the right tag of a post that was asked about: {"id": ..., "tag": ...}.

@@ -6,6 +6,7 @@ Compatible with its requests, answers and errors, for the model's signatures `se
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,8 +21,17 @@ from pipeline.server.loaded import Loaded
 from pipeline.server.recording import Recorder
 from pipeline.server.versions import State, Versions, refuse_other_model
 
-BASE = "/v1/models/{name}"
+BASE = "/v1/models/{name:named}"
 PREDICT_FIELDS = ("signature_name", "instances", "inputs")
+
+
+class _Named(StringConvertor):
+    """A part of a path, up to the verb behind it: a path with a verb is another path than one without."""
+
+    regex = "[^/:]+"
+
+
+register_url_convertor("named", _Named())
 
 
 class Api:
@@ -32,19 +42,19 @@ class Api:
 
     def routes(self) -> list[Route]:
         """Each path with and without a version or a label."""
-        found = []
-        for which in ("", "/versions/{version}", "/labels/{label}"):
-            found += [
+        routes = list[Route]()
+        for which in ("", "/versions/{version:named}", "/labels/{label:named}"):
+            routes += [
                 route(f"{BASE}{which}:predict", self.predict, "POST"),
                 route(f"{BASE}{which}:classify", self.classify, "POST"),
                 route(f"{BASE}{which}/metadata", self.metadata),
                 route(f"{BASE}{which}", self.status),
             ]
-        return found
+        return routes
 
     async def status(self, request: Request) -> Response:
         """Which versions were loaded here, and what became of each."""
-        _refuse_other(request)
+        refuse_other_model(request.path_params["name"])
         states = dict(self.versions.states)
         if version := request.path_params.get("version"):
             states = {number: state for number, state in states.items() if str(number) == version}
@@ -69,12 +79,9 @@ class Api:
         bodies.only(body, PREDICT_FIELDS)
         if ("instances" in body) == ("inputs" in body):
             raise Refused(400, 'send either "instances", a list, or "inputs"')
-        name = body.get("signature_name") or serving.SERVING
-        if name == serving.SERVING:
-            return await self._from_posts(body)
-        if name == serving.VECTORS:
+        if bodies.signature_of(body, serving.SERVING, serving.VECTORS) == serving.VECTORS:
             return await self._from_vectors(body)
-        raise Refused(400, f"the signature {name!r} is not answered: ask {serving.SERVING} or {serving.VECTORS}")
+        return await self._from_posts(body)
 
     async def vertex(self, request: Request) -> Response:
         """Answer Vertex AI's prediction request, whose instances are posts and whose parameters are not used.
@@ -90,9 +97,13 @@ class Api:
         body = await bodies.json_object(request)
         self._loaded(request)
         bodies.only(body, ("signature_name", "context", "examples"))
+        bodies.signature_of(body, serving.CLASSIFY)
         context, examples = body.get("context", {}), body.get("examples")
         if not isinstance(context, dict) or not isinstance(examples, list):
             raise Refused(400, 'send "examples", a list of objects with the field "post"')
+        if context.keys() - {"post"}:  # it is copied for each example
+            raise Refused(400, "context may have the field 'post' only")
+        bodies.refuse_too_many(len(examples), "examples", self.versions.limits)
         features = [context | each if isinstance(each, dict) else each for each in examples]
         texts = [_single(text) for text in bodies.column(features, "post", "examples")]
         posts = bodies.posts(texts, "examples", self.versions.limits)
@@ -103,7 +114,7 @@ class Api:
         return Json({"results": results}, headers=headers)
 
     def _loaded(self, request: Request) -> Loaded:
-        _refuse_other(request)
+        refuse_other_model(request.path_params["name"])
         return self.versions.named(request.path_params.get("version"), request.path_params.get("label"))
 
     async def _from_posts(self, body: dict[str, Any]) -> Response:
@@ -148,13 +159,6 @@ def _values(body: dict[str, Any], name: str) -> tuple[str, Any]:
 def _single(value: Any) -> Any:
     """A feature of a tf.Example is a list, which JSON may write as its only value."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
-def _refuse_other(request: Request) -> None:
-    name = request.path_params["name"]
-    if ":" in name:  # a verb, where the route for it does not take the method
-        raise Refused(405, f"{request.url.path} does not answer {request.method}")
-    refuse_other_model(name)
 
 
 def _status(version: int, state: State) -> dict[str, Any]:

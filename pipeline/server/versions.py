@@ -34,13 +34,18 @@ KEPT_STATES = 10
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask: posts, bytes of one post and of the body; and how many posts wait or make a batch."""
+    """What a request may ask: posts, bytes of one post and of the body; and how many posts wait or make a batch.
+
+    `connections` and `held_bytes` are of all clients together: connections, and bytes of bodies not yet answered.
+    """
 
     posts: int = 1000
     post_bytes: int = 100_000
     body_bytes: int = 8 * 2**20
     waiting: int = 10_000
     batch: int = 16
+    connections: int = 1000
+    held_bytes: int = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,8 @@ class Versions:
     async def from_vectors(self, vectors: list[np.ndarray]) -> Answer:
         """The same for dense vectors, float32 [vocabulary_size] each. Raises Refused also where they are longer."""
         answer: Answer = await self._serving().vectors(vectors)
+        if not np.isfinite(answer.probabilities).all():
+            raise Refused(400, "the vectors have numbers that are too large: the model's sums of them are not finite")
         return answer
 
     async def words_for(self, post: bytes, tag: int) -> list[tuple[str, float]]:
