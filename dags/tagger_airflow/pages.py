@@ -28,12 +28,12 @@ REFUSALS = {
 }
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; "
-    "base-uri 'none'; frame-ancestors 'self'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'self'",
     "X-Content-Type-Options": "nosniff",
 }
-"""What every answer has. A report may come from the store, and whoever may write there could put a script in it, which
-would act in Airflow for whoever reads it."""
+"""What every answer has. A report may come from the store, and whoever may write there could put a
+script in it, which would act in Airflow for whoever reads it."""
 
 # Every route asks, so a route that is added cannot forget to.
 app = FastAPI(

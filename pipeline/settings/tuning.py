@@ -34,7 +34,7 @@ SEARCHABLE = (
 """The settings that a tuning can search. It finds `epochs`, too, by stopping early."""
 
 OF_WINNER = (*SEARCHABLE, "optimizer", "epochs", "temperature")
-"""The settings that a run takes from the winner of a tuning. No others are, whatever a stored result says."""
+"""The settings that a run takes from a tuning's winner, and no others, whatever the result says."""
 
 
 class Tuning(Base):

@@ -22,7 +22,7 @@ NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
 """Errors of filesystems that have no hard links, such as FAT and many of FUSE (see link(2))."""
 
 AT_FDCWD, RENAME_NOREPLACE = -100, 1
-"""Arguments of renameat2(2): paths are relative to the working directory, and an existing target is an error."""
+"""Arguments of renameat2(2): paths from the working directory, and an existing target is an error."""
 
 
 @contextmanager
@@ -46,12 +46,12 @@ def placed(target: str, place: Callable[[str, str], None]) -> Iterator[str]:
 def place_new(unfinished: str, target: str) -> None:
     """Give the file its final name; FileExistsError if another file has that name.
 
-    Raises OSError with ENOTSUP if the filesystem cannot do that without replacing a file that appears meanwhile.
+    Raises OSError with ENOTSUP if the filesystem could replace a file that appears meanwhile.
     """
     try:
         os.link(unfinished, target)
     except FileExistsError:
-        # NFS repeats a call whose answer was lost, and then finds the name that the first one made (see open(2)).
+        # NFS repeats a call whose answer was lost, and then finds what the first one made (see open(2)).
         if os.stat(unfinished).st_nlink != 2:
             raise
     except OSError as error:

@@ -1,7 +1,8 @@
-"""Says which process does a tuning: of those that want to, one holds it, and renews that while it works.
+"""Says which process does a tuning: of those that want to, one holds it, and renews its hold.
 
-Each hold is a document that is created once under the next number, so of two that take the same number one has it. A
-hold is over when its process says so, has ended, or has not renewed it for STALE seconds; nobody else changes it.
+Each hold is a document that is created once under the next number, so of two that take the same
+number one has it. A hold is over when its process says so, has ended, or has not renewed it for
+STALE seconds; nobody else changes it.
 """
 
 import logging
@@ -18,7 +19,7 @@ import psutil
 from pipeline.errors import BadInput, TaggerError
 from pipeline.progress import repeated
 from pipeline.store.documents import Document
-from pipeline.store.names import required
+from pipeline.store.names import is_name, required
 from pipeline.store.objects import Store
 from pipeline.store.runs import TUNINGS
 
@@ -50,7 +51,7 @@ class Hold(Document):
         if self.ended or self.host != socket.gethostname():
             return self.ended or time.time() - self.at >= STALE
         try:
-            # A process that began later than this was written has only the number of the one that wrote it.
+            # A process that began after this was written only has the number of the one that wrote it.
             return bool(psutil.Process(self.process).create_time() > self.at)
         except psutil.NoSuchProcess:
             return True
@@ -58,7 +59,7 @@ class Hold(Document):
 
 def held(store: Store, name: str) -> bool:
     """Whether a process does the tuning of this name now."""
-    _, latest = _latest(store, _folder(name))
+    _, latest = _latest(store, _folder(name)) if is_name(name) else (-1, None)
     return latest is not None and not latest.is_over
 
 
@@ -66,11 +67,11 @@ def held(store: Store, name: str) -> bool:
 def hold(store: Store, name: str) -> Iterator[Callable[[], None]]:
     """Keep other processes from doing the tuning of this name; BadInput if another one does it.
 
-    Gives a function that raises BadInput if this process has lost the tuning to another one, because it could not renew
-    its hold for STALE seconds.
+    Gives a function that raises BadInput if this process has lost the tuning to another one,
+    because it could not renew its hold for STALE seconds.
     """
-    folder = _folder(name)
-    mine = Hold(owner=uuid.uuid4().hex, host=socket.gethostname(), process=os.getpid(), at=time.time())
+    folder, host = _folder(name), socket.gethostname()
+    mine = Hold(owner=uuid.uuid4().hex, host=host, process=os.getpid(), at=time.time())
     path = _take(store, folder, name, mine)
 
     def renew() -> None:
@@ -83,8 +84,8 @@ def hold(store: Store, name: str) -> Iterator[Callable[[], None]]:
         _, latest = _latest(store, folder)
         if latest and latest.owner != mine.owner:
             raise BadInput(
-                f"tuning {name} was taken over by process {latest.process} on {latest.host}, because this one could "
-                f"not renew its hold for {STALE:.0f} seconds: let that one end"
+                f"tuning {name} was taken over by process {latest.process} on {latest.host}, because "
+                f"this one could not renew its hold for {STALE:.0f} seconds: let that one end"
             )
 
     try:
@@ -98,13 +99,13 @@ def _take(store: Store, folder: str, name: str, mine: Hold) -> str:
     """Create the next hold, and return its path; BadInput if the latest one is not over."""
     while True:
         number, latest = _latest(store, folder)
-        # If an object store's answer is lost, its client tries again, and finds what it has just written.
+        # If an object store's answer is lost, its client tries again, and finds what it has written.
         if latest and latest.owner == mine.owner:
             return _path(folder, number)
         if latest and not latest.is_over:
             raise BadInput(
-                f"tuning {name} is being done by process {latest.process} on {latest.host}: wait for it, or begin one "
-                "under another name"
+                f"tuning {name} is being done by process {latest.process} on {latest.host}: wait for "
+                "it, or begin one under another name"
             )
         if store.create(_path(folder, number + 1), mine.to_dict()):
             return _path(folder, number + 1)

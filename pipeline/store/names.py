@@ -1,4 +1,4 @@
-"""Judges names before they become paths: those that a person gives, and those that a stored document holds."""
+"""Judges names before they become paths: those that a person or a stored document gives."""
 
 import re
 from typing import Annotated
@@ -14,7 +14,7 @@ LONGEST = 255
 
 
 def is_name(text: str) -> bool:
-    """Whether the text can name one folder or file, and nothing outside the folder that it is in."""
+    """Whether the text can name one folder or file, and nothing outside of where that is."""
     return len(text) <= LONGEST and not ILLEGAL.search(text) and text.strip(".") != ""
 
 

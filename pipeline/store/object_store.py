@@ -1,4 +1,4 @@
-"""What fsspec leaves to its caller on object stores: literal names, and what a server's refusals mean."""
+"""What fsspec leaves to us on object stores: literal names, and what a server's refusals mean."""
 
 import re
 import time
@@ -13,7 +13,8 @@ WAITS = (0.1, 0.3, 1.0, 3.0)
 def answer_of(error: BaseException) -> tuple[int, str]:
     """The HTTP status and the code with which an S3 server refused; (0, "") if it did not."""
     response = getattr(error.__cause__, "response", None) or {}  # botocore's
-    return response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0), response.get("Error", {}).get("Code", "")
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status, response.get("Error", {}).get("Code", "")
 
 
 def put_new(fs: Any, path: str, data: bytes) -> None:
@@ -23,9 +24,10 @@ def put_new(fs: Any, path: str, data: bytes) -> None:
             fs.pipe_file(path, data, mode="create")
         except OSError as error:
             status, _ = answer_of(error)
-            if status == 412:  # s3fs knows it only from servers that also say which condition was not met
+            # s3fs knows this only from servers that also say which condition was not met.
+            if status == 412:
                 raise FileExistsError(path) from error
-            # "A conflicting conditional operation is currently in progress": nothing was written, and S3 says to retry.
+            # "A conflicting conditional operation is currently in progress": nothing was written.
             if status != 409 or wait is None:
                 raise
             time.sleep(wait)
@@ -34,7 +36,7 @@ def put_new(fs: Any, path: str, data: bytes) -> None:
 
 
 def remove(fs: Any, path: str) -> None:
-    """Remove the file or folder with exactly this path; FileNotFoundError if there is none, or nothing at all."""
+    """Remove the file or folder with exactly this path; there may be none, or FileNotFoundError."""
     if not GLOB.search(path):
         fs.rm(path, recursive=True)
         return

@@ -37,7 +37,7 @@ PERMANENT = {
     errno.EISDIR: "see that no folder is in its place",
     errno.ENAMETOOLONG: "start a run with a shorter name",
     errno.ENOSYS: "use a server that supports this call (on S3: If-None-Match), or a local disk",
-    errno.ENOTSUP: "name a folder on a disk that has hard links, or an object store, by --store or TAGGER_STORE",
+    errno.ENOTSUP: "set TAGGER_STORE or --store to a disk that has hard links, or to an object store",
 }
 """Errors of a disk that a retry cannot help, and what to do about each."""
 
@@ -52,13 +52,13 @@ class Store:
     def __init__(self, url: str, **options: Any) -> None:
         """Open the filesystem; `options` are passed to it by fsspec.
 
-        Raises BadInput if the protocol is unknown, its package is not installed, or the URL holds another one.
+        Raises BadInput if the protocol is unknown or not installed, or if the URL holds another one.
         """
         self.url = url.rstrip("/") or url
         if "::" in url:
             raise BadInput(
-                f"store {url!r} cannot be used: '::' in it would make fsspec open another place than the one that it "
-                "names; set TAGGER_STORE or --store to one without '::'"
+                f"store {url!r} cannot be used: '::' in it would make fsspec open another place than the "
+                "one that it names; set TAGGER_STORE or --store to one without '::'"
             )
         try:
             # Listings are not cached, because other processes write to the store.
@@ -82,7 +82,8 @@ class Store:
     def path(self, path: str) -> str:
         """The full path, as the filesystem takes it; BadInput if it is not below the store."""
         if "\0" in path or (path and {"", ".", ".."} & set(path.split("/"))):
-            raise BadInput(f"{path[:LONGEST_SHOWN]!r} is not a path in the store {self.url}: correct the name in it")
+            shown = path[:LONGEST_SHOWN]
+            raise BadInput(f"{shown!r} is not a path in the store {self.url}: correct the name in it")
         return f"{self.root.rstrip('/')}/{path}"
 
     def display_path(self, path: str) -> str:

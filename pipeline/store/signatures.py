@@ -115,9 +115,9 @@ def unsigned(path: str, document: dict[str, Any], shown: str) -> dict[str, Any]:
 
 
 def place_of(root: str) -> str:
-    """The place of a store in another one, as `tunings/a/trials/`; empty for a store that is part of no other.
+    """The place of a store in another one, as `tunings/a/trials/`; empty if it is part of no other.
 
-    It is known from the path alone, so that documents are signed for the same place whichever of both was opened.
+    The path alone decides it: documents are signed for the same place whichever store was opened.
     """
     inner = INNER.search(root)
     return f"{inner[1]}/" if inner else ""

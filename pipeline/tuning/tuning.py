@@ -100,7 +100,7 @@ class TuningRun:
     def held(self) -> AbstractContextManager[Callable[[], None]]:
         """Keep other processes from doing this tuning; BadInput if another one is doing it.
 
-        Gives a function to call before each trial, which raises BadInput if another process has taken the tuning over.
+        Gives a function to call before each trial: BadInput if another process took the tuning over.
         """
         return hold(self.store, self.name)
 

@@ -13,7 +13,7 @@ LATEST = "latest"
 
 
 def result_of(store: Store, name: str) -> Result | None:
-    """The result of a tuning; None if it is not finished or does not exist. BadInput if nothing can have the name."""
+    """The result of a tuning; None if it is not finished or does not exist."""
     path = f"{TUNINGS}/{required(name, 'tuning')}/{RESULT}"
     document = store.read(path)
     return Result.parse(document, store.display_path(path)) if document else None

@@ -60,7 +60,7 @@ def test_a_disk_that_cannot_create_without_replacing_is_refused_in_a_true_senten
     library = type("Library", (), {"renameat2": staticmethod(renameat2)} if code else {})
     monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: library())
     with pytest.raises(
-        Forbidden, match=r"cannot create a file only if there is none.*trying again cannot help: name a f"
+        Forbidden, match=r"cannot create a file only if there is none.*trying again cannot help: set TAG"
     ):
         Store(str(tmp_path)).create("a.json", {})
     assert files_of(tmp_path) == {}

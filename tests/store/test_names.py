@@ -56,12 +56,12 @@ def store(tmp_path):
 def test_a_hostile_name_names_nothing(store, tmp_path, name):
     before = files_of(tmp_path)
     assert not is_name(name)
+    assert not held(store, name)
     for open_it in (
         lambda: Run(store, name),
         lambda: TuningRun(store, name),
         lambda: result_of(store, name),
         lambda: with_tuned(store, Settings.model_construct(tuned=name)),
-        lambda: held(store, name),
         lambda: hold(store, name).__enter__(),
     ):
         with pytest.raises(BadInput, match=r"cannot name a (run|tuning): use up to 255 letters, digits"):
