@@ -12,7 +12,7 @@ from pipeline.errors import GateNotPassed
 from pipeline.execution.publication import asks_person, unapproved
 from pipeline.execution.rendezvous import joined, processes
 from pipeline.execution.runner import run_shard, run_stage
-from pipeline.settings import from_form, read, trigger_form
+from pipeline.settings import from_form, is_restricted, read, trigger_form
 from pipeline.stages.plan import STAGES, Stage
 from pipeline.store.runs import Run, identifier_of, name_of
 from pipeline.tuning.winner import with_tuned
@@ -63,10 +63,11 @@ def do_stage(
         run = Run(store_of(deployment), name_of(identifier))
         if not stage.needs:
             with refusal_noted(run, identifier):
-                chosen, restricted = from_form(settings, params)
+                chosen, _ = from_form(settings, params)
                 created = logical_date or dag_run.run_after
                 known = run.record()
                 chosen = with_tuned(run.store, chosen, known.settings if known else None)
+                restricted = is_restricted(chosen, settings)
                 run.begin(chosen, created, identifier, deployment=deployment, restricted=restricted)
         if "publish" in stage.after:
             skip_unapproved(run)

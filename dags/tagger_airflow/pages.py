@@ -1,12 +1,13 @@
 """The web app behind the UI's tabs: the report of a run, and the page of the models, for whoever may read the DAG."""
 
 import os
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 from urllib.parse import urlencode
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import requires_access_dag
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
@@ -26,6 +27,14 @@ REFUSALS = {
     404: "There is no such page.",
 }
 
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'self'",
+    "X-Content-Type-Options": "nosniff",
+}
+"""What every answer has. A report may come from the store, and whoever may write there could put a
+script in it, which would act in Airflow for whoever reads it."""
+
 # Every route asks, so a route that is added cannot forget to.
 app = FastAPI(
     title="Reports and models of the tagger",
@@ -39,6 +48,14 @@ app = FastAPI(
 def store() -> Store:
     """The deployment's store."""
     return store_of(read(os.environ)[1])
+
+
+@app.middleware("http")
+async def without_scripts(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Answer with HEADERS, whatever the route and the status."""
+    response = await answer(request)
+    response.headers.update(HEADERS)
+    return response
 
 
 @app.get("/report")

@@ -21,7 +21,7 @@ from pipeline.cli.app import (
 )
 from pipeline.errors import BadInput
 from pipeline.settings import Settings
-from pipeline.settings.tuning import SEARCHABLE
+from pipeline.settings.tuning import OF_WINNER
 from pipeline.store.objects import Store
 from pipeline.store.runs import TUNINGS
 from pipeline.tuning.documents import Result, Trial
@@ -51,14 +51,14 @@ def tune(
     now = datetime.now(UTC)
     there = Store(deployment.store)
     tuning = TuningRun(there, name or f"{now:%Y%m%dT%H%M%SZ}")
-    with tuning.held() as hold:
+    with tuning.held() as still_held:
         err.print(f"tuning {tuning.name}", soft_wrap=True)
         asked = tuning.begin(asked_of(tuning.name, settings, options, deployment, now), track())
         for trial in range(len(asked.references) + options.trials):
             if tuning.spent(asked):
                 err.print(f"  budget_minutes={options.budget_minutes:g} are over: no further trial is begun")
                 break
-            hold()
+            still_held()
             done = tuning.do_trial(asked, trial, track())
             err.print(f"  {_line(done, list(options.search_space))}", soft_wrap=True)
         result = tuning.finish(asked)
@@ -72,7 +72,7 @@ def tune(
 def _is_of_run(pair: str) -> bool:
     """Whether `name=value` is a setting of a run that a winner does not replace."""
     name = pair.partition("=")[0].strip()
-    return name in Settings.model_fields and name not in (*SEARCHABLE, "optimizer", "epochs", "temperature", "tuned")
+    return name in Settings.model_fields and name not in (*OF_WINNER, "tuned")
 
 
 def _line(trial: Trial, searched: list[str]) -> str:

@@ -1,11 +1,11 @@
 """The card of a published version: which run made it, where its files are, and its scores."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from pipeline.files import FileEntry
 from pipeline.store.documents import Document
+from pipeline.store.names import Files, Name, RelativePath
 
 MODEL = "stackoverflow_tagger"
 
@@ -20,16 +20,16 @@ class Card(Document):
     WHAT = "card of a version"
 
     version: int
-    run: str
+    run: Name
     data: str
-    path: str
+    path: Annotated[RelativePath, Field(pattern=r"^runs(/[^/]+){3}$")]
     checkpoint: str
     accuracy: float
     macro_f1: float
     tags: int
     synthetic: bool
     published: str
-    files: dict[str, FileEntry]
+    files: Files
     warnings: list[str] = Field(default_factory=list)
 
     @classmethod

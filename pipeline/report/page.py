@@ -36,8 +36,9 @@ def latest(run: Run) -> str:
     if observations(run, published_by(run, run.manifests())):
         return render(run)
     with TemporaryDirectory(prefix="tagger-report-") as scratch:
-        if run.resume(REPORT, PAGE, run.manifests(), Path(scratch, REPORT)):
-            return Path(scratch, REPORT, FILE).read_text()
+        saved = Path(scratch, REPORT, FILE)
+        if run.resume(REPORT, PAGE, run.manifests(), saved.parent) and saved.is_file():
+            return saved.read_text(errors="replace")
     return render(run)
 
 

@@ -5,12 +5,22 @@ from typing import Any
 
 from pipeline.settings.base import refuse_unknown
 from pipeline.settings.deployment import Deployment
-from pipeline.settings.form import from_form, trigger_form, tuning_form
+from pipeline.settings.form import from_form, is_restricted, trigger_form, tuning_form
 from pipeline.settings.run import Settings
 from pipeline.settings.tuning import Tuning
 from pipeline.source_policy import refuse_secrets
 
-__all__ = ["Deployment", "Settings", "Tuning", "from_form", "read", "read_all", "trigger_form", "tuning_form"]
+__all__ = [
+    "Deployment",
+    "Settings",
+    "Tuning",
+    "from_form",
+    "is_restricted",
+    "read",
+    "read_all",
+    "trigger_form",
+    "tuning_form",
+]
 
 PREFIX = "TAGGER_"
 

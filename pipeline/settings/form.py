@@ -33,7 +33,15 @@ def from_form(settings: Settings, params: Mapping[str, Any]) -> tuple[Settings, 
     """
     sent = {name: value for name, value in params.items() if name not in Deployment.model_fields}
     chosen = Settings.of({"source": settings.source, **sent})
-    return chosen, chosen.source != settings.source
+    return chosen, is_restricted(chosen, settings)
+
+
+def is_restricted(chosen: Settings, settings: Settings) -> bool:
+    """Whether a run with the `chosen` settings may read only what allowed_sources names.
+
+    Ask this of the settings that the run really has, after those of a tuning's winner were put in.
+    """
+    return chosen.source != settings.source
 
 
 def _accepted(allowed: tuple[str, ...]) -> str:

@@ -33,6 +33,9 @@ SEARCHABLE = (
 )
 """The settings that a tuning can search. It finds `epochs`, too, by stopping early."""
 
+OF_WINNER = (*SEARCHABLE, "optimizer", "epochs", "temperature")
+"""The settings that a run takes from a tuning's winner, and no others, whatever the result says."""
+
 
 class Tuning(Base):
     """The settings of a tuning, besides those of a run that its trials share."""

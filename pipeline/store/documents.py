@@ -35,8 +35,9 @@ class Document(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
+            fault = first["msg"].removeprefix("Value error, ")
             raise CorruptArtifact(
-                f"{where} is not a {cls.WHAT} that this version can read ({field}: {first['msg']}): restore it, or "
+                f"{where} is not a {cls.WHAT} that this version can read ({field}: {fault}): restore it, or "
                 "remove the run or version that it belongs to"
             ) from None
 

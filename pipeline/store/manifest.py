@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.files import FileEntry
 from pipeline.store.documents import Document
+from pipeline.store.names import Files, Name
 
 MANIFEST = "manifest.json"
 """The name of the document in the folder of its stage."""
@@ -28,10 +28,10 @@ class Manifest(Document):
 
     WHAT = "manifest"
 
-    stage: str
-    run: str
-    attempt: str
-    files: dict[str, FileEntry]
+    stage: Name
+    run: Name
+    attempt: Name
+    files: Files
     inputs: dict[str, str]
     summary: dict[str, Any]
     seconds: float

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import Field
 
-from pipeline.files import FileEntry
 from pipeline.store.documents import Document
+from pipeline.store.names import Files, RelativePath
 
 REFUSED, APPROVED = "refused.json", "approved.json"
 """The names of two of them in the folder of their run."""
@@ -17,8 +17,8 @@ class Saved(Document):
 
     WHAT = "piece of unfinished work"
 
-    path: str
-    files: dict[str, FileEntry]
+    path: RelativePath
+    files: Files
     inputs: dict[str, str]
 
 

@@ -21,8 +21,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import BadInput, CorruptArtifact, Forbidden, TaggerError, Unavailable
 from pipeline.files import FileEntry, digest, files
-from pipeline.store import signatures
-from pipeline.store.durable import UNFINISHED, placed, sync_folder
+from pipeline.store import object_store, signatures
+from pipeline.store.durable import UNFINISHED, place_new, placed, sync_folder
+
+LONGEST_SHOWN = 200
+"""Characters of a path that a message shows."""
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -33,6 +36,8 @@ PERMANENT = {
     errno.ENOTDIR: "see that no file is in the place of one of its folders",
     errno.EISDIR: "see that no folder is in its place",
     errno.ENAMETOOLONG: "start a run with a shorter name",
+    errno.ENOSYS: "use a server that supports this call (on S3: If-None-Match), or a local disk",
+    errno.ENOTSUP: "set TAGGER_STORE or --store to a disk that has hard links, or to an object store",
 }
 """Errors of a disk that a retry cannot help, and what to do about each."""
 
@@ -47,9 +52,14 @@ class Store:
     def __init__(self, url: str, **options: Any) -> None:
         """Open the filesystem; `options` are passed to it by fsspec.
 
-        Raises BadInput if the protocol is unknown or its package is not installed.
+        Raises BadInput if the protocol is unknown or not installed, or if the URL holds another one.
         """
-        self.url, self.prefix = url.rstrip("/") or url, ""
+        self.url = url.rstrip("/") or url
+        if "::" in url:
+            raise BadInput(
+                f"store {url!r} cannot be used: '::' in it would make fsspec open another place than the "
+                "one that it names; set TAGGER_STORE or --store to one without '::'"
+            )
         try:
             # Listings are not cached, because other processes write to the store.
             self.fs, self.root = fsspec.url_to_fs(url, use_listings_cache=False, **options)
@@ -61,11 +71,19 @@ class Store:
     def within(self, path: str) -> "Store":
         """The store in a folder of this one."""
         inner = copy(self)
-        inner.url, inner.root, inner.prefix = f"{self.url.rstrip('/')}/{path}", self.path(path), f"{self.prefix}{path}/"
+        inner.url, inner.root = f"{self.url.rstrip('/')}/{path}", self.path(path)
         return inner
 
+    @property
+    def prefix(self) -> str:
+        """Where the store is in the one that it is part of, as signatures have it."""
+        return signatures.place_of(self.root)
+
     def path(self, path: str) -> str:
-        """The full path, as the filesystem takes it."""
+        """The full path, as the filesystem takes it; BadInput if it is not below the store."""
+        if "\0" in path or (path and {"", ".", ".."} & set(path.split("/"))):
+            shown = path[:LONGEST_SHOWN]
+            raise BadInput(f"{shown!r} is not a path in the store {self.url}: correct the name in it")
         return f"{self.root.rstrip('/')}/{path}"
 
     def display_path(self, path: str) -> str:
@@ -174,9 +192,9 @@ class Store:
 
     def _put_new(self, data: bytes, target: str) -> None:
         if not isinstance(self.fs, LocalFileSystem):
-            self.fs.pipe_file(target, data, mode="create")
+            object_store.put_new(self.fs, target, data)
             return
-        with placed(target, os.link) as unfinished:
+        with placed(target, place_new) as unfinished:
             Path(unfinished).write_bytes(data)
 
     def upload(self, folder: Path, path: str, names: Iterable[str] | None = None) -> None:
@@ -189,10 +207,11 @@ class Store:
         """Copy the listed files from `path` into the local folder; CorruptArtifact if one is missing or changed."""
         with self._answering(path):
             for name, entry in entries.items():
+                full = self.path(f"{path}/{name}")  # judges the name before it is one of a local file
                 local = folder / name
                 local.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    self.fs.get_file(self.path(f"{path}/{name}"), str(local))
+                    self.fs.get_file(full, str(local))
                 except FileNotFoundError as error:
                     self._refuse_missing_bucket(error)
                     raise CorruptArtifact(
@@ -252,14 +271,16 @@ class Store:
 
     def remove(self, path: str) -> None:
         """Remove a file or a folder; do nothing if it does not exist."""
+        full = self.path(path)
         with self._answering(path):
             try:
-                self.fs.rm(self.path(path), recursive=True)
+                if isinstance(self.fs, LocalFileSystem):
+                    self.fs.rm(full, recursive=True)
+                    sync_folder(os.path.dirname(full))
+                else:
+                    object_store.remove(self.fs, full)
             except FileNotFoundError as error:
                 self._refuse_missing_bucket(error)
-                return
-            if isinstance(self.fs, LocalFileSystem):
-                sync_folder(os.path.dirname(self.path(path)))
 
     def names(self, path: str) -> list[str]:
         """The names of the files and folders in the folder, sorted; empty if it does not exist."""
@@ -280,8 +301,7 @@ class Store:
 
     def _refuse_missing_bucket(self, error: BaseException) -> None:
         """Raise BadInput if it is the bucket that is missing: object stores raise the same error as for an object."""
-        response = getattr(error.__cause__, "response", None) or {}  # botocore's
-        if response.get("Error", {}).get("Code") == "NoSuchBucket":
+        if object_store.answer_of(error)[1] == "NoSuchBucket":
             raise self._no_bucket() from error
 
     def _no_bucket(self) -> BadInput:

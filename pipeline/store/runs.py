@@ -21,6 +21,7 @@ from pipeline.settings import Deployment, Settings
 from pipeline.source_policy import checked, refuse_secrets
 from pipeline.store.documents import Document
 from pipeline.store.manifest import ATTEMPT, MANIFEST, TIME, Manifest
+from pipeline.store.names import ILLEGAL, is_name, required
 from pipeline.store.notes import APPROVED, REFUSED, Approval, Refusal, Saved
 from pipeline.store.objects import Store
 
@@ -53,7 +54,7 @@ TEMPORARY = "__airflow_temporary_run_"
 
 def name_of(identifier: str) -> str:
     """The name of a run with this identifier: characters outside [A-Za-z0-9._-] are replaced by underscores."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", identifier)
+    return ILLEGAL.sub("_", identifier)
 
 
 def identifier_of(airflow_run_id: str, logical_date: datetime | None) -> str:
@@ -123,9 +124,7 @@ class Run:
 
     def __init__(self, store: Store, name: str) -> None:
         """Raises BadInput for a name that cannot name a folder."""
-        if name_of(name) != name or not name.strip("."):
-            raise BadInput(f"{name!r} cannot name a run: use letters, digits, '.', '_' and '-' only")
-        self.store, self.name, self.path = store, name, f"{RUNS}/{name}"
+        self.store, self.name, self.path = store, required(name, "run"), f"{RUNS}/{name}"
 
     def begin(
         self,
@@ -366,7 +365,7 @@ def _digests(inputs: Mapping[str, Manifest]) -> dict[str, str]:
 def every_run(store: Store) -> Iterator[Run]:
     """The runs of the store; anything else in their folder is ignored."""
     for name in store.folders(RUNS):
-        if name_of(name) == name:
+        if is_name(name):
             yield Run(store, name)
 
 

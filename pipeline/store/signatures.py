@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,9 @@ from pipeline.errors import BadInput, CorruptArtifact, Forbidden
 
 SIGNING_KEY, TRUSTED_KEYS = "TAGGER_SIGNING_KEY", "TAGGER_TRUSTED_KEYS"
 FIELD = "signature"
+INNER = re.compile(r"(?:^|/)(tunings/[^/]+/trials)/?$")
+"""The folder of a store that is a store itself."""
+
 CURE = "if it was written before the store was signed, see that it is right and run `tagger sign`"
 
 
@@ -108,6 +112,15 @@ def unsigned(path: str, document: dict[str, Any], shown: str) -> dict[str, Any]:
     if trusted and (fault := _fault(path, content, document.get(FIELD), trusted)):
         raise CorruptArtifact(f"{shown} is not trusted, because {fault}: restore it; {CURE}")
     return content
+
+
+def place_of(root: str) -> str:
+    """The place of a store in another one, as `tunings/a/trials/`; empty if it is part of no other.
+
+    The path alone decides it: documents are signed for the same place whichever store was opened.
+    """
+    inner = INNER.search(root)
+    return f"{inner[1]}/" if inner else ""
 
 
 def _fault(path: str, content: dict[str, Any], signature: Any, trusted: Mapping[str, Any]) -> str | None:

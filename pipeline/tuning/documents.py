@@ -2,12 +2,30 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from pipeline.errors import BadInput
 from pipeline.settings import Deployment, Settings, Tuning
+from pipeline.settings.tuning import OF_WINNER
 from pipeline.store.documents import Document
+from pipeline.store.names import Name
+
+
+def _of_winner(values: dict[str, Any]) -> dict[str, Any]:
+    """The values, if they are settings that a tuning may set, each within its limits."""
+    if others := values.keys() - set(OF_WINNER):
+        raise ValueError(f"a tuning does not set {', '.join(sorted(others))}")
+    try:
+        Settings.of(values)
+    except BadInput as error:
+        raise ValueError(str(error).partition(";")[0]) from None
+    return values
+
+
+Tried = Annotated[dict[str, Any], AfterValidator(_of_winner)]
+"""The settings of a trial, which may become those of a run."""
 
 
 class Asked(Document):
@@ -15,13 +33,13 @@ class Asked(Document):
 
     WHAT = "tuning"
 
-    tuning: str
+    tuning: Name
     created: datetime
     settings: Settings
     options: Tuning
     deployment: Deployment
     restricted: bool = False
-    references: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    references: dict[str, Tried] = Field(default_factory=dict)
     posts: str | None = None  # digest of the posts, once they are ingested
 
     def to_dict(self) -> dict[str, Any]:
@@ -29,17 +47,19 @@ class Asked(Document):
         return self.model_dump(mode="json", exclude={"deployment": {"store"}})
 
 
-class Trial(BaseModel):
+class Trial(Document):
     """One set of settings that was tried, with its accuracy on the validation posts by epoch.
 
     `state` is `scored`, `stopped` (it was hopeless and not trained to its end), or `failed`. `origin` says where the
     settings come from: `search`, or the name of a reference.
     """
 
+    WHAT = "trial"
+
     number: int
     origin: str
     state: str
-    settings: dict[str, Any]
+    settings: Tried
     accuracy: float | None = None
     best_epoch: int | None = None
     temperature: float = 1.0  # fitted to the validation posts
@@ -69,7 +89,7 @@ class Result(Document):
 
     WHAT = "tuning's result"
 
-    tuning: str
+    tuning: Name
     finished: datetime
     source: str
     posts: str
@@ -78,6 +98,14 @@ class Result(Document):
     trials: list[Trial]
     winner: int
     against: dict[str, Comparison]
+
+    @model_validator(mode="after")
+    def _has_a_winner(self) -> Self:
+        """Refuse a result without a winner, or whose winner has settings that no run can have."""
+        if self.winner not in {trial.number for trial in self.trials if trial.accuracy is not None}:
+            raise ValueError("its winner is not one of the trials that were scored")
+        _of_winner(self.winning_settings)
+        return self
 
     @property
     def best(self) -> Trial:

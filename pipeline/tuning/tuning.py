@@ -5,17 +5,14 @@ tuning's own, whose cache they share. It never sees a test post.
 """
 
 import math
-import os
-import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
 
 from pipeline.checks.comparison import mcnemar
@@ -27,8 +24,10 @@ from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.settings.tuning import SEARCHABLE
 from pipeline.source_policy import checked, refuse_secrets
 from pipeline.stages.plan import VALIDATED
+from pipeline.store.hold import hold
+from pipeline.store.names import required
 from pipeline.store.objects import Store
-from pipeline.store.runs import RESULT, TUNING, TUNINGS, Run, name_of
+from pipeline.store.runs import RESULT, TUNING, TUNINGS, Run
 from pipeline.tuning.documents import Asked, Comparison, Result, Trial
 from pipeline.tuning.search import Hopeless, Search
 from pipeline.tuning.winner import latest
@@ -45,18 +44,13 @@ TUNED = (*SEARCHABLE, "optimizer")
 VALIDATION = 0.2
 """The share of the train posts to validate on, where the settings name none."""
 
-STALE = 900.0
-"""Seconds without a new trial after which a tuning that another machine was doing may be taken over."""
-
 
 class TuningRun:
     """A tuning in a store, by its name."""
 
     def __init__(self, store: Store, name: str) -> None:
         """Raises BadInput for a name that cannot name a folder."""
-        if name_of(name) != name or not name.strip("."):
-            raise BadInput(f"{name!r} cannot name a tuning: use letters, digits, '.', '_' and '-' only")
-        self.store, self.name, self.path = store, name, f"{TUNINGS}/{name}"
+        self.store, self.name, self.path = store, required(name, "tuning"), f"{TUNINGS}/{name}"
 
     def asked(self) -> Asked:
         """What the tuning was begun with; BadInput if it was not begun."""
@@ -103,36 +97,22 @@ class TuningRun:
         run.begin(settings, asked.created, deployment=asked.deployment, restricted=asked.restricted)
         return run
 
-    @contextmanager
-    def held(self) -> Iterator[Callable[[], None]]:
+    def held(self) -> AbstractContextManager[Callable[[], None]]:
         """Keep other processes from doing this tuning; BadInput if another one is doing it.
 
-        Gives a function to call before each trial. A process that was killed holds the tuning no longer than STALE
-        seconds after that, and on its own machine not at all.
+        Gives a function to call before each trial: BadInput if another process took the tuning over.
         """
-        path = f"{self.path}/held.json"
-
-        def mine() -> dict[str, Any]:
-            return {"host": socket.gethostname(), "process": os.getpid(), "at": time.time()}
-
-        if not self.store.create(path, mine()):
-            other = self.store.read(path)
-            if other and _is_alive(other):
-                raise BadInput(
-                    f"tuning {self.name} is being done by process {other['process']} on {other['host']}: wait for it, "
-                    "or begin one under another name"
-                )
-            self.store.write(path, mine())
-        try:
-            yield lambda: self.store.write(path, mine())
-        finally:
-            self.store.remove(path)
+        return hold(self.store, self.name)
 
     def trials(self) -> list[Trial]:
         """The trials that are done, in the order of their numbers."""
         folder = f"{self.path}/done"
-        documents = (self.store.read(f"{folder}/{name}") for name in self.store.names(folder))
-        return sorted((Trial(**document) for document in documents if document), key=lambda trial: trial.number)
+        read = (self._trial(f"{folder}/{name}") for name in self.store.names(folder))
+        return sorted((trial for trial in read if trial), key=lambda trial: trial.number)
+
+    def _trial(self, path: str) -> Trial | None:
+        document = self.store.read(path)
+        return Trial.parse(document, self.store.display_path(path)) if document else None
 
     def spent(self, asked: Asked) -> bool:
         """Whether the trials have taken as long as budget_minutes allows."""
@@ -145,9 +125,9 @@ class TuningRun:
         A trial that was interrupted is done again. Raises what the stages raise, except TrainingFailed.
         """
         path, search = f"{self.path}/done/{number:04d}.json", Search(self.store, self.path, asked)
-        if document := self.store.read(path):
-            search.settle(number, Trial(**document))
-            return Trial(**document)
+        if trial := self._trial(path):
+            search.settle(number, trial)
+            return trial
         origins = dict(enumerate(asked.references))
         values = asked.references[origins[number]] if number in origins else search.ask(number)
         origin, curve = origins.get(number, "search"), list[dict[str, float]]()
@@ -230,17 +210,6 @@ def _compare(winner: Trial, other: Trial, right: Any, others: Any) -> Comparison
         p_value=p_value,
         more_than_chance=more_than_chance,
     )
-
-
-def _is_alive(other: dict[str, Any]) -> bool:
-    """Whether the process that holds a tuning is likely to be still doing it."""
-    if other["host"] == socket.gethostname():
-        with suppress(psutil.NoSuchProcess):
-            return bool(
-                other["process"] != os.getpid() and psutil.Process(other["process"]).create_time() <= other["at"]
-            )
-        return False
-    return bool(time.time() - other["at"] < STALE)
 
 
 def asked_of(

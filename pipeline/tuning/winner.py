@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from pipeline.errors import BadInput
 from pipeline.settings import Settings
+from pipeline.store.names import is_name, required
 from pipeline.store.objects import Store
 from pipeline.store.runs import RESULT, TUNINGS
 from pipeline.tuning.documents import Result
@@ -13,14 +14,14 @@ LATEST = "latest"
 
 def result_of(store: Store, name: str) -> Result | None:
     """The result of a tuning; None if it is not finished or does not exist."""
-    path = f"{TUNINGS}/{name}/{RESULT}"
+    path = f"{TUNINGS}/{required(name, 'tuning')}/{RESULT}"
     document = store.read(path)
     return Result.parse(document, store.display_path(path)) if document else None
 
 
 def results(store: Store) -> Iterator[Result]:
-    """The results of all finished tunings."""
-    for name in store.folders(TUNINGS):
+    """The results of all finished tunings; anything else in their folder is ignored."""
+    for name in filter(is_name, store.folders(TUNINGS)):
         if result := result_of(store, name):
             yield result
 

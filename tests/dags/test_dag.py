@@ -73,6 +73,15 @@ logging.basicConfig(format="%(message)s", force=True)
 print(dag.do_stage(STAGES["ingest"], params, this)["posts"])
 """
 
+TUNED = f"""{LOAD}
+from pipeline.errors import BadInput
+dag.with_tuned = lambda store, chosen, known: chosen.model_copy(update={{"source": sys.argv[2]}})
+try:
+    dag.do_stage(STAGES["ingest"], params, this)
+except BadInput as refused:
+    print(refused)
+"""
+
 EXPERIMENT = f"""{LOAD}
 try:
     for stage in STAGES.values():
@@ -253,6 +262,9 @@ SECRET = "s3cr3t-0f-mine"
         ({"source": f"me:{SECRET}@example.org/posts.csv"}, "is not one that Airflow's runs may read"),
         ({"source": f"simplecache::http+x://{SECRET}"}, "contains one URL within another"),
         ({"tuned": "unknown"}, "tuned=unknown: tuning 'unknown' is not finished"),
+        ({"tuned": "../../data/evil"}, "'../../data/evil' cannot name a tuning: use up to 255 letters, digits"),
+        ({"tuned": "/etc"}, "'/etc' cannot name a tuning"),
+        ({"tuned": ".."}, "'..' cannot name a tuning"),
         ({"epochs": "many"}, "epochs='many': input should be a valid integer"),
     ],
 )
@@ -270,6 +282,14 @@ def test_a_run_that_is_refused_before_it_begins_leaves_why_and_no_secret(ingest,
     assert verify(run.store).faults == []
     assert ingest(source=str(tmp_path / "data" / "posts.csv")).returncode == 0
     assert (run.refusal(), run.existing().airflow_run_id) == (None, "by_hand")
+
+
+def test_the_source_policy_judges_the_settings_that_the_run_really_has(forks, tmp_path):
+    """Whatever gave a run its source after the form was read."""
+    command = ("-c", TUNED, str(ROOT / "dags" / f"{DAG_ID}.py"), "/etc/passwd")
+    done = forks(command, {"TAGGER_STORE": str(tmp_path / "store"), "AIRFLOW_HOME": str(tmp_path)}, tmp_path)
+    assert "the source /etc/passwd is not one that Airflow's runs may read" in done.stdout, done.stderr
+    assert Run(Store(str(tmp_path / "store")), "by_hand").record() is None
 
 
 def test_a_file_in_the_data_folder_is_read(ingest, tmp_path):

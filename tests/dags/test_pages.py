@@ -14,7 +14,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from pipeline.registry.registry import Registry
-from pipeline.store.runs import Run
+from pipeline.report import page as page_of_run
+from pipeline.store.runs import PAGE, REPORT, Run
 from tests.conftest import CREATED, small_version
 from tests.dags.conftest import DAG_ID, Airflow, Server, in_the_browser, servers, standalone, wait_for
 
@@ -113,6 +114,38 @@ def test_a_report_that_is_older_than_the_runs_results_is_made_again(server):
     run.refuse("ingest", "no post was usable")
     assert "no post was usable" in client(server, "admin").get("/tagger/report", params={"run_id": run.name}).text
     run.withdraw_refusal("ingest")
+
+
+SCRIPT = "<title>forged</title><script>document.title = 'ran'</script><img src=x onerror=\"document.title = 'ran'\">"
+
+
+@pytest.fixture
+def forged(server, tmp_path):
+    """The address of a run whose report somebody who may write to the store has replaced by a script."""
+    run = Run(server.airflow.store, "weekly_2026_01_a")
+    (tmp_path / page_of_run.FILE).write_text(SCRIPT)
+    run.save(REPORT, PAGE, tmp_path, run.manifests())
+    yield f"{server.url}/tagger/report?run_id={run.name}"
+    server.airflow.store.remove(f"{run.path}/{REPORT}")
+
+
+def test_no_answer_lets_a_script_run(server, forged):
+    assert SCRIPT in client(server, "admin").get(forged).text
+    for user in (None, "nobody", "admin"):
+        for path in (*PATHS, forged, "/tagger/report"):
+            headers = client(server, user).get(path).headers
+            policy = dict(rule.strip().partition(" ")[::2] for rule in headers["content-security-policy"].split(";"))
+            assert policy["default-src"] == "'none'"
+            assert not {"script-src", "script-src-elem", "script-src-attr", "object-src"} & policy.keys()
+            assert (policy["base-uri"], policy["form-action"]) == ("'none'", "'none'")
+            assert headers["x-content-type-options"] == "nosniff"
+
+
+@in_the_browser
+def test_a_script_in_a_stored_report_does_not_run(forged, page):
+    page.goto(forged)
+    page.wait_for_load_state("networkidle")
+    assert page.title() == "forged"
 
 
 def test_a_damaged_store_is_one_sentence(server):

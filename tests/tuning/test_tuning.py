@@ -1,22 +1,22 @@
 """A tuning: its trials, its winner, and what interrupts it."""
 
 import csv
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from pipeline import cli
 from pipeline.data import posts
 from pipeline.errors import BadInput, TrainingFailed, Unavailable
 from pipeline.settings import Deployment, Settings, Tuning, read_all
 from pipeline.settings.tuning import SEARCHABLE
+from pipeline.store.hold import held
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from pipeline.tuning.journal import Journal
@@ -175,29 +175,26 @@ def test_a_tuning_that_is_killed_goes_on_and_loses_no_trial(tmp_path):
     again = result_of(store, "k")
     assert [trial.accuracy for trial in again.trials] == [trial.accuracy for trial in whole.trials]
     assert again.winner == whole.winner
-    assert not store.exists("tunings/k/held.json")
+    assert not held(store, "k")
 
 
-def test_a_tuning_that_another_process_does_is_refused(tmp_path):
-    tuning, _ = begun(Store(str(tmp_path / "store")))
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        holder = pool.apply(os.getpid)
-        tuning.store.write("tunings/t/held.json", {"host": os.uname().nodename, "process": holder, "at": _now()})
-        with pytest.raises(BadInput, match=f"is being done by process {holder} on .*: wait for it"), tuning.held():
-            pass
-    pool.join()
-    with tuning.held():  # it has ended
-        assert tuning.store.read("tunings/t/held.json")["process"] == os.getpid()
-    tuning.store.write("tunings/t/held.json", {"host": "elsewhere", "process": 1, "at": _now() - 10})
-    with pytest.raises(BadInput, match="process 1 on elsewhere"), tuning.held():
-        pass
-    tuning.store.write("tunings/t/held.json", {"host": "elsewhere", "process": 1, "at": _now() - 10_000})
-    with tuning.held():
-        pass
+def test_a_tuning_that_another_process_took_over_begins_no_further_trial(tmp_path, monkeypatch, capsys):
+    """As after a night in which this machine slept."""
+    trials, do_trial = [], TuningRun.do_trial
 
+    def taken_over_meanwhile(tuning, asked, number, track):
+        trials.append(number)
+        tuning.store.write("tunings/t/held-1.json", {"host": "elsewhere", "process": 7, "at": time.time()})
+        return do_trial(tuning, asked, number, track)
 
-def _now():
-    return datetime.now(UTC).timestamp()
+    monkeypatch.setattr(TuningRun, "do_trial", taken_over_meanwhile)
+    pairs = [part for name, value in VALUES.items() for part in ("--set", f"{name}={value}")]
+    monkeypatch.setattr("sys.argv", ["tagger", "tune", "t", "--store", str(tmp_path), *pairs])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert trials == [0]
+    assert "tuning t was taken over by process 7 on elsewhere" in " ".join(capsys.readouterr().err.split())
+    assert held(Store(str(tmp_path)), "t")
 
 
 def test_other_settings_or_other_posts_are_refused(tmp_path):
