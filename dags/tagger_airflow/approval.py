@@ -9,6 +9,7 @@ from airflow.sdk import Param
 from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowSkipException
 
+from pipeline.errors import escape_control
 from pipeline.execution.publication import asks_person
 from pipeline.execution.runner import refuse
 from pipeline.settings import Deployment
@@ -127,5 +128,5 @@ def question(run: Run, link: str, hours: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """The text so that nothing in it, such as the name of a tag, acts as Markdown."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|<>&~-])", r"\\\1", text)
+    """The text so that nothing in it, such as the name of a tag, acts as Markdown, or is taken for an address."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", escape_control(text))

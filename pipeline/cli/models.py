@@ -1,6 +1,7 @@
 """The commands that concern models and the store: `predict`, `models`, `promote`, `rollback`, `verify` and `gc`."""
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +22,7 @@ from pipeline.cli.app import (
     store_of,
     track,
 )
-from pipeline.errors import BadInput, CorruptArtifact
+from pipeline.errors import BadInput, CorruptArtifact, escape_control
 from pipeline.execution.gc import collect, removals
 from pipeline.execution.sign import sign_store
 from pipeline.execution.verify import verify as verify_store
@@ -111,7 +112,8 @@ def _print_live(registry: Registry, event: Event, said: str) -> None:
     if last.live == event.live:
         out.print(said, soft_wrap=True)
         return
-    out.print(f"version {event.live} went live, and version {last.live} since: {last.told}", soft_wrap=True)
+    followed = f"version {event.live} went live, and version {last.live} since: {last.told}"
+    out.print(escape_control(followed), soft_wrap=True)
 
 
 def _warn_of_clock(registry: Registry) -> None:
@@ -160,8 +162,8 @@ def verify(
     """Check every file in the store against its recorded sha256."""
     there = store_of(store).require()
     result = verify_store(there, run_name(there, name) if name else None, track())
-    if not result.faults:
-        _warn_of_clock(Registry(there))  # else the log may be unreadable
+    with suppress(CorruptArtifact):  # it is one of the faults
+        _warn_of_clock(Registry(there))
     for fault in result.faults:
         out.print(fault, soft_wrap=True)
     if result.faults:

@@ -14,6 +14,7 @@ from pipeline.errors import (
     NewerFormat,
     StageOutOfOrder,
     Unavailable,
+    escape_control,
 )
 from pipeline.registry import cards as by_number
 from pipeline.registry import events as log_events
@@ -368,8 +369,8 @@ class Registry:
                 action=action,
                 version=card.version,
                 live=live,
-                by=by,
-                reason=reason,
+                by=escape_control(by),
+                reason=escape_control(reason),
                 model=model_digest(card),
             )
             if entry := self.log.append(number, event.to_dict()):

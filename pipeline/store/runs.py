@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.errors import BadInput, StageOutOfOrder, Unavailable
+from pipeline.errors import BadInput, StageOutOfOrder, Unavailable, escape_control
 from pipeline.files import entries
 from pipeline.settings import Deployment, Settings
 from pipeline.source_policy import checked, refuse_secrets
@@ -247,7 +247,7 @@ class Run:
         known = self.refusal()
         if known and known.stage != stage:
             return
-        refusal = Refusal(stage=stage, why=why, at=datetime.now(UTC), evidence=dict(evidence or {}))
+        refusal = Refusal(stage=stage, why=escape_control(why), at=datetime.now(UTC), evidence=dict(evidence or {}))
         self.store.write(f"{self.path}/{REFUSED}", refusal.to_dict())
 
     def refusal(self) -> Refusal | None:
@@ -272,6 +272,7 @@ class Run:
                 f"nothing is approved, because evaluate of run {self.name} left {manifest.attempt} last, with accuracy "
                 f"{manifest.summary.get('accuracy', 0):.4f}, and {shown}: look at that result, then approve it by name"
             )
+        by, why = escape_control(by), escape_control(why)
         noted = Approval(by=by, why=why, at=datetime.now(UTC), evaluated=self.attempt(manifest))
         self.store.write(f"{self.path}/{APPROVED}", noted.to_dict())
 
