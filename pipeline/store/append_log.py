@@ -9,7 +9,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from pipeline.errors import CorruptArtifact
+from pipeline.errors import CorruptArtifact, Unavailable
 from pipeline.store import heads, signatures
 from pipeline.store.documents import FORMAT
 from pipeline.store.objects import Store
@@ -66,7 +66,8 @@ class AppendLog:
         if not self.store.create(path, entry) and self.store.read(path) != entry:
             return None
         self._read[name] = entry
-        self.store.write(self.copy, {"format": FORMAT, "entries": dict(sorted(self._read.items()))})
+        with suppress(Unavailable):  # the entry counts without it
+            self.store.write(self.copy, {"format": FORMAT, "entries": dict(sorted(self._read.items()))})
         return entry
 
     def fault(self) -> str | None:
