@@ -126,7 +126,7 @@ def approve(
     reason: ReasonOption,
     evaluated: Annotated[
         str | None,
-        typer.Option(metavar="RESULT", help="The result of evaluate that you saw, as the report and `show` name it."),
+        typer.Option(metavar="RESULT", help="The result of evaluate that you saw, by the name in its report."),
     ] = None,
     store: StoreOption = None,
 ) -> None:
