@@ -73,7 +73,10 @@ def do_stage(
             skip_unapproved(run)
         try:
             with google_credentials(deployment), among_trainers(run, stage, process):
-                summary = run_stage(stage.name, run) if index is None else run_shard(stage.name, run, index)
+                if index is None:
+                    summary = run_stage(stage.name, run, needs_approval=deployment.approval)
+                else:
+                    summary = run_shard(stage.name, run, index)
         except GateNotPassed as error:
             ti.xcom_push("return_value", error.evidence)  # what a task that fails would not leave
             raise
@@ -94,15 +97,13 @@ def among_trainers(run: Run, stage: Stage, process: int | None) -> AbstractConte
 
 def skip_unapproved(run: Run) -> None:
     """Skip the task if the run's model may only be published with an approval, and has none."""
-    asks = asks_person(run)
-    if not (asks or deployment.approval) or not run.existing().settings.publish or run.approval() is not None:
+    if (
+        not (asks_person(run) or deployment.approval)
+        or not run.existing().settings.publish
+        or run.approval() is not None
+    ):
         return
-    if asks:
-        raise AirflowSkipException(unapproved(run))
-    raise AirflowSkipException(
-        f"nothing is published: TAGGER_APPROVAL is on, and nobody has approved the model of run {run.name} in the "
-        "task approve"
-    )
+    raise AirflowSkipException(unapproved(run, run.evaluated()))
 
 
 def told(run: Run, summary: dict[str, Any]) -> dict[str, Any]:

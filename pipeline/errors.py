@@ -84,7 +84,17 @@ class NewerFormat(CorruptArtifact):
 
 
 class Unavailable(TaggerError):
-    """A disk, a network or the store failed; the same call may succeed later."""
+    """A disk, a network or the store failed; the same call may succeed later.
+
+    `then` ends the sentence: what to do once it works again. Whoever knows what was begun may replace it.
+    """
+
+    def __init__(self, sentence: str, then: str = "") -> None:
+        super().__init__(sentence)
+        self.then = then
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, then {self.then}" if self.then else super().__str__()
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def files(first: Run, new_run, tmp_path, monkeypatch) -> list[str]:
     store, registry = first.store, Registry(first.store)
     unfinished(new_run("second"), tmp_path / "checkpoint")
     first.refuse("vectorize", "drift")
-    first.approve("a person", "it is good")
+    first.approve("a person", "it is good", first.evaluated().attempt)
     row = {"id": "a-0.0", "at": CREATED, "version": 1, "sha256": "0", "predicted": "java", "probability": 0.5}
     feedback.write(store, feedback.ASKED, "a", [row])
     feedback.write(store, feedback.TAGGED, "b", [row | {"tags": "java", "told": CREATED}])

@@ -6,8 +6,10 @@ from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param
+from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowSkipException
 
+from pipeline.errors import escape_control
 from pipeline.execution.publication import asks_person
 from pipeline.execution.runner import refuse
 from pipeline.settings import Deployment
@@ -18,7 +20,9 @@ from tagger_airflow.links import ReportLink, report_link
 from tagger_airflow.notify import Tell
 from tagger_airflow.store import run_of
 
-WHY = "why"
+WHY, SEEN = "why", "evaluated"
+"""The fields of the form: the reason, and, hidden, the result of evaluate that the question is about."""
+
 DOES = (
     "Waits until a person approves or rejects the model, under Required Actions. Without an answer in time "
     "it is rejected. A rejected model is not published, and the live one stays."
@@ -53,18 +57,21 @@ class Approval(ApprovalOperator):
             )
         link = report_link(context["dag_run"].dag_id, context["dag_run"].run_id)
         with one_sentence():
+            # Before the question is made: if evaluate is run again meanwhile, the answer counts for neither result.
+            self.params = ParamsDict(form(run.evaluated().attempt))
             self.body = question(run, link, self.deployment.approval_hours)
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         """Note the answer: an approval is what export looks for, and a rejection refuses the run."""
         answer = super(ApprovalOperator, self).execute_complete(context, event)  # refuses what is no valid answer
-        user, why = event.get("responded_by_user"), (event.get("params_input") or {}).get(WHY) or ""
+        user, given = event.get("responded_by_user"), event.get("params_input") or {}
+        why = given.get(WHY) or ""
         with one_sentence():
             run = self._run(context)
             if answer["chosen_options"] == [self.APPROVE]:
+                run.approve(user["name"] if user else "Airflow", why, given.get(SEEN))
                 run.withdraw_refusal(LAST)  # of an earlier answer
-                run.approve(user["name"] if user else "Airflow", why)
             else:
                 hours = f"{self.deployment.approval_hours:g}"
                 by = f"by {user['name']}" if user else f"because nobody answered within {hours} hours"
@@ -83,12 +90,22 @@ def approval(deployment: Deployment, tell: Tell) -> Approval:
         deployment=deployment,
         subject="Publish the model of this run?",
         body="",  # known when the task runs
-        params={WHY: Param("", type="string", title="Why", description="One sentence, kept in the log of the models.")},
+        params=form(""),
         defaults=Approval.REJECT,
         response_timeout=timedelta(hours=deployment.approval_hours),
         notifiers=[tell.asked],
         on_success_callback=tell.answered,
     )
+
+
+def form(seen: str) -> dict[str, Param]:
+    """The fields of the question about the result `seen` of evaluate; Airflow's form does not show a constant."""
+    described = "The result of evaluate that is approved."
+    schema: Any = {"type": "string"} | ({"const": seen} if seen else {})
+    return {
+        WHY: Param("", type="string", title="Why", description="One sentence, kept in the log of the models."),
+        SEEN: Param(seen, title="Result", description=described, **schema),
+    }
 
 
 def _tested(dag_run: Any) -> bool:
@@ -111,5 +128,5 @@ def question(run: Run, link: str, hours: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """The text so that nothing in it, such as the name of a tag, acts as Markdown."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|<>&~-])", r"\\\1", text)
+    """The text so that nothing in it, such as the name of a tag, acts as Markdown, or is taken for an address."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", escape_control(text))

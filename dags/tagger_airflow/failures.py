@@ -33,6 +33,8 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except TaggerError as error:
+        if isinstance(error, Unavailable) and error.then:
+            error.then = "clear the task"
         log.error("%s", error)
         ended = (SystemExit if isinstance(error, Unavailable) else Refused)(error.exit_status)
         ended.sentence = str(error)  # type: ignore[attr-defined] # for whoever is told of it

@@ -11,16 +11,25 @@ from airflow.sdk import BaseNotifier
 from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, escape_control
 from pipeline.report.runs import card_of
 from pipeline.settings import Deployment, read
 from pipeline.store.runs import Run
 from tagger_airflow.links import models_link, report_link
 from tagger_airflow.store import run_of
 
-SENTENCE, BODY = "{{ told.sentence }}", "{{ told.sentence }}\n{{ told.link }}"
+SENTENCE = "{{ told.sentence }}"
 HTML = '<p>{{ told.sentence | e }}</p><p><a href="{{ told.link | e }}">More</a></p>'
-"""What notifiers render: the sentence is a value, so nothing in it, such as the name of a tag, acts as a template."""
+SLACK = (
+    "{{ told.sentence | replace('&', '&amp;') | replace('<', '&lt;') | replace('>', '&gt;') }}\n"
+    "{{ told.link | replace('&', '&amp;') }}"
+)
+INERT = "{{ told.sentence | replace('<', '<\u200b') | replace('@', '@\u200b') | replace('](', ']\u200b(') }}"
+"""What notifiers render: the sentence is a value, so nothing in it, such as the name of a tag, acts as a template.
+
+Nor does it act as HTML, or as a mention or link of Slack's. Apprise sends to services of many kinds, so there a space
+without width takes apart what is a tag, a mention or a link to one of them.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,12 @@ CHANNELS = {
     "slack": Channel(
         "apache-airflow-providers-slack",
         "airflow.providers.slack.notifications.slack.SlackNotifier",
-        lambda channel: {"channel": channel, "text": BODY},
+        lambda channel: {"channel": channel, "text": SLACK, "unfurl_links": False, "unfurl_media": False},
     ),
     "apprise": Channel(
         "apache-airflow-providers-apprise",
         "airflow.providers.apprise.notifications.apprise.AppriseNotifier",
-        lambda tag: {"tag": tag, "title": SENTENCE, "body": BODY},
+        lambda tag: {"tag": tag, "title": INERT, "body": f"{INERT}\n{{{{ told.link }}}}"},
     ),
 }
 
@@ -144,5 +153,5 @@ def _why(context: Any) -> str:
 
 
 def _send(notify: str, context: Any, run_id: str, link: str, what: str) -> None:
-    told = {"sentence": f"run {run_id} {what}", "link": link}
+    told = {"sentence": escape_control(f"run {run_id} {what}"), "link": link}
     notifier(notify)({**context, "told": told})  # logs an error where it cannot tell

@@ -9,7 +9,7 @@ from typer.exceptions import TyperException
 
 from pipeline.cli import models, run, runs, serve, settings, tunings, vertex, watch
 from pipeline.cli.app import app, err
-from pipeline.errors import TaggerError
+from pipeline.errors import TaggerError, Unavailable
 
 __all__ = ["app", "main", "models", "run", "runs", "serve", "settings", "tunings", "vertex", "watch"]
 
@@ -44,6 +44,16 @@ for _command, _example in COMMANDS.items():
     app.command(epilog=_example or None)(_command)
 
 
+AGAIN = {
+    "promote": "give `tagger promote` again, which completes what is missing",
+    "rollback": "give `tagger rollback` again, which goes back no further than this one",
+    "tune": "give `tagger tune` again with the name of the tuning, which goes on where it stopped",
+    "forget": "give `tagger forget` again with the same ids",
+    "gc": "give `tagger gc` again, which goes on where it stopped",
+}
+"""What to do after a failure of the store, for the commands of which more is to be said than to give them again."""
+
+
 def main() -> None:
     """Run the command line."""
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
@@ -55,6 +65,10 @@ def run_and_exit(program: Callable[[], int | None]) -> None:
     debug = DEBUG in sys.argv
     try:
         status = program()
+    except Unavailable as error:
+        if error.then:
+            error.then = _again(error.then)
+        _fail(str(error), error.exit_status, debug)
     except TaggerError as error:
         _fail(str(error), error.exit_status, debug)
     except TyperException as error:
@@ -63,6 +77,13 @@ def run_and_exit(program: Callable[[], int | None]) -> None:
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         _fail(f"unexpected error: {what} (run it again with {DEBUG} to see where)", 1, debug)
     sys.exit(status)
+
+
+def _again(stage: str) -> str:
+    """What to do once the store works again: to give the same command again, or to run the `stage` of a run again."""
+    names = {command.__name__: command for command in COMMANDS}
+    name = next((argument for argument in sys.argv[1:] if argument in names), run.run.__name__)
+    return stage if name == run.run.__name__ else AGAIN.get(name, f"give `tagger {name}` again")
 
 
 def _usage_sentence(error: TyperException) -> str:

@@ -1,6 +1,7 @@
 """The commands that concern models and the store: `predict`, `models`, `promote`, `rollback`, `verify` and `gc`."""
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -21,13 +22,13 @@ from pipeline.cli.app import (
     store_of,
     track,
 )
-from pipeline.errors import BadInput, CorruptArtifact
+from pipeline.errors import BadInput, CorruptArtifact, escape_control
 from pipeline.execution.gc import collect, removals
 from pipeline.execution.sign import sign_store
 from pipeline.execution.verify import verify as verify_store
 from pipeline.registry import model_cache
-from pipeline.registry.events import Event
-from pipeline.registry.registry import Registry, user
+from pipeline.registry.events import Event, user
+from pipeline.registry.registry import Registry
 from pipeline.settings import Deployment, read
 from pipeline.sources.source import Source
 from pipeline.stages.plan import LAST
@@ -49,6 +50,7 @@ def models(
 ) -> None:
     """List the published versions, newest first, and which one is live."""
     registry = Registry(store_of(store).require())
+    _warn_of_clock(registry)
     if log:
         _print_log(registry.events(), as_json)
         return
@@ -99,27 +101,55 @@ def promote(
     store: StoreOption = None,
 ) -> None:
     """Make a published version the live one."""
-    event = Registry(store_of(store)).promote(version, reason)
-    out.print(f"version {event.live} is live", soft_wrap=True)
+    registry = Registry(store_of(store))
+    event = registry.promote(version, reason)
+    _print_live(registry, event, f"version {event.live} is live")
+
+
+def _print_live(registry: Registry, event: Event, said: str) -> None:
+    """Print that the event made a version live, and which one another person made live since, if one did."""
+    last = registry.events()[-1]
+    if last.live == event.live:
+        out.print(said, soft_wrap=True)
+        return
+    followed = f"version {event.live} went live, and version {last.live} since: {last.told}"
+    out.print(escape_control(followed), soft_wrap=True)
+
+
+def _warn_of_clock(registry: Registry) -> None:
+    if fault := registry.clock_fault():
+        err.print(f"warning: {fault}", soft_wrap=True)
 
 
 def approve(
     name: Annotated[str, typer.Argument(metavar="RUN", help="A run that was evaluated, by name or Airflow run id.")],
     reason: ReasonOption,
+    evaluated: Annotated[
+        str | None,
+        typer.Option(metavar="RESULT", help="The result of evaluate that you saw, by the name in its report."),
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """Approve the model of a run whose publication waits for a person; `tagger run --from export` then publishes it."""
     opened = store_of(store).require()
     run = Run(opened, run_name(opened, name))
     run.existing()
-    run.approve(user(), reason)
+    run.approve(user(), reason, evaluated)
     out.print(f"approved: publish it with  {command()} run --run {run.name} --from {LAST}", soft_wrap=True)
 
 
-def rollback(reason: ReasonOption, store: StoreOption = None) -> None:
+def rollback(
+    reason: ReasonOption,
+    bad: Annotated[
+        int | None,
+        typer.Option("--from", metavar="VERSION", help="The version to take down; nothing is done if it is not live."),
+    ] = None,
+    store: StoreOption = None,
+) -> None:
     """Make the version live again that was live before the current one."""
-    event = Registry(store_of(store)).rollback(reason)
-    out.print(f"version {event.live} is live again", soft_wrap=True)
+    registry = Registry(store_of(store))
+    event = registry.rollback(reason, bad)
+    _print_live(registry, event, f"version {event.live} is live again")
 
 
 def verify(
@@ -132,6 +162,8 @@ def verify(
     """Check every file in the store against its recorded sha256."""
     there = store_of(store).require()
     result = verify_store(there, run_name(there, name) if name else None, track())
+    with suppress(CorruptArtifact):  # it is one of the faults
+        _warn_of_clock(Registry(there))
     for fault in result.faults:
         out.print(fault, soft_wrap=True)
     if result.faults:

@@ -13,9 +13,10 @@ from pipeline import tf_config
 from pipeline.errors import CorruptArtifact
 from pipeline.execution.work import Work
 from pipeline.stages.plan import STAGES, CacheExtra
+from pipeline.store.code import code_digest, package_version
 from pipeline.store.manifest import Manifest
 from pipeline.store.objects import Store
-from pipeline.store.runs import Run, code_digest, package_version
+from pipeline.store.runs import Run
 
 FOLDER = "cache"
 FORMER = "reuse"

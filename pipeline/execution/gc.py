@@ -68,6 +68,7 @@ def collect(store: Store, deployment: Deployment, now: datetime | None = None) -
             _remove(registry, removal, cards)
             yield removal
         else:
+            registry.note_unpublished()
             return
 
 

@@ -27,15 +27,18 @@ def publish(work: Work, exported: Manifest) -> dict[str, Any]:
     which says what each was compared with, does not count. A model that a person took down is not published again,
     unless the run forces `withdrawn`. Who approved the model, and why, goes into the registry's log.
 
-    Raises GateNotPassed if the gate leaves the decision to a person, and nobody has approved the model.
+    Raises GateNotPassed if the gate or the installation leaves the decision to a person, and nobody has approved the
+    result of evaluate that the model is published by.
     """
     if not work.settings.publish:
         log.info("nothing is published, because the run's setting publish is false")
         accuracy = work.inputs["evaluate"].summary["accuracy"]
         return {"version": None, "accuracy": accuracy, "live": False, "warnings": warnings_of(work.inputs)}
-    approval = work.run.approval()
-    if approval is None and asks_person(work.run):
-        raise GateNotPassed(unapproved(work.run))
+    # Of the very result that the card is made of: evaluate may be run again at any time.
+    evaluated = work.inputs["evaluate"]
+    approval = work.run.approval(evaluated)
+    if approval is None and (work.needs_approval or action_of(evaluated.summary) == "ask"):
+        raise GateNotPassed(unapproved(work.run, evaluated))
     registry = Registry(work.run.store)
     version = registry.live()
     served = registry.card(version) if version is not None else None
@@ -57,7 +60,7 @@ def publish(work: Work, exported: Manifest) -> dict[str, Any]:
     forced = f"forced {settings.force}: {settings.force_reason}" if settings.force else ""
     event = registry.publish(
         card,
-        compared_with=work.inputs["evaluate"].summary["champion"],
+        compared_with=evaluated.summary["champion"],
         forced=forced if settings.forced("newer") else "",
         approved_by=approval.by if approval else "",
         reason=(approval.why if approval else "") or forced,
@@ -78,12 +81,17 @@ def asks_person(run: Run) -> bool:
     return evaluated is not None and action_of(evaluated.summary) == "ask"
 
 
-def unapproved(run: Run) -> str:
-    """The sentence for a model that waits for a person."""
+def unapproved(run: Run, evaluated: Manifest) -> str:
+    """The sentence for a model that waits for a person, who may approve this result of evaluate."""
+    asks = action_of(evaluated.summary) == "ask"
+    why = (
+        f"the gate cannot tell whether the model of run {run.name} is worse than the live one"
+        if asks
+        else (f"TAGGER_APPROVAL is on for run {run.name}")
+    )
     return (
-        f"the gate cannot tell whether the model of run {run.name} is worse than the live one, and nobody has approved "
-        f"it, so nothing is published: read its report, then `tagger approve {run.name} --reason WHY` and run export "
-        "again"
+        f"{why}, and nobody has approved this result, so nothing is published: read its report, then `tagger approve "
+        f"{run.name} --evaluated {evaluated.attempt} --reason WHY` and run export again"
     )
 
 

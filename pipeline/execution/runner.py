@@ -41,10 +41,20 @@ REFUSALS = (BadInput, GateNotPassed, TrainingFailed, ExportRefused)
 """The errors by which a stage says that this run cannot go on, whoever tries it again."""
 
 
-def run_stage(name: str, run: Run, track: Track = log_lines, on_epoch: OnEpoch = no_report) -> dict[str, Any]:
-    """Do the stage as _run_stage does; if it refuses the run, note why, and make the report of the run."""
+def run_stage(
+    name: str,
+    run: Run,
+    track: Track = log_lines,
+    on_epoch: OnEpoch = no_report,
+    *,
+    needs_approval: bool = False,
+) -> dict[str, Any]:
+    """Do the stage as _run_stage does; if it refuses the run, note why, and make the report of the run.
+
+    With `needs_approval` a model is published only if a person approved it.
+    """
     with _noting_refusals(name, run):
-        return _run_stage(name, run, track, on_epoch)
+        return _run_stage(Work.of(name, run, track, on_epoch, needs_approval=needs_approval))
 
 
 @contextmanager
@@ -65,7 +75,7 @@ def refuse(run: Run, stage: str, why: str, evidence: Mapping[str, Any] | None = 
     mirror(run)
 
 
-def _run_stage(name: str, run: Run, track: Track, on_epoch: OnEpoch) -> dict[str, Any]:
+def _run_stage(work: Work) -> dict[str, Any]:
     """Run the stage, or take its result from the cache, and return its summary.
 
     The summary has also what the checks before the stage and the steps after it report. If run_shard has done the stage
@@ -77,7 +87,7 @@ def _run_stage(name: str, run: Run, track: Track, on_epoch: OnEpoch) -> dict[str
     stale, Unavailable if a disk or the store fails, and every TaggerError that the stage itself raises. The files of a
     failed stage are kept only after GateNotPassed, as evidence.
     """
-    work = Work.of(name, run, track, on_epoch)
+    name, run = work.stage.name, work.run
     place = cluster_worker.place_in(work.stage)
     report = _check_before(work)
     state_before = _source_state(work)
@@ -210,7 +220,8 @@ def _scratch(stage: str) -> Iterator[Path]:
     except OSError as error:
         raise Unavailable(
             f"{stage}: the disk under {gettempdir()} failed ({error.strerror or error}); "
-            "make sure that it is not full, or set TMPDIR to a folder on another disk, then run the stage again"
+            "make sure that it is not full, or set TMPDIR to a folder on another disk",
+            then="run the stage again",
         ) from error
 
 

@@ -149,10 +149,21 @@ def _version(store: Store, version: int) -> Iterator[str | None]:
         return
     yield None if card else f"{store.display_path(path)} is gone, though the log names version {version}: restore it"
     if card and not registry.collected(version):
-        yield from _cured(store.faults(card.path, card.files), "this version cannot be served again, publish another")
-        yield _signature(registry, card)
+        if _was_published(registry, version):
+            cure = "this version cannot be served again, publish another"
+            yield _signature(registry, card)
+        else:
+            cure = f"its publication was interrupted, run export of run {card.run} again, or `tagger gc` to forget it"
+        yield from _cured(store.faults(card.path, card.files), cure)
     if card and store.names(path_of(version)):
         yield from _copy(store, card)
+
+
+def _was_published(registry: Registry, version: int) -> bool:
+    """Whether the log names the version, or cannot be read, which is a fault of its own."""
+    with suppress(CorruptArtifact):
+        return version in {event.version for event in registry.events()}
+    return True
 
 
 def _signature(registry: Registry, card: Card) -> str | None:

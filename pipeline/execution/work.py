@@ -15,7 +15,10 @@ from pipeline.store.runs import Record, Run
 
 @dataclass(frozen=True)
 class Work:
-    """A stage of a run, with its inputs' manifests, its source, and the champion it is compared with (None: no one)."""
+    """A stage of a run, with its inputs' manifests, its source, and the champion it is compared with (None: no one).
+
+    `needs_approval` says that a person must have approved the model before it is published.
+    """
 
     stage: Stage
     run: Run
@@ -25,14 +28,24 @@ class Work:
     champion: Champion | None
     track: Track = log_lines
     on_epoch: OnEpoch = no_report
+    needs_approval: bool = False
 
     @classmethod
-    def of(cls, name: str, run: Run, track: Track = log_lines, on_epoch: OnEpoch = no_report) -> "Work":
+    def of(
+        cls,
+        name: str,
+        run: Run,
+        track: Track = log_lines,
+        on_epoch: OnEpoch = no_report,
+        *,
+        needs_approval: bool = False,
+    ) -> "Work":
         """Decide the stage's inputs and champion now. StageOutOfOrder if the run or an input is missing or stale."""
         stage, record = STAGES[name], run.existing()
         champion = Champion.resolve(run.store, record) if stage.asks_champion else None
         source = Source.parse(record.settings.source, record.allowed)
-        return cls(stage, run, record, run.inputs(name, stage.needs), source, champion, track, on_epoch)
+        inputs = run.inputs(name, stage.needs)
+        return cls(stage, run, record, inputs, source, champion, track, on_epoch, needs_approval)
 
     @property
     def settings(self) -> Settings:

@@ -1,6 +1,6 @@
 """The card of a published version: which run made it, where its files are, and its scores."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
@@ -42,3 +42,7 @@ class Card(Document):
         """What identifies a trained model: its checkpoint, and the digests of its vocabulary and labels."""
         assets = sorted((name, entry.sha256) for name, entry in self.files.items() if name.startswith("assets/"))
         return (self.checkpoint, *(digest for _, digest in assets))
+
+    def is_newer_than(self, candidate: Self) -> bool:
+        """Whether its data is newer than the candidate's; synthetic posts are never newer than real ones."""
+        return self.data > candidate.data and (candidate.synthetic or not self.synthetic)

@@ -1,8 +1,6 @@
 """The model registry of a store: a card for each published version, and the log of which was live when and why."""
 
-import getpass
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -15,6 +13,7 @@ from pipeline.errors import (
     Forbidden,
     NewerFormat,
     StageOutOfOrder,
+    Unavailable,
     escape_control,
 )
 from pipeline.registry import cards as by_number
@@ -30,6 +29,9 @@ from pipeline.store.documents import Document
 from pipeline.store.objects import Store
 
 log = logging.getLogger(__name__)
+
+TRIES = 3
+"""How often the serving directory is tried to be made right, before a store that fails is given up."""
 
 LOG = f"registry/{MODEL}/log"
 COLLECTED = f"registry/{MODEL}/collected"
@@ -87,7 +89,11 @@ class Registry:
 
     def live(self, at: datetime | None = None) -> int | None:
         """The version that is live now, or was at the time `at`; None if there was none."""
-        return log_events.live_at(self.events(), at)
+        return log_events.live_at(self.events(), at, _now())
+
+    def clock_fault(self) -> str | None:
+        """A sentence that says that the log's last entry is from the future, and what to do; None if it is not."""
+        return log_events.clock_fault(self.events(), _now())
 
     def live_before(self, version: int) -> int | None:
         """The version to compare this one with: live when it was published, or now if it is not published yet."""
@@ -113,6 +119,8 @@ class Registry:
             return event
         self._refuse_outdated_comparison(card, events, compared_with)  # before anything is written
         numbered = by_number.write_with_number(self.store, card, {event.version for event in events})
+        if earlier:  # its files may have been gone meanwhile
+            self.store.remove(f"{COLLECTED}/{numbered.version}.json")
         # Not before the number is this version's own: the signature would replace that of another one.
         signing.sign_version(self.store, numbered)
 
@@ -121,13 +129,11 @@ class Registry:
             if published := log_events.publication(events, numbered.version):
                 return published
             champion = self._refuse_outdated_comparison(numbered, events, compared_with)
-            if champion and not forced and _newer(champion, numbered):
+            if champion and not forced and champion.is_newer_than(numbered):
                 return numbered, champion.version, f"its data is newer than that of version {numbered.version}"
             return numbered, numbered.version, forced or reason
 
-        event = self._log(PUBLISH, decide, by=by)
-        self.reconcile()
-        return event
+        return self._log(PUBLISH, decide, by=by)
 
     def _refuse_outdated_comparison(self, card: Card, events: list[Event], compared_with: int | None) -> Card | None:
         """The live version's card; StageOutOfOrder if that is another model than the candidate was compared with."""
@@ -155,27 +161,29 @@ class Registry:
 
         Raises BadInput if there is no such version or no reason, CorruptArtifact if files are missing or damaged.
         """
-        card, given = self._published(version), _checked_reason(reason)
+        card, given = self._published(version), log_events.checked_reason(reason)
 
         def decide(events: list[Event]) -> tuple[Card, int, str]:
             self._refuse_unservable(card)
             return card, version, given
 
-        event = self._log(PROMOTE, decide, by=user())
-        self.reconcile()
-        return event
+        return self._log(PROMOTE, decide, by=log_events.user())
 
-    def rollback(self, reason: str) -> Event:
-        """Make the version live that was live before the current one.
+    def rollback(self, reason: str, bad: int | None = None) -> Event:
+        """Make the version live that was live before `bad`, by default the one that is live when this begins.
 
-        Raises BadInput if there is none, or if it completed an earlier, interrupted rollback instead; CorruptArtifact
-        if the version's files are missing or damaged.
+        Raises BadInput if there is none, if another version went live meanwhile (perhaps by the same rollback, of
+        another person), or if it completed an earlier, interrupted rollback instead; CorruptArtifact if the version's
+        files are missing or damaged.
         """
-        given = _checked_reason(reason)
+        given = log_events.checked_reason(reason)
+        begun_with = self.live() if bad is None else bad
         self._complete_interrupted_rollback()
 
         def decide(events: list[Event]) -> tuple[Card, int, str]:
             history = live_history(events)
+            if history and history[-1] != begun_with:
+                raise BadInput(log_events.moved_on(events, begun_with))
             if len(history) < 2:
                 raise BadInput(
                     f"{self.store.display_path(LOG)} names no earlier live version to go back to: choose one with "
@@ -185,9 +193,7 @@ class Registry:
             self._refuse_unservable(card)
             return card, card.version, given
 
-        event = self._log(ROLLBACK, decide, by=user())
-        self.reconcile()
-        return event
+        return self._log(ROLLBACK, decide, by=log_events.user())
 
     def _complete_interrupted_rollback(self) -> None:
         """Complete a rollback that was interrupted: a user who repeats it does not want to go back two versions."""
@@ -195,8 +201,8 @@ class Registry:
         if last and last.action == ROLLBACK and self.disagreement():
             self.reconcile()
             raise BadInput(
-                f"the rollback of {last.at[:16]} had been interrupted, and was completed just now: version {last.live} "
-                "is live; run the command again to go back further"
+                f"the {last.told} had been interrupted, and was completed just now: version {last.live} is live; run "
+                "the command again to go back further"
             )
 
     def _refuse_unservable(self, card: Card) -> None:
@@ -216,13 +222,21 @@ class Registry:
 
         TensorFlow Serving's default policy serves the highest version, which so is the live one, also after a rollback.
         """
-        events = self.events()
+        events, failures = self.events(), 0
         while events:
-            live = self._published(events[-1].live)
-            if not self.serving.whole(live):
-                self.serving.bring(live)
-            for version in self._stray(events):
-                self.serving.withdraw(version)
+            try:
+                live = self._published(events[-1].live)
+                if not self.serving.whole(live):
+                    self.serving.bring(live)
+                for version in self._stray(events):
+                    self.serving.withdraw(version)
+            except Unavailable:
+                # Another process may have removed what this one was writing, to follow a change of its own.
+                failures += 1
+                if failures == TRIES:
+                    raise
+                events = self.events()
+                continue
             seen, events = events, self.events()
             if len(events) == len(seen):
                 return  # otherwise the live version was changed meanwhile, and the directory may be in either state
@@ -278,6 +292,21 @@ class Registry:
                 note = Collected(version=card.version, at=_now().isoformat(timespec="seconds"), why=why)
                 self.store.create(f"{COLLECTED}/{card.version}.json", note.to_dict())
 
+    def note_unpublished(self) -> None:
+        """Record that the files are gone of each version whose publication was interrupted, if they are.
+
+        So its number stays taken, and it is known that nothing is missing. If its run is made again, its export
+        publishes it.
+        """
+        noted = {*self.store.names(COLLECTED), *(f"{event.version}.json" for event in self.events())}
+        for name in self.store.names(CARDS):
+            try:
+                card = self.card(int(name.removesuffix(".json"))) if name not in noted else None
+            except CorruptArtifact:
+                continue  # `tagger verify` names it
+            if card and any(self.store.faults(card.path, card.files)):
+                self.note_collected(card.path, "its publication was interrupted", [card])
+
     def with_files(self) -> list[Card]:
         """The card of every published version whose files garbage collection has not removed, newest first."""
         gone = {*self.store.names(COLLECTED), *self.store.names(FORMERLY_COLLECTED)}
@@ -307,10 +336,21 @@ class Registry:
         return card
 
     def _log(self, action: str, decide: Decide, *, by: str) -> Event:
-        """Append the event that `decide` decides on. If another process appends one first, decide again.
+        """Append the event that `decide` decides on, and make the serving directory follow it.
 
-        Raises what `decide` raises, and Forbidden if the store cannot create a file only if it is absent.
+        If another process appends one first, decide again. Raises what `decide` raises, and Forbidden if the store
+        cannot create a file only if it is absent.
         """
+        event = self._append(action, decide, by)
+        try:
+            self.reconcile()
+        except (Unavailable, Forbidden) as error:
+            lag = f"version {event.live} is live in the log since {event.at[:16]}, but not in the serving directory yet"
+            error.args = (f"{lag}: {error.args[0]}",)
+            raise
+        return event
+
+    def _append(self, action: str, decide: Decide, by: str) -> Event:
         while True:
             events = self.events()
             decided = decide(events)
@@ -318,17 +358,19 @@ class Registry:
                 return decided
             card, live, reason = decided
             self._refuse_overwriting(card)
-            number = events[-1].number + 1 if events else 1
-            # The clocks of two machines differ, but times must be in the order of the entries.
-            at = max([_now(), *(datetime.fromisoformat(event.at) for event in events[-1:])])
+            number, now = events[-1].number + 1 if events else 1, _now()
+            if fault := log_events.clock_fault(events, now):
+                log.warning("%s", fault)
+            # The clocks of two machines differ a little, and times shall be in the order of the entries.
+            at = max([now, *(event.time for event in events[-1:] if event.time <= now + log_events.SKEW)])
             event = Event(
                 number=number,
                 at=at.isoformat(),
                 action=action,
                 version=card.version,
                 live=live,
-                by=by,
-                reason=reason,
+                by=escape_control(by),
+                reason=escape_control(reason),
                 model=model_digest(card),
             )
             if entry := self.log.append(number, event.to_dict()):
@@ -345,25 +387,6 @@ class Registry:
                 "could lose an entry of the log: nothing is made live; use a local disk, or an S3 server that supports "
                 "If-None-Match"
             )
-
-
-def _newer(champion: Card, candidate: Card) -> bool:
-    """Whether the live model's data is newer than the candidate's; synthetic posts are never newer than real ones."""
-    return champion.data > candidate.data and (candidate.synthetic or not champion.synthetic)
-
-
-def _checked_reason(reason: str) -> str:
-    if not reason.strip():
-        raise BadInput("a change of the live version is logged with its reason: give one with --reason")
-    return escape_control(reason.strip())
-
-
-def user() -> str:
-    """The name of the person who uses this process, for the log."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # in a container a user may have a number and no name
-        return f"user {os.getuid()}"
 
 
 def _now() -> datetime:

@@ -9,7 +9,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from pipeline.errors import CorruptArtifact
+from pipeline.errors import CorruptArtifact, Unavailable
 from pipeline.store import heads, signatures
 from pipeline.store.documents import FORMAT
 from pipeline.store.objects import Store
@@ -32,6 +32,9 @@ class AppendLog:
 
     def entries(self) -> list[Entry]:
         """Every entry, oldest first. Entries that this object has read before are not read again."""
+        place = self.store.display_path(self.folder)
+        # Before the entries are listed, for another process may add one, and remember it, right after that.
+        known = heads.known(place) if signatures.keys().trusted else None
         names = self.names()
         if names and not self._copy_was_read:
             self._read |= self._copied(names)
@@ -40,11 +43,10 @@ class AppendLog:
             if name not in self._read and (entry := self.store.read(f"{self.folder}/{name}")):
                 self._read[name] = entry
         entries = [self._read[name] for name in names if name in self._read]
-        if signatures.keys().trusted:
+        if known:
             if fault := self._broken(names):
                 raise CorruptArtifact(fault)
-            place = self.store.display_path(self.folder)
-            heads.refuse_cut_off(place, [digest_of(entry) for entry in entries])
+            heads.refuse_cut_off(place, [digest_of(entry) for entry in entries], known)
         return entries
 
     def names(self) -> list[str]:
@@ -64,7 +66,8 @@ class AppendLog:
         if not self.store.create(path, entry) and self.store.read(path) != entry:
             return None
         self._read[name] = entry
-        self.store.write(self.copy, {"format": FORMAT, "entries": dict(sorted(self._read.items()))})
+        with suppress(Unavailable):  # the entry counts without it
+            self.store.write(self.copy, {"format": FORMAT, "entries": dict(sorted(self._read.items()))})
         return entry
 
     def fault(self) -> str | None:

@@ -22,8 +22,9 @@ class Manifest(Document):
     """The files that one attempt of a stage left, with their digests. Files that no manifest names do not count.
 
     `run` is the run that made them, which may differ from the run that uses them. `inputs` has the digests of the
-    manifests that they were made from. `seconds`, `cpu_seconds` (user and system, with subprocesses) and `peak_mib`
-    (resident memory, None if unknown) are what the attempt took.
+    manifests that they were made from, `settings` that of the settings of the run that uses them. `seconds`,
+    `cpu_seconds` (user and system, with subprocesses) and `peak_mib` (resident memory, None if unknown) are what the
+    attempt took.
     """
 
     WHAT = "manifest"
@@ -38,6 +39,7 @@ class Manifest(Document):
     peak_mib: float | None
     finished: str
     cpu_seconds: float | None = None  # the oldest manifests do not have it
+    settings: str = ""  # older manifests do not have it
 
     @classmethod
     def upgraded(cls, document: dict[str, Any], found: int) -> dict[str, Any]:

@@ -330,8 +330,8 @@ class Store:
             if cure := _cure_of_permanent(error):
                 raise Forbidden(f"{place}; trying again cannot help: {cure}") from error
             raise Unavailable(
-                f"{place}; trying again can help: check that the store is reachable and not full, then "
-                "run the stage again"
+                f"{place}; trying again can help: check that the store is reachable and not full",
+                then="run the stage again",
             ) from error
 
 

@@ -1,22 +1,14 @@
 """Runs in the store: their settings, the manifests of their stages, and which stage was made from which."""
 
-import hashlib
-import json
-import re
-import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from functools import cache
 from graphlib import TopologicalSorter
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import Field
-
-from pipeline.errors import BadInput, StageOutOfOrder, Unavailable
-from pipeline.files import digest, entries, files
+from pipeline.errors import BadInput, StageOutOfOrder, Unavailable, escape_control
+from pipeline.files import entries
 from pipeline.settings import Deployment, Settings
 from pipeline.source_policy import checked, refuse_secrets
 from pipeline.store.documents import Document
@@ -24,11 +16,14 @@ from pipeline.store.manifest import ATTEMPT, MANIFEST, TIME, Manifest
 from pipeline.store.names import ILLEGAL, is_name, required
 from pipeline.store.notes import APPROVED, REFUSED, Approval, Refusal, Saved
 from pipeline.store.objects import Store
+from pipeline.store.record import RECORD as RECORD
+from pipeline.store.record import Record as Record
+from pipeline.store.record import differences, settings_digest
 
-PACKAGES = ("tensorflow", "apache-airflow", "pyarrow", "numpy", "pandas", "scikit-learn")
+Kind = TypeVar("Kind", bound=Document)
 
-RUNS, RECORD = "runs", "run.json"
-"""Folder of the runs, and the document that says how each was begun."""
+RUNS = "runs"
+"""Folder of the runs."""
 
 TUNINGS, TUNING, RESULT = "tunings", "tuning.json", "result.json"
 """Folder of the tunings, and what each was begun with and found; it has a store of its own for the trials."""
@@ -69,58 +64,11 @@ def identifier_of(airflow_run_id: str, logical_date: datetime | None) -> str:
     return f"test__{logical_date.isoformat()}"
 
 
-class Record(Document):
-    """The content of run.json: the settings of the run, and how and when it was begun.
-
-    `created` is the run's logical time, from which its version's number is made; `started` is when it really began.
-    `deployment` has the settings of the installation that began it. A `restricted` run may read only the sources that
-    the deployment allows. `unknown_settings` were written by another version of the pipeline.
-    """
-
-    WHAT = RECORD
-
-    run: str
-    created: datetime
-    started: datetime
-    airflow_run_id: str | None
-    settings: Settings
-    deployment: Deployment
-    restricted: bool = False
-    unknown_settings: dict[str, Any] = Field(default_factory=dict)
-
-    @classmethod
-    def upgraded(cls, document: dict[str, Any], found: int) -> dict[str, Any]:
-        """Separate the deployment's settings from the run's, among which format 1 had them."""
-        named = dict(document.get("settings") or {})
-        deployment = document.get("deployment") or {}
-        unknown = document.get("unknown_settings") or {}
-        unknown |= {name: named.pop(name) for name in list(named) if name not in Settings.model_fields}
-        others = unknown | deployment
-        deployment = {name: others.pop(name) for name in list(others) if name in Deployment.model_fields}
-        return document | {"settings": named, "deployment": deployment, "unknown_settings": others}
-
-    @property
-    def first_version(self) -> int:
-        """The lowest number that a version of this run can have: its logical time, such as 20261122074035."""
-        return int(self.created.astimezone(UTC).strftime("%Y%m%d%H%M%S"))
-
-    @property
-    def allowed(self) -> tuple[str, ...] | None:
-        """The folders and URLs that the source must be in; None if any source is allowed."""
-        return self.deployment.allowed if self.restricted else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The document as a dict of JSON values, with some facts added for human readers."""
-        return {
-            **self.model_dump(mode="json", exclude={"deployment": {"store"}}),
-            "source": self.settings.source,
-            "code": {"version": package_version("stackoverflow-tagger"), "sha256": code_digest()},
-            "packages": {"python": sys.version.split()[0]} | {name: package_version(name) for name in PACKAGES},
-        }
-
-
 class Run:
     """A run in a store. Files that a manifest names are never changed; a manifest may be replaced."""
+
+    _settings: Settings | None = None
+    """The settings that this process does the run with, once it has begun the run or read them."""
 
     def __init__(self, store: Store, name: str) -> None:
         """Raises BadInput for a name that cannot name a folder."""
@@ -142,6 +90,7 @@ class Run:
         Raises BadInput if a stage of the run is complete with other settings, if its name belongs to another Airflow
         run, or if its source is not allowed or contains a secret, which is then not stored.
         """
+        self._settings = settings
         record = Record(
             run=self.name,
             created=created,
@@ -166,7 +115,8 @@ class Run:
                 return record
         raise Unavailable(
             f"{self.store.display_path(path)} cannot be created and is not there: another process removes what this "
-            "one writes; run the stage again"
+            "one writes: see which one that is",
+            then="run the stage again",
         )
 
     def _refuse_other(self, known: Record, asked: Record) -> None:
@@ -176,18 +126,25 @@ class Run:
                 f"run {self.name} belongs to the Airflow run {known.airflow_run_id!r}, whose id differs from "
                 f"{asked.airflow_run_id!r} only in replaced characters: start one with another id"
             )
-        changed = _differences(known.settings, asked.settings)
+        changed = differences(known.settings, asked.settings)
         if changed and self.manifests():
             raise BadInput(f"run {self.name} was made with other settings ({changed}): start it under a new name")
 
     def record(self) -> Record | None:
         """The content of run.json; None if the run does not exist."""
-        path = f"{self.path}/{RECORD}"
+        return self.document(Record, RECORD)
+
+    def document(self, kind: type[Kind], name: str) -> Kind | None:
+        """The document of this kind and name in the run's folder; None if there is none."""
+        path = f"{self.path}/{name}"
         document = self.store.read(path)
-        return Record.parse(document, self.store.display_path(path)) if document else None
+        return kind.parse(document, self.store.display_path(path)) if document else None
 
     def existing(self) -> Record:
-        """The content of run.json; StageOutOfOrder if the run does not exist."""
+        """The content of run.json.
+
+        Raises StageOutOfOrder if the run does not exist, or was begun again by another process with other settings.
+        """
         record = self.record()
         if record is None and (refusal := self.refusal()):
             raise StageOutOfOrder(f"run {self.name} was refused before it began: {refusal.why}")
@@ -195,13 +152,17 @@ class Run:
             raise StageOutOfOrder(
                 f"{self.store.url} holds no run {self.name!r}: `tagger runs` lists its runs, ingest begins a new one"
             )
+        if self._settings and (changed := differences(self._settings, record.settings)):
+            raise StageOutOfOrder(
+                f"another process began run {self.name} at the same time with other settings ({changed}), and goes on "
+                "with these: start this one under a new name"
+            )
+        self._settings = record.settings
         return record
 
     def manifest(self, stage: str) -> Manifest | None:
         """The stage's manifest; None if the stage is not complete."""
-        path = f"{self.path}/{stage}/{MANIFEST}"
-        document = self.store.read(path)
-        return Manifest.parse(document, self.store.display_path(path)) if document else None
+        return self.document(Manifest, f"{stage}/{MANIFEST}")
 
     def stages(self) -> list[str]:
         """The names of the stages that have a folder, complete or not."""
@@ -216,13 +177,20 @@ class Run:
     def inputs(self, stage: str, needs: Iterable[str]) -> dict[str, Manifest]:
         """The manifests of the stages that a stage needs.
 
-        Raises StageOutOfOrder if one is missing, or was made from files that have been replaced since.
+        Raises StageOutOfOrder if one is missing, was made from files that have been replaced since, or was made with
+        other settings than run.json has.
         """
-        complete = self.manifests()
+        complete, record = self.manifests(), self.record()
+        settings = settings_digest(record.settings if record else None)
         for need in needs:
             if need not in complete:
                 raise StageOutOfOrder(
                     f"{stage} of run {self.name} needs {need}, which is not complete: run {need} first"
+                )
+            if complete[need].settings not in {"", settings}:
+                raise StageOutOfOrder(
+                    f"{need} of run {self.name} was made with other settings than {RECORD} has now, because another "
+                    f"process began the run meanwhile: run {need} again before {stage}"
                 )
             for source, made_from in complete[need].inputs.items():
                 if source not in complete or complete[source].digest != made_from:
@@ -261,9 +229,7 @@ class Run:
 
     def saved(self, stage: str, name: str) -> Saved | None:
         """The piece of unfinished work that was saved under the name; None if there is none."""
-        path = f"{self.path}/{stage}/{name}.json"
-        document = self.store.read(path)
-        return Saved.parse(document, self.store.display_path(path)) if document else None
+        return self.document(Saved, f"{stage}/{name}.json")
 
     def resume(self, stage: str, name: str, inputs: Mapping[str, Manifest], folder: Path) -> bool:
         """Copy what was saved under the name into the folder; False if nothing was, or from other inputs."""
@@ -279,14 +245,12 @@ class Run:
         known = self.refusal()
         if known and known.stage != stage:
             return
-        refusal = Refusal(stage=stage, why=why, at=datetime.now(UTC), evidence=dict(evidence or {}))
+        refusal = Refusal(stage=stage, why=escape_control(why), at=datetime.now(UTC), evidence=dict(evidence or {}))
         self.store.write(f"{self.path}/{REFUSED}", refusal.to_dict())
 
     def refusal(self) -> Refusal | None:
         """Why the run was refused; None if it was not, or if the stage that refused it succeeded later."""
-        path = f"{self.path}/{REFUSED}"
-        document = self.store.read(path)
-        return Refusal.parse(document, self.store.display_path(path)) if document else None
+        return self.document(Refusal, REFUSED)
 
     def withdraw_refusal(self, stage: str) -> None:
         """Remove the note that this stage refused the run, if there is one."""
@@ -294,23 +258,33 @@ class Run:
         if refusal and refusal.stage == stage:
             self.store.remove(f"{self.path}/{REFUSED}")
 
-    def approve(self, by: str, why: str) -> None:
-        """Note that a person approved the model that was evaluated last."""
-        noted = Approval(by=by, why=why, at=datetime.now(UTC), evaluated=self._evaluated())
+    def approve(self, by: str, why: str, seen: str | None) -> None:
+        """Note that a person approved the model after seeing the result `seen` of evaluate, the name of an attempt.
+
+        Raises StageOutOfOrder if that is not the last one.
+        """
+        manifest = self.evaluated()
+        if seen != manifest.attempt:
+            shown = f"{seen} was shown" if seen else "it is not said which one was seen"
+            raise StageOutOfOrder(
+                f"nothing is approved, because evaluate of run {self.name} left {manifest.attempt} last, with accuracy "
+                f"{manifest.summary.get('accuracy', 0):.4f}, and {shown}: look at that result, then approve it by name"
+            )
+        by, why = escape_control(by), escape_control(why)
+        noted = Approval(by=by, why=why, at=datetime.now(UTC), evaluated=self.attempt(manifest))
         self.store.write(f"{self.path}/{APPROVED}", noted.to_dict())
 
-    def approval(self) -> Approval | None:
-        """The approval of the model that was evaluated last; None if there is none, or only one of a model before."""
-        path = f"{self.path}/{APPROVED}"
-        document = self.store.read(path)
-        found = Approval.parse(document, self.store.display_path(path)) if document else None
-        return found if found and found.evaluated == self._evaluated() else None
+    def approval(self, evaluated: Manifest | None = None) -> Approval | None:
+        """The approval of this result of evaluate, by default the last; None if none or only another was approved."""
+        noted = self.document(Approval, APPROVED)
+        return noted if noted and noted.evaluated == self.attempt(evaluated or self.evaluated()) else None
 
-    def _evaluated(self) -> str:
+    def evaluated(self) -> Manifest:
+        """The manifest of evaluate; StageOutOfOrder if the run was not evaluated."""
         manifest = self.manifest("evaluate")
         if manifest is None:
             raise StageOutOfOrder(f"run {self.name} has not been evaluated: run its stage evaluate first")
-        return self.attempt(manifest)
+        return manifest
 
     def discard(self, stage: str) -> None:
         """Remove the stage's unfinished work, its documents first."""
@@ -355,7 +329,8 @@ class Run:
 
     def adopt(self, manifest: Manifest) -> None:
         """Make an attempt, of this run or of another one, the result of this run's stage."""
-        self.store.write(f"{self.path}/{manifest.stage}/{MANIFEST}", manifest.to_dict())
+        made_with = manifest.model_copy(update={"settings": settings_digest(self._settings)})
+        self.store.write(f"{self.path}/{manifest.stage}/{MANIFEST}", made_with.to_dict())
 
 
 def _digests(inputs: Mapping[str, Manifest]) -> dict[str, str]:
@@ -367,28 +342,3 @@ def every_run(store: Store) -> Iterator[Run]:
     for name in store.folders(RUNS):
         if is_name(name):
             yield Run(store, name)
-
-
-@cache
-def package_version(name: str) -> str:
-    """The installed version of a package; finding it takes milliseconds."""
-    return version(name)
-
-
-@cache
-def code_digest() -> str:
-    """The sha256 of this package's files, so that changed code, or changed data files, make another cache key."""
-    return _tree_digest(Path(__file__).parents[1])
-
-
-def _tree_digest(package: Path) -> str:
-    """The sha256 of the folder's files, names and contents, leaving out bytecode and hidden files."""
-    names = [name for name in files(package) if not any(re.match(r"\.|__pycache__$", part) for part in name.split("/"))]
-    listing = {name: digest(package / name) for name in names}
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
-
-
-def _differences(had: Settings, asked: Settings) -> str:
-    """The settings that differ, such as `epochs=2, now 3`; empty if none does."""
-    pairs = ((name, getattr(had, name), getattr(asked, name)) for name in Settings.model_fields)
-    return ", ".join(f"{name}={old!r}, now {new!r}" for name, old, new in pairs if old != new)

@@ -39,21 +39,31 @@ class Keys:
 
 
 def keys() -> Keys:
-    """The keys that the environment names; BadInput where one cannot be read."""
+    """The keys that the environment names; BadInput where one cannot be read, or where a variable names none.
+
+    An empty variable counts as one that is not set, as everywhere; anything else must name a key, because a list that
+    is blank by mistake would trust everything.
+    """
     return _keys(os.environ.get(SIGNING_KEY, ""), os.environ.get(TRUSTED_KEYS, ""))
 
 
 @cache
 def _keys(signing: str, trusted: str) -> Keys:
-    paths = tuple(Path(path.strip()).expanduser() for path in trusted.split(",") if path.strip())
-    private = Path(signing).expanduser() if signing.strip() else None
-    found = [_load(path, TRUSTED_KEYS) for path in paths]
+    private = _named(signing, SIGNING_KEY) if signing else None
+    paths = tuple(_named(path, TRUSTED_KEYS) for path in trusted.split(",")) if trusted else ()
+    public = [_load(path, TRUSTED_KEYS) for path in paths]
     return Keys(
         _load(private, SIGNING_KEY, private=True) if private else None,
         private,
-        {key_id(key): key for key in found},
+        {key_id(key): key for key in public},
         paths,
     )
+
+
+def _named(path: str, variable: str) -> Path:
+    if not path.strip():
+        raise BadInput(f"{variable} is set, but it, or a part of it between commas, names no file: correct or unset it")
+    return Path(path.strip()).expanduser()
 
 
 def _load(path: Path, variable: str, *, private: bool = False) -> Any:
@@ -64,12 +74,12 @@ def _load(path: Path, variable: str, *, private: bool = False) -> Any:
     wanted = ec.EllipticCurvePrivateKey if private else ec.EllipticCurvePublicKey
     try:
         data = path.read_bytes()
-        found = serialization.load_pem_private_key(data, None) if private else serialization.load_pem_public_key(data)
+        key = serialization.load_pem_private_key(data, None) if private else serialization.load_pem_public_key(data)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BadInput(f"{variable}: {path} cannot be read as a key in PEM ({_line(error)}): correct it") from None
-    if not isinstance(found, wanted):
+    if not isinstance(key, wanted):
         raise BadInput(f"{variable}: the key in {path} is not on an elliptic curve: make one as SECURITY.md says")
-    return found
+    return key
 
 
 def _line(error: Exception) -> str:

@@ -165,7 +165,7 @@ def test_what_the_gate_cannot_tell_waits_for_an_approval_that_may_come_from_the_
     [name] = set(airflow.store.names("runs")) - set(before)
     run = Run(airflow.store, name)
     assert run.manifest("evaluate").summary["action"] == "ask"
-    run.approve("Ada", "the posts are right")
+    run.approve("Ada", "the posts are right", run.evaluated().attempt)
     assert run_stage("export", run)["live"]
     assert Registry(airflow.store).events()[-1].by == f"run {name}, approved by Ada"
 
@@ -173,7 +173,7 @@ def test_what_the_gate_cannot_tell_waits_for_an_approval_that_may_come_from_the_
 def test_an_approval_counts_for_the_model_that_was_seen_only(finished_run):
     run = finished_run
     assert run.approval() is None
-    run.approve("ann", "fine")
+    run.approve("ann", "fine", run.evaluated().attempt)
     assert (run.approval().by, run.approval().why) == ("ann", "fine")
     evaluated = run.manifest("evaluate")
     run.adopt(evaluated.model_copy(update={"attempt": "20260101T000000-00000000"}))

@@ -123,11 +123,13 @@ def test_what_cannot_be_told_is_published_if_a_setting_says_so(first):
 
 def test_what_cannot_be_told_waits_for_a_person(first):
     run = next_run(first, max_regression=0.01, when_unsure="ask", epochs=61)
-    with pytest.raises(GateNotPassed, match=f"nobody has approved it, .*`tagger approve {run.name} --reason WHY`"):
+    with pytest.raises(GateNotPassed, match="nobody has approved this result, so nothing is") as refused:
         run_all(run)
+    seen = run.evaluated().attempt
+    assert f"`tagger approve {run.name} --evaluated {seen} --reason WHY`" in str(refused.value)
     assert Registry(run.store).live() == first.existing().first_version
     assert run.refusal().stage == "export"
-    run.approve("Ada", "the posts are right")
+    run.approve("Ada", "the posts are right", seen)
     summary = run_stage("export", run)
     assert summary["live"]
     event = Registry(run.store).events()[-1]

@@ -32,8 +32,9 @@ from pipeline.execution.runner import run_shard, run_stage
 from pipeline.registry.registry import Registry
 from pipeline.report import page  # noqa: F401 - the same
 from pipeline.settings import Deployment, Settings
+from pipeline.store.code import PACKAGES, code_digest, package_version
 from pipeline.store.objects import Store
-from pipeline.store.runs import PACKAGES, Run, code_digest, package_version
+from pipeline.store.runs import Run
 
 # Found once, and not by every fork.
 code_digest()

@@ -245,14 +245,28 @@ def test_two_that_write_the_log_at_once_take_two_numbers(registry, publish, mean
     assert registry.disagreement() is None
 
 
-def test_of_two_rollbacks_at_once_the_second_goes_back_from_where_the_first_left(registry, publish, meanwhile):
+def test_of_two_rollbacks_at_once_the_second_changes_nothing(registry, publish, meanwhile):
     for version in (6, 7, 8):
         publish(version)
     meanwhile(lambda other: other.rollback("8 is worse"))
-    registry.rollback("8 is worse, as I found, too")
-    assert log_of(registry)[3:] == [(4, "rollback", 7), (5, "rollback", 6)]
-    assert live_history(registry.events()) == [6]
-    assert served(registry) == [6]
+    said = (
+        r"nothing was changed: version 8 is not live, version 7 is since the rollback at \S+ by \w+: 8 is worse; to go"
+    )
+    with pytest.raises(BadInput, match=said):
+        registry.rollback("8 is worse, as I found, too")
+    assert log_of(registry)[3:] == [(4, "rollback", 7)]
+    assert served(registry) == [6, 7]
+
+
+def test_a_rollback_that_names_another_version_than_is_live_changes_nothing(registry, publish):
+    for version in (6, 7, 8):
+        publish(version)
+    assert registry.rollback("8 is worse", 8).live == 7
+    with pytest.raises(BadInput, match="nothing was changed: version 8 is not live, version 7 is since the rollback"):
+        registry.rollback("8 is worse, as I found a minute later", 8)
+    with pytest.raises(BadInput, match="nothing was changed: version 5 is not live, version 7 is; to go back"):
+        registry.rollback("never live", 5)
+    assert log_of(registry)[3:] == [(4, "rollback", 7)]
 
 
 @pytest.mark.parametrize(
@@ -287,12 +301,13 @@ def test_reconcile_follows_a_change_that_happens_meanwhile(registry, publish, mo
     assert (registry.live(), served(registry), registry.disagreement()) == (8, [7, 8], None)
 
 
-def test_a_rollback_undoes_a_publication_that_happens_meanwhile(registry, publish, meanwhile):
+def test_a_rollback_does_not_undo_a_publication_that_happens_meanwhile(registry, publish, meanwhile):
     publish(7)
     publish(8)
     meanwhile(lambda other: publish(9))
-    registry.rollback("worse")
-    assert (registry.live(), live_history(registry.events())) == (8, [7, 8])
+    with pytest.raises(BadInput, match=r"version 8 is not live, version 9 is since the publish at .* by run 9; to go"):
+        registry.rollback("worse")
+    assert (registry.live(), live_history(registry.events())) == (9, [7, 8, 9])
 
 
 def test_a_model_compared_with_another_than_is_live_is_not_published(registry, publish, meanwhile):
@@ -332,15 +347,6 @@ def test_nothing_goes_live_on_a_store_whose_create_overwrites(registry, publish,
     assert registry.live() == 7
 
 
-def test_times_in_the_log_ascend_even_if_a_clock_is_wrong(registry, publish, monkeypatch):
-    publish(7)
-    publish(8)
-    monkeypatch.setattr("pipeline.registry.registry._now", lambda: datetime(2020, 1, 1, tzinfo=UTC))
-    registry.rollback("worse")
-    assert registry.live(datetime.now(UTC)) == 7
-    assert sorted(event.at for event in registry.events()) == [event.at for event in registry.events()]
-
-
 def test_an_unfinished_publication_is_no_version_and_the_next_try_finishes_it(registry, publish, monkeypatch):
     publish(7)
     monkeypatch.setattr(registry, "_log", lambda *_, **__: (_ for _ in ()).throw(SystemExit("killed")))
@@ -362,7 +368,7 @@ def test_an_interrupted_rollback_is_completed_and_not_done_twice(registry, publi
         registry.rollback("worse")
     monkeypatch.undo()
     assert served(registry) == [6, 7, 8]
-    with pytest.raises(BadInput, match=r"the rollback of .* had been interrupted, and was completed just now"):
+    with pytest.raises(BadInput, match=r"the rollback at .* had been interrupted, and was completed just now"):
         registry.rollback("worse")
     assert (registry.live(), served(registry)) == (7, [6, 7])
     assert registry.rollback("further").live == 6

@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.errors import BadInput, CorruptArtifact, Forbidden
 from pipeline.execution.champion import Champion
@@ -32,20 +30,10 @@ from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, write_csv
 from tests.execution.test_watch import posts
+from tests.keys import new_key
 from tests.server.conftest import serving, wait_for
 
 TEXT = "how do I sort a list in python with a lambda"
-
-
-def new_key(folder: Path, name: str) -> tuple[Path, Path]:
-    """The files of a new private and public key."""
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
-    key = ec.generate_private_key(ec.SECP256R1())
-    pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, pkcs8, plain))
-    info = serialization.PublicFormat.SubjectPublicKeyInfo
-    public.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, info))
-    return private, public
 
 
 @pytest.fixture

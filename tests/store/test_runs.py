@@ -7,8 +7,9 @@ import pytest
 from pipeline.errors import BadInput, StageOutOfOrder
 from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
+from pipeline.store.code import _tree_digest, code_digest
 from pipeline.store.objects import Store
-from pipeline.store.runs import Run, _tree_digest, code_digest, identifier_of, name_of
+from pipeline.store.runs import Run, identifier_of, name_of
 from tests.conftest import CREATED
 
 PACKAGE = Path(__file__).parents[2] / "pipeline"
