@@ -5,7 +5,6 @@ import contextlib
 import gc
 import logging
 from collections.abc import AsyncIterator
-from importlib.metadata import version
 
 import uvicorn
 from starlette.requests import Request
@@ -77,7 +76,7 @@ class Server:
             route("/metrics", self._metrics),
             *(self.recorder.routes(self.versions) if self.recorder else []),
             *Page(self.versions).routes(),
-            *open_inference.Api(self.versions, version("stackoverflow-tagger"), self.recorder).routes(),
+            *open_inference.Api(self.versions, self.recorder).routes(),
         ]
         if self.listen.health_route:
             routes.append(route(self.listen.health_route, self._ready))

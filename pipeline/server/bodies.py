@@ -15,10 +15,15 @@ from pipeline.server.versions import Limits
 
 async def json_object(request: Request) -> dict[str, Any]:
     """The body as a JSON object; Refused, 400, if it is none."""
+    return to_object(await request.body())
+
+
+def to_object(data: bytes) -> dict[str, Any]:
+    """The JSON object that these bytes are. Raises Refused, 400."""
     try:
-        body = orjson.loads(await request.body())
+        body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise Refused(400, f"the body is no JSON: {error}") from None
+        raise Refused(400, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise Refused(400, f"the body is {_kind(body)}: send a JSON object")
     return body

@@ -198,12 +198,12 @@ def test_grpc_refuses_in_one_sentence(channel, change, code, sentence):
 
 
 NONSENSE = [
-    (PREDICT, b"", 400, "no JSON"),
-    (PREDICT, b"\xff\x00{", 400, "no JSON"),
-    (PREDICT, b"[" * 100_000, 400, "no JSON"),
+    (PREDICT, b"", 400, "not JSON"),
+    (PREDICT, b"\xff\x00{", 400, "not JSON"),
+    (PREDICT, b"[" * 100_000, 400, "not JSON"),
     (PREDICT, b"[]", 400, "the body is a list"),
-    (PREDICT, b'{"instances": ["\\ud800"]}', 400, "no JSON"),
-    (PREDICT, b'{"instances": NaN}', 400, "no JSON"),
+    (PREDICT, b'{"instances": ["\\ud800"]}', 400, "not JSON"),
+    (PREDICT, b'{"instances": NaN}', 400, "not JSON"),
     (PREDICT, b"{}", 400, 'send either "instances"'),
     (PREDICT, b'{"instances": [], "inputs": []}', 400, 'send either "instances"'),
     (PREDICT, b'{"instances": []}', 400, "instances is empty"),
@@ -261,8 +261,6 @@ def test_a_body_is_limited_whether_it_says_its_length_or_not(served):
     assert (said.status_code, unsaid.status_code) == (413, 413)
     assert "send at most 8,388,608" in said.json()["error"]
     assert unsaid.json() == {"error": "the body has more than 8,388,608 bytes: send less"}
-    packed = served.client.post(PREDICT, content=b"x", headers={"Content-Encoding": "gzip"})
-    assert packed.status_code == 415
 
 
 def test_a_path_that_does_not_answer_a_method_says_so(served):

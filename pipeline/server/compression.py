@@ -1,0 +1,48 @@
+"""Undoes the compression of a request's body, whose size is checked before the memory for it is taken."""
+
+import zlib
+from typing import Any
+
+from starlette.types import Receive
+
+from pipeline.server.errors import Refused
+
+WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""zlib's argument for each coding; HTTP's `deflate` is zlib's format."""
+
+ACCEPTED = "gzip, deflate"
+
+
+def decompressed(receive: Receive, encoding: str, limit: int) -> Receive:
+    """Receive the body as it was before the client compressed it by `encoding`, the header Content-Encoding.
+
+    Raises Refused: 415 for another coding; on receiving, 400 where the body is not of that coding, and 413 where it has
+    more than `limit` bytes, of which no more than one is ever made.
+    """
+    coding = encoding.strip().lower()
+    if coding in ("", "identity"):
+        return receive
+    if coding not in WINDOWS:
+        raise Refused(415, f"the Content-Encoding {encoding[:80]!r} is not read: send the body as it is, or as gzip")
+    unpacking, size = zlib.decompressobj(WINDOWS[coding]), 0
+
+    async def receiving() -> Any:
+        nonlocal size
+        message = await receive()
+        if message["type"] != "http.request":
+            return message
+
+        try:
+            body = unpacking.decompress(message.get("body", b""), limit + 1 - size)  # never 0, which is no limit
+        except zlib.error:
+            raise Refused(400, f"the body is not {coding}, as its Content-Encoding says") from None
+        size += len(body)
+        if size > limit:
+            raise Refused(413, f"the body has more than {limit:,} bytes once decompressed: send less")
+
+        if unpacking.unused_data or not (unpacking.eof or message.get("more_body")):
+            fault = "goes on behind its end" if unpacking.unused_data else "ends too early"
+            raise Refused(400, f"the body is {coding} that {fault}: send it whole, compressed once")
+        return {**message, "body": body}
+
+    return receiving
