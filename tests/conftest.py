@@ -79,7 +79,6 @@ SLOW = [
     "server/test_several_tags.py",
     "server/test_clients.py",
     "server/test_open_inference.py",
-    "server/test_compression.py",
     "test_curves.py",
     "test_notebook.py",
     "fuzz/test_hostile.py",

@@ -16,6 +16,7 @@ ACCEPTED = "gzip, deflate"
 def decompressed(receive: Receive, encoding: str, limit: int) -> Receive:
     """Receive the body as it was before the client compressed it by `encoding`, the header Content-Encoding.
 
+    It is decompressed when all of it is there, so that a client who sends it slowly holds no more than what it sent.
     Raises Refused: 415 for another coding; on receiving, 400 where the body is not of that coding, and 413 where it has
     more than `limit` bytes, of which no more than one is ever made.
     """
@@ -24,25 +25,29 @@ def decompressed(receive: Receive, encoding: str, limit: int) -> Receive:
         return receive
     if coding not in WINDOWS:
         raise Refused(415, f"the Content-Encoding {encoding[:80]!r} is not read: send the body as it is, or as gzip")
-    unpacking, size = zlib.decompressobj(WINDOWS[coding]), 0
 
     async def receiving() -> Any:
-        nonlocal size
-        message = await receive()
-        if message["type"] != "http.request":
-            return message
-
-        try:
-            body = unpacking.decompress(message.get("body", b""), limit + 1 - size)  # never 0, which is no limit
-        except zlib.error:
-            raise Refused(400, f"the body is not {coding}, as its Content-Encoding says") from None
-        size += len(body)
-        if size > limit:
-            raise Refused(413, f"the body has more than {limit:,} bytes once decompressed: send less")
-
-        if unpacking.unused_data or not (unpacking.eof or message.get("more_body")):
-            fault = "goes on behind its end" if unpacking.unused_data else "ends too early"
-            raise Refused(400, f"the body is {coding} that {fault}: send it whole, compressed once")
-        return {**message, "body": body}
+        packed, more = list[bytes](), True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return message
+            packed.append(message.get("body", b""))
+            more = message.get("more_body", False)
+        return {"type": "http.request", "body": _unpacked(b"".join(packed), coding, limit), "more_body": False}
 
     return receiving
+
+
+def _unpacked(packed: bytes, coding: str, limit: int) -> bytes:
+    unpacking = zlib.decompressobj(WINDOWS[coding])
+    try:
+        body = unpacking.decompress(packed, limit + 1)
+    except zlib.error:
+        raise Refused(400, f"the body is not {coding}, as its Content-Encoding says") from None
+    if len(body) > limit:
+        raise Refused(413, f"the body has more than {limit:,} bytes once decompressed: send less")
+    if unpacking.unused_data or not unpacking.eof:
+        fault = "goes on behind its end" if unpacking.unused_data else "ends too early"
+        raise Refused(400, f"the body is {coding} that {fault}: send it whole, compressed once")
+    return body

@@ -216,3 +216,19 @@ def same(found, expected):
 @pytest.mark.parametrize("client", EXPECTED)
 def test_no_call_of_a_script_is_left_out(outcomes, client):
     assert sorted(outcomes(client)) == sorted(EXPECTED[client])
+
+
+POST = "How do I center a div with css?"
+EXAMPLES = {
+    re.search(r"^(?:from|import) (tritonclient|kserve|mlserver|tensorflow_serving)", code, re.MULTILINE)[1]: code
+    for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+}
+
+
+@pytest.mark.parametrize("client", [*EXPECTED, "tensorflow_serving"])
+def test_the_example_of_the_page_prints_the_tag_of_its_post(served, client):
+    code = EXAMPLES[client].replace("127.0.0.1:8501", served.client.base_url.netloc.decode())
+    python = sys.executable if client == "tensorflow_serving" else environment(client)
+    printed = run(python, "-c", code.replace("127.0.0.1:8500", served.grpc))
+    assert f'["{POST}"]' in code
+    assert printed.split() == served.client.post(f"{MODEL}:predict", json={"inputs": [POST]}).json()["outputs"]["tag"]

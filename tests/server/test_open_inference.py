@@ -1,9 +1,11 @@
 """Open Inference, over HTTP and gRPC: the forms in which posts come and outputs go, and what is refused."""
 
 import base64
+import gzip
 import json
 import re
 import struct
+import zlib
 
 import grpc
 import numpy as np
@@ -257,6 +259,29 @@ def test_parameters_of_vertex_ai_on_a_path_of_tensorflow_serving_are_not_used(se
     for parameters in (None, {}, {"confidence": 0.5}):
         with_them = served.client.post(path, json={"instances": TEXTS, "parameters": parameters})
         assert (with_them.status_code, with_them.content) == (200, plain.content)
+
+
+# Compression
+
+COMPRESSIBLE = b'{"instances": ["how do i center a div with css"]}'
+
+
+@pytest.mark.parametrize("path", [f"{MODEL}:predict", f"{MODEL}:classify", INFER, "/"])
+def test_every_route_that_takes_a_body_reads_it_compressed(served, path):
+    """Also where it does not like what it reads: it answers what it answers to the plain body."""
+    plain = served.client.post(path, content=COMPRESSIBLE)
+    for encoding, pack in (("gzip", gzip.compress), ("deflate", zlib.compress)):
+        packed = served.client.post(path, content=pack(COMPRESSIBLE), headers={"Content-Encoding": encoding})
+        assert (packed.status_code, packed.content) == (plain.status_code, plain.content)
+
+
+def test_the_server_refuses_a_bomb_and_says_what_it_reads(served):
+    bomb = gzip.compress(bytes(100 * 2**20))
+    for content in (bomb, iter([bomb[:1000], bomb[1000:]])):
+        refused = served.client.post(f"{MODEL}:predict", content=content, headers={"Content-Encoding": "gzip"})
+        assert (refused.status_code, "once decompressed" in refused.json()["error"]) == (413, True)
+    other = served.client.post(f"{MODEL}:predict", content=COMPRESSIBLE, headers={"Content-Encoding": "br"})
+    assert (other.status_code, other.headers["accept-encoding"]) == (415, "gzip, deflate")
 
 
 # gRPC

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import tritonclient.grpc
 import tritonclient.http
-from google.protobuf import json_format
 from calls import GRPC, HTTP, MODEL, TEXTS, VERSION, call, plain, tell
+from google.protobuf import json_format
 
 POSTS = np.array(TEXTS, dtype=object)
 
