@@ -1,4 +1,4 @@
-"""Undoes the compression of a request's body, whose size is checked before the memory for it is taken."""
+"""Undoes the compression of a request's body, whose size is limited before the memory is taken."""
 
 import zlib
 from typing import Any
@@ -14,17 +14,18 @@ ACCEPTED = "gzip, deflate"
 
 
 def decompressed(receive: Receive, encoding: str, limit: int) -> Receive:
-    """Receive the body as it was before the client compressed it by `encoding`, the header Content-Encoding.
+    """Receive the body as it was before the client compressed it by `encoding`.
 
-    It is decompressed when all of it is there, so that a client who sends it slowly holds no more than what it sent.
-    Raises Refused: 415 for another coding; on receiving, 400 where the body is not of that coding, and 413 where it has
-    more than `limit` bytes, of which no more than one is ever made.
+    It is decompressed when all of it is there, so that a client who sends it slowly holds no more
+    than what it sent. Raises Refused: 415 for another coding; on receiving, 400 where the body is
+    not of that coding, and 413 where it has more than `limit` bytes, of which one is made at most.
     """
     coding = encoding.strip().lower()
     if coding in ("", "identity"):
         return receive
     if coding not in WINDOWS:
-        raise Refused(415, f"the Content-Encoding {encoding[:80]!r} is not read: send the body as it is, or as gzip")
+        cure = "send the body as it is, or as gzip"
+        raise Refused(415, f"the Content-Encoding {encoding[:80]!r} is not read: {cure}")
 
     async def receiving() -> Any:
         packed, more = list[bytes](), True
@@ -34,7 +35,8 @@ def decompressed(receive: Receive, encoding: str, limit: int) -> Receive:
                 return message
             packed.append(message.get("body", b""))
             more = message.get("more_body", False)
-        return {"type": "http.request", "body": _unpacked(b"".join(packed), coding, limit), "more_body": False}
+        body = _unpacked(b"".join(packed), coding, limit)
+        return {"type": "http.request", "body": body, "more_body": False}
 
     return receiving
 

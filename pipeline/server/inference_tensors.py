@@ -1,6 +1,7 @@
-"""Open Inference's tensors, the same over HTTP and gRPC: the posts of a request, and the outputs of an answer.
+"""Open Inference's tensors, over HTTP and gRPC: the posts of a request, the outputs of an answer.
 
-In binary form an element of BYTES is its length, a little-endian uint32, and its bytes; FP32 is little-endian float32:
+In binary form an element of BYTES is its length, a little-endian uint32, and its bytes; FP32 is
+little-endian float32:
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_binary_data.html
 """
 
@@ -17,10 +18,13 @@ from pipeline.server.errors import Refused
 from pipeline.server.loaded import Loaded
 from pipeline.server.versions import Answer, Limits
 
-SERVER = "stackoverflow-tagger"
-RELEASE = version(SERVER)
-EXTENSIONS = ["binary_tensor_data", "classification"]
-"""Triton's names of the extensions that are spoken."""
+NAME = "stackoverflow-tagger"
+SERVER = {
+    "name": NAME,
+    "version": version(NAME),
+    "extensions": ["binary_tensor_data", "classification"],
+}
+"""What the server says of itself; the extensions by Triton's names."""
 
 PLATFORM = "tensorflow_savedmodel"
 POST, BYTES, FP32 = "post", "BYTES", "FP32"
@@ -38,7 +42,10 @@ LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True)
 class Wanted:
-    """An output that a request asks for: how many of its classes by name, 0 for its values, and whether as binary."""
+    """An output that a request asks for.
+
+    `classes` is how many of its classes it asks for by name, 0 for its values.
+    """
 
     name: str
     classes: int = 0
@@ -47,11 +54,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Tensor:
-    """An output; `values` are texts, or float32."""
+    """An output; `values` are texts or float32, flat."""
 
     name: str
     shape: list[int]
     values: Any
+    binary: bool
 
     @property
     def datatype(self) -> str:
@@ -77,8 +85,10 @@ def post_count(name: str, datatype: str, shape: Any, limits: Limits) -> int:
     if (name, datatype) != (POST, BYTES):
         raise Refused(400, f"the input must have the name {POST!r} and the datatype {BYTES!r}")
     lengths = list(shape[:3])
-    if not lengths or any(type(length) is not int or length < 0 for length in lengths) or lengths[1:] not in ([], [1]):
-        raise Refused(400, f"inputs[0].shape is {str(lengths)[:80]}: send [n], or [n, 1], for n posts")
+    are_lengths = all(type(length) is int and length >= 0 for length in lengths)
+    if not lengths or not are_lengths or lengths[1:] not in ([], [1]):
+        said = str(lengths)[:80]
+        raise Refused(400, f"inputs[0].shape is {said}: send [n], or [n, 1], for n posts")
     bodies.refuse_too_many(lengths[0], "inputs[0]", limits)
     return int(lengths[0])
 
@@ -86,12 +96,14 @@ def post_count(name: str, datatype: str, shape: Any, limits: Limits) -> int:
 def refuse_other_count(shape: list[int], entries: int) -> None:
     """Raise Refused, 400, where the data has not as many entries as the shape says."""
     if shape[0] != entries:
-        raise Refused(400, f"inputs[0].shape is {list(shape)}, but inputs[0].data has {entries:,} entries")
+        fault = f"inputs[0].data has {entries:,} entries"
+        raise Refused(400, f"inputs[0].shape is {list(shape)}, but {fault}")
 
 
 def checked(texts: Iterable[bytes], limits: Limits) -> list[bytes]:
     """The posts. Raises Refused, 413, where one is too long."""
-    return [bodies.refuse_too_long(text, f"inputs[0].data[{at}]", limits) for at, text in enumerate(texts)]
+    numbered = ((f"inputs[0].data[{number}]", text) for number, text in enumerate(texts))
+    return [bodies.refuse_too_long(text, where, limits) for where, text in numbered]
 
 
 def from_bytes(data: bytes, count: int, limits: Limits) -> list[bytes]:
@@ -108,7 +120,7 @@ def from_bytes(data: bytes, count: int, limits: Limits) -> list[bytes]:
 
 
 def refuse_repeated(wanted: list[Wanted]) -> list[Wanted]:
-    """The outputs, unless one of them is named twice; else Refused, 400, because each name is a copy of the values."""
+    """The outputs. Raises Refused, 400, where one is named twice: each would be a copy."""
     names = set[str]()
     for each in wanted:
         if each.name in names:
@@ -118,30 +130,40 @@ def refuse_repeated(wanted: list[Wanted]) -> list[Wanted]:
 
 
 def classes(count: Any, name: str) -> int:
-    """How many classes an output gives, as its parameter `classification` says. Raises Refused, 400."""
+    """How many classes an output gives, by its parameter `classification`. Raises Refused, 400."""
     if type(count) is not int or not 0 <= count <= MOST_CLASSES:
-        raise Refused(400, f"the parameter classification is {str(count)[:80]}: send a number up to {MOST_CLASSES}")
+        cure = f"send a number up to {MOST_CLASSES}"
+        raise Refused(400, f"the parameter classification is {str(count)[:80]}: {cure}")
     if count and name != BY_NAME:
-        raise Refused(400, f"the output {name[:80]!r} has no classes: ask {BY_NAME!r} for its classification")
+        cure = f"ask {BY_NAME!r} for its classification"
+        raise Refused(400, f"the output {name[:80]!r} has no classes: {cure}")
     return count
 
 
-def outputs(wanted: list[Wanted], answer: Answer, *, binary: bool = False) -> list[tuple[Wanted, Tensor]]:
-    """The outputs that are wanted, all if none is named. Raises Refused, 400, where the version has no such output."""
+def outputs(wanted: list[Wanted], answer: Answer, *, binary: bool = False) -> list[Tensor]:
+    """The outputs that are wanted; all, `binary` or not, if none is named.
+
+    Raises Refused, 400, where the version has no such output.
+    """
     there = answer.outputs()
     for each in wanted:
         if each.name not in there:
-            raise Refused(400, f"there is no output {each.name[:80]!r}: the outputs are {', '.join(there)}")
-    return [(each, _tensor(each, answer)) for each in wanted or [Wanted(name, binary=binary) for name in there]]
+            name = each.name[:80]
+            raise Refused(400, f"there is no output {name!r}: the outputs are {', '.join(there)}")
+    wanted = wanted or [Wanted(name, binary=binary) for name in there]
+    return [_best(each, answer) if each.classes else _tensor(each, answer) for each in wanted]
+
+
+def _best(wanted: Wanted, answer: Answer) -> Tensor:
+    """The most probable tags of each post, the best first, in the words of Triton's extension."""
+    best = np.argsort(-answer.probabilities, axis=1, kind="stable")[:, : wanted.classes]
+    rows = zip(answer.probabilities, best.tolist(), strict=True)
+    named = [f"{row[at]:f}:{at}:{answer.labels[at]}" for row, order in rows for at in order]
+    return Tensor(wanted.name, list(best.shape), named, wanted.binary)
 
 
 def _tensor(wanted: Wanted, answer: Answer) -> Tensor:
-    posts = len(answer)
-    if wanted.classes:
-        best = np.argsort(-answer.probabilities, axis=1, kind="stable")[:, : wanted.classes]
-        rows = zip(answer.probabilities, best.tolist(), strict=True)
-        named = [f"{row[at]:f}:{at}:{answer.labels[at]}" for row, order in rows for at in order]
-        return Tensor(wanted.name, [posts, best.shape[1]], named)
-    if wanted.name == BY_NAME:
-        return Tensor(wanted.name, list(answer.probabilities.shape), answer.probabilities.reshape(-1))
-    return Tensor(wanted.name, [posts], answer.outputs()[wanted.name])
+    values = answer.outputs()[wanted.name]
+    if isinstance(values, np.ndarray):
+        return Tensor(wanted.name, list(values.shape), values.reshape(-1), wanted.binary)
+    return Tensor(wanted.name, [len(values)], values, wanted.binary)

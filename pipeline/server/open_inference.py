@@ -14,6 +14,7 @@ from pipeline.server import bodies
 from pipeline.server import inference_tensors as tensors
 from pipeline.server.errors import Refused
 from pipeline.server.http import Json, route
+from pipeline.server.inference_tensors import Tensor
 from pipeline.server.recording import Recorder
 from pipeline.server.versions import Limits, Versions, refuse_other_model
 
@@ -48,7 +49,7 @@ class Api:
 
     async def server(self, request: Request) -> Response:
         """What this server is."""
-        return Json({"name": tensors.SERVER, "version": tensors.RELEASE, "extensions": tensors.EXTENSIONS})
+        return Json(tensors.SERVER)
 
     async def alive(self, request: Request) -> Response:
         """Whether the server runs."""
@@ -106,8 +107,10 @@ def _parts(request: Request, body: bytes) -> tuple[dict[str, Any], bytes]:
     if said is None:
         return bodies.to_object(body), b""
     if not (said.isascii() and said.isdigit() and len(said) < 12 and int(said) <= len(body)):
-        raise Refused(400, f"{JSON_LENGTH} is {said[:80]!r}: send how many of the body's {len(body):,} bytes are JSON")
-    return bodies.to_object(body[: int(said)]), body[int(said) :]
+        cure = f"send how many of the body's {len(body):,} bytes are JSON"
+        raise Refused(400, f"{JSON_LENGTH} is {said[:80]!r}: {cure}")
+    length = int(said)
+    return bodies.to_object(body[:length]), body[length:]
 
 
 def _parameters(part: dict[str, Any], where: str) -> dict[str, Any]:
@@ -141,7 +144,8 @@ def _posts(inputs: Any, binary: bytes, limits: Limits) -> list[bytes]:
     if size is not None or binary:
         if data is not None or type(size) is not int or size != len(binary):
             said = f"{len(binary):,} bytes behind its JSON, of which {JSON_LENGTH} tells the length"
-            raise Refused(400, f"the body has {said}: inputs[0] must have them as its binary_data_size, and no data")
+            cure = "inputs[0] must have them as its binary_data_size, and no data"
+            raise Refused(400, f"the body has {said}: {cure}")
         return tensors.from_bytes(binary, count, limits)
 
     if not isinstance(data, list):
@@ -155,7 +159,7 @@ def _posts(inputs: Any, binary: bytes, limits: Limits) -> list[bytes]:
 
 
 def _wanted(asked: Any, binary: bool) -> list[tensors.Wanted]:
-    """The outputs that the request asks for; `binary` are those that do not say whether they are."""
+    """The outputs that the request asks for; those that do not say so themselves are `binary`."""
     if not isinstance(asked, list | None):
         raise Refused(400, "outputs must be a list of objects with the field 'name'")
     wanted = list[tensors.Wanted]()
@@ -165,25 +169,26 @@ def _wanted(asked: Any, binary: bool) -> list[tensors.Wanted]:
             raise Refused(400, f"there is no output {str(name)[:80]}: its name must be a text")
         parameters = _parameters(each, f"the output {name[:80]!r}")
         classes = tensors.classes(parameters.get("classification", 0), name)
-        wanted.append(tensors.Wanted(name, classes, _flag(parameters, "binary_data", otherwise=binary)))
+        is_binary = _flag(parameters, "binary_data", otherwise=binary)
+        wanted.append(tensors.Wanted(name, classes, is_binary))
     return tensors.refuse_repeated(wanted)
 
 
-def _answer(
-    told: dict[str, Any], outputs: list[tuple[tensors.Wanted, tensors.Tensor]], headers: dict[str, str]
-) -> Response:
+def _answer(told: dict[str, Any], outputs: list[Tensor], headers: dict[str, str]) -> Response:
     """The answer: JSON, and behind it the outputs that are wanted as binary."""
-    described, behind = list[dict[str, Any]](), list[bytes]()
-    for wanted, tensor in outputs:
-        output: dict[str, Any] = {"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype}
-        if wanted.binary:
+    described = list[dict[str, Any]]()
+    behind = list[bytes]()
+    for tensor in outputs:
+        output = {"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype}
+        if tensor.binary:
             behind.append(tensor.to_bytes())
-            output["parameters"] = {"binary_data_size": len(behind[-1])}
+            described.append(output | {"parameters": {"binary_data_size": len(behind[-1])}})
         else:
-            output["data"] = tensor.values
-        described.append(output)
+            described.append(output | {"data": tensor.values})
+
     json = Json(told | {"outputs": described}, headers=headers)
     if not behind:
         return json
     headers = headers | {JSON_LENGTH: str(len(json.body))}
-    return Response(b"".join([json.body, *behind]), headers=headers, media_type="application/octet-stream")
+    body = b"".join([json.body, *behind])
+    return Response(body, headers=headers, media_type="application/octet-stream")

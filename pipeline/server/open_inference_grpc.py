@@ -19,7 +19,7 @@ from pipeline.server.versions import Limits, Versions, refuse_other_model
 
 
 def handler(service: Any, answered: Callable[[Any], Any]) -> grpc.GenericRpcHandler:
-    """What answers the calls of this service; its methods get TensorFlow Serving's service, for versions and recorder.
+    """What answers the calls of this service, with the versions and the recorder of `service`.
 
     `answered` wraps each method, so that a refusal becomes a status.
     """
@@ -46,25 +46,28 @@ async def ServerReady(service: Any, request: Any, context: Any) -> Any:
 
 async def ModelReady(service: Any, request: Any, context: Any) -> Any:
     """Whether the version answers."""
-    return MESSAGE["ModelReadyResponse"](ready=bool(_named(service.versions, request.name, request.version)))
+    _named(service.versions, request.name, request.version)
+    return MESSAGE["ModelReadyResponse"](ready=True)
 
 
 async def ServerMetadata(service: Any, request: Any, context: Any) -> Any:
     """What this server is."""
-    told = {"name": tensors.SERVER, "version": tensors.RELEASE, "extensions": tensors.EXTENSIONS}
-    return MESSAGE["ServerMetadataResponse"](**told)
+    return MESSAGE["ServerMetadataResponse"](**tensors.SERVER)
 
 
 async def ModelMetadata(service: Any, request: Any, context: Any) -> Any:
     """The model's input and outputs."""
     loaded = _named(service.versions, request.name, request.version)
-    outputs = tensors.shapes(loaded).items()
+    outputs = [
+        {"name": name, "datatype": tensors.TYPES[name], "shape": shape}
+        for name, shape in tensors.shapes(loaded).items()
+    ]
     return MESSAGE["ModelMetadataResponse"](
         name=MODEL,
         versions=[str(loaded.version)],
         platform=tensors.PLATFORM,
         inputs=[{"name": tensors.POST, "datatype": tensors.BYTES, "shape": [-1]}],
-        outputs=[{"name": name, "datatype": tensors.TYPES[name], "shape": shape} for name, shape in outputs],
+        outputs=outputs,
     )
 
 
@@ -75,17 +78,19 @@ async def ModelInfer(service: Any, request: Any, context: Any) -> Any:
     posts = _posts(request, service.versions.limits)
 
     answer = await service.versions.tag(posts)
-    response = MESSAGE["ModelInferResponse"](model_name=MODEL, model_version=str(answer.version), id=request.id)
-    for _, tensor in tensors.outputs(wanted, answer):
-        output = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+    told = {"model_name": MODEL, "model_version": str(answer.version), "id": request.id}
+    response = MESSAGE["ModelInferResponse"](**told)
+    for tensor in tensors.outputs(wanted, answer):
+        output = response.outputs.add(name=tensor.name, datatype=tensor.datatype)
+        output.shape.extend(tensor.shape)
         if request.raw_input_contents:
             response.raw_output_contents.append(tensor.to_bytes())
         elif isinstance(tensor.values, np.ndarray):
             output.contents.fp32_contents.extend(tensor.values.tolist())
         else:
             output.contents.bytes_contents.extend(text.encode() for text in tensor.values)
-    if service.recorder and (told := service.recorder.record(posts, answer)):
-        context.set_trailing_metadata([(name.lower(), value) for name, value in told.items()])
+    if service.recorder and (recorded := service.recorder.record(posts, answer)):
+        context.set_trailing_metadata([(name.lower(), value) for name, value in recorded.items()])
     return response
 
 
@@ -96,13 +101,15 @@ def _named(versions: Versions, name: str, version: str) -> Loaded:
 
 def _wanted(output: Any) -> tensors.Wanted:
     parameters = {each.key: each.value.int64_param for each in output.parameters}
-    return tensors.Wanted(output.name, tensors.classes(parameters.get("classification", 0), output.name))
+    classes = tensors.classes(parameters.get("classification", 0), output.name)
+    return tensors.Wanted(output.name, classes)
 
 
 def _posts(request: Any, limits: Limits) -> list[bytes]:
     """The posts of the only input, from the raw contents or from its own."""
     if len(request.inputs) != 1:
-        raise Refused(400, f"the request has {len(request.inputs):,} inputs: send {tensors.POST!r} only")
+        count = len(request.inputs)
+        raise Refused(400, f"the request has {count:,} inputs: send {tensors.POST!r} only")
     [tensor] = request.inputs
     count = tensors.post_count(tensor.name, tensor.datatype, tensor.shape, limits)
     raw, own = request.raw_input_contents, tensor.contents.bytes_contents

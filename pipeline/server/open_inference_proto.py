@@ -1,8 +1,8 @@
-"""The messages of Open Inference over gRPC, built from this table when the server starts: no generated code to keep.
+"""The messages of Open Inference over gRPC, built from a table at the start: no generated code.
 
 https://github.com/open-inference/open-inference-protocol/blob/main/specification/protocol/open_inference_grpc.proto
-A field that is not listed here is skipped, as protocol buffers skip fields that they do not know; a map is what it is
-on the wire, repeated entries of a key and a value.
+A field that is not listed here is skipped, as protocol buffers skip fields that they do not know;
+a map is what it is on the wire, repeated entries of a key and a value.
 """
 
 from typing import Any
@@ -11,7 +11,14 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 PACKAGE = "inference"
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
-METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
+METHODS = (
+    "ServerLive",
+    "ServerReady",
+    "ModelReady",
+    "ServerMetadata",
+    "ModelMetadata",
+    "ModelInfer",
+)
 
 MESSAGES = """
 ServerLiveRequest:
@@ -27,13 +34,16 @@ ModelMetadataResponse:  string name = 1, repeated string versions = 2, string pl
                         repeated TensorMetadata inputs = 4, repeated TensorMetadata outputs = 5
 TensorMetadata:         string name = 1, string datatype = 2, repeated int64 shape = 3
 
-ModelInferRequest:      string model_name = 1, string model_version = 2, string id = 3, repeated Input inputs = 5,
-                        repeated Output outputs = 6, repeated bytes raw_input_contents = 7
-Input:                  string name = 1, string datatype = 2, repeated int64 shape = 3, Contents contents = 5
+ModelInferRequest:      string model_name = 1, string model_version = 2, string id = 3,
+                        repeated Input inputs = 5, repeated Output outputs = 6,
+                        repeated bytes raw_input_contents = 7
+Input:                  string name = 1, string datatype = 2, repeated int64 shape = 3,
+                        Contents contents = 5
 Output:                 string name = 1, repeated Parameter parameters = 2
 ModelInferResponse:     string model_name = 1, string model_version = 2, string id = 3,
                         repeated Answered outputs = 5, repeated bytes raw_output_contents = 6
-Answered:               string name = 1, string datatype = 2, repeated int64 shape = 3, Contents contents = 5
+Answered:               string name = 1, string datatype = 2, repeated int64 shape = 3,
+                        Contents contents = 5
 Contents:               repeated float fp32_contents = 6, repeated bytes bytes_contents = 8
 Parameter:              string key = 1, Value value = 2
 Value:                  int64 int64_param = 2
@@ -41,9 +51,10 @@ Value:                  int64 int64_param = 2
 
 
 def _made() -> dict[str, Any]:
-    """The message classes by name, in a pool of their own: a client's generated code may be in this process, too."""
+    """The message classes by name, in a pool apart from that of a client's generated code."""
     of = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="open_inference.proto", package=PACKAGE, syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(name="open_inference.proto", syntax="proto3")
+    file.package = PACKAGE
     rows = [row.partition(":") for row in MESSAGES.replace(",\n", ",").split("\n") if row]
     for name, _, fields in rows:
         message = file.message_type.add(name=name)
@@ -57,9 +68,8 @@ def _made() -> dict[str, Any]:
                 added.type = of.Type.Value(f"TYPE_{kind.upper()}")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name, _, _ in rows
-    }
+    made = {name: pool.FindMessageTypeByName(f"{PACKAGE}.{name}") for name, _, _ in rows}
+    return {name: message_factory.GetMessageClass(message) for name, message in made.items()}
 
 
 MESSAGE = _made()

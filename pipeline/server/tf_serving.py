@@ -22,7 +22,7 @@ from pipeline.server.versions import State, Versions, refuse_other_model
 
 BASE = "/v1/models/{name}"
 PREDICT_FIELDS = ("signature_name", "instances", "inputs", "parameters")
-"""`parameters` are Vertex AI's, which sends them to this path too if AIP_PREDICT_ROUTE names it; they are not used."""
+"""`parameters` are not used: Vertex AI sends them, where AIP_PREDICT_ROUTE names this path."""
 
 
 class Api:
@@ -57,7 +57,7 @@ class Api:
         return Json({"model_version_status": [_status(*each) for each in sorted(states.items(), reverse=True)]})
 
     async def metadata(self, request: Request) -> Response:
-        """The model's signatures, with types and shapes, and the tags in the order of the probabilities."""
+        """The model's signatures, and the tags in the order of the probabilities."""
         loaded = self._loaded(request)
         signatures = {name: _to_dict(signature) for name, signature in sorted(loaded.signatures.items())}
         spec = {"name": MODEL, "signature_name": "", "version": str(loaded.version)}
