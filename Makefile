@@ -17,7 +17,7 @@ UV_VERSION := 0.13.9
 UV := $(shell command -v uv || echo .uv/bin/uv)
 BIN := .venv/bin
 
-.PHONY: help install demo test thorough emulator quick code lint docs picture bench fuzz airflow tensorboard notebook lock clean
+.PHONY: help install demo test thorough emulator clients quick code lint docs picture bench fuzz airflow tensorboard notebook lock clean
 
 help:
 	@echo 'make demo     set up, run the whole DAG through Airflow on synthetic posts, and say how to ask the model'
@@ -86,7 +86,7 @@ picture: install
 PROCESSES := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 PYTEST := $(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
-test: lint emulator
+test: lint emulator clients
 	$(PYTEST) -m 'not thorough'
 
 thorough: install
@@ -103,6 +103,18 @@ emulator:
 .emulator/installed: tests/sources/bqemulator.lock | install
 	$(UV) venv --quiet --allow-existing --python 3.11 .emulator
 	$(UV) pip install --quiet --python .emulator --require-hashes -r $<
+	@touch $@
+
+# The clients of other servers want newer packages, too, and each others than the next: an environment for each. What few
+# of their modules are imported is compiled then.
+CLIENTS := kserve mlserver tritonclient
+
+clients:
+	@$(MAKE) --silent --keep-going $(CLIENTS:%=.clients/%/installed) || echo 'not every client could be installed'
+
+.clients/%/installed: tests/server/clients/%.lock | install
+	$(UV) venv --quiet --allow-existing --python 3.11 .clients/$*
+	UV_COMPILE_BYTECODE=0 $(UV) pip install --quiet --python .clients/$* --require-hashes -r $<
 	@touch $@
 
 # Atheris is wanted here only, so it is in no lock: one wheel, by its hash, in a folder of its own.
@@ -138,11 +150,16 @@ tensorboard: install
 notebook: install
 	$(BIN)/jupytext --update --to ipynb notebooks/*.py
 
+LOCK := pip compile - --universal --python-version 3.11 --generate-hashes --upgrade --quiet \
+  --custom-compile-command 'make lock' --output-file
+
 lock: | $(UV)
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
 	  --upgrade --quiet --custom-compile-command 'make lock' --output-file requirements.lock
-	printf 'bqemulator==1.4.0\nnumpy\npandas\n' | $(UV) pip compile - --universal --python-version 3.11 --generate-hashes \
-	  --upgrade --quiet --custom-compile-command 'make lock' --output-file tests/sources/bqemulator.lock
+	printf 'bqemulator==1.4.0\nnumpy\npandas\n' | $(UV) $(LOCK) tests/sources/bqemulator.lock
+	echo 'kserve==0.21.0' | $(UV) $(LOCK) tests/server/clients/kserve.lock
+	echo 'mlserver==1.7.1' | $(UV) $(LOCK) tests/server/clients/mlserver.lock
+	echo 'tritonclient[grpc,http]==2.73.0' | $(UV) $(LOCK) tests/server/clients/tritonclient.lock
 
 clean:
-	rm -rf .venv .uv .emulator
+	rm -rf .venv .uv .emulator .clients

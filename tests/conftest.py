@@ -79,6 +79,8 @@ SLOW = [
     "server/test_forger.py",
     "server/test_feedback.py",
     "server/test_several_tags.py",
+    "server/test_clients.py",
+    "server/test_open_inference.py",
     "test_curves.py",
     "test_notebook.py",
     "fuzz/test_hostile.py",

@@ -346,4 +346,4 @@ def test_a_page_names_targets_of_make_that_there_are(page):
 
 def test_the_help_of_make_has_every_target_that_a_person_calls():
     named = set(re.findall(r"@echo 'make ([a-z]+)", (ROOT / "Makefile").read_text()))
-    assert named | {"help", "install", "emulator", "code", "clean"} == targets()
+    assert named | {"help", "install", "emulator", "clients", "code", "clean"} == targets()

@@ -6,7 +6,6 @@ import gc
 import logging
 from collections.abc import AsyncIterator
 from functools import partial
-from importlib.metadata import version
 
 import uvicorn
 from starlette.requests import Request
@@ -95,7 +94,7 @@ class Server:
             route("/metrics", self._metrics),
             *(self.recorder.routes(self.versions) if self.recorder else [route(FEEDBACK, _no_feedback, "POST")]),
             *Page(self.versions).routes(),
-            *open_inference.Api(self.versions, version("stackoverflow-tagger"), self.recorder).routes(),
+            *open_inference.Api(self.versions, self.recorder).routes(),
         ]
         for variable, path, method, handler, same in (
             ("AIP_HEALTH_ROUTE", self.listen.health_route, "GET", self._ready, HEALTH),

@@ -21,10 +21,14 @@ VALUES, PARTS = 2**20, 100_000
 
 async def json_object(request: Request) -> dict[str, Any]:
     """The body as a JSON object; Refused, 400, if it is not one, or 413 if it has too many values."""
-    content = await request.body()
-    _refuse_many_values(content)
+    return to_object(await request.body())
+
+
+def to_object(data: bytes) -> dict[str, Any]:
+    """The JSON object that these bytes are; raises Refused as json_object does."""
+    _refuse_many_values(data)
     try:
-        body = orjson.loads(content)
+        body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise Refused(400, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):

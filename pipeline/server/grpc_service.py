@@ -17,7 +17,7 @@ from pipeline.errors import BadInput
 from pipeline.model import serving, tensors
 from pipeline.model.network import OUTPUT
 from pipeline.registry.card import MODEL
-from pipeline.server import bodies
+from pipeline.server import bodies, open_inference_grpc
 from pipeline.server.errors import Refused
 from pipeline.server.guard import admits
 from pipeline.server.listen import Listen
@@ -51,6 +51,7 @@ async def serving_on(
     service = Service(versions, metrics, listen.token, recorder)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(service, server)
+    server.add_generic_rpc_handlers([open_inference_grpc.handler(service, _answered)])
     try:
         server.add_insecure_port(f"{listen.host}:{listen.grpc_port}")
     except RuntimeError:

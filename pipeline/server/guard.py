@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pipeline.server.compression import ACCEPTED, decompressed
 from pipeline.server.errors import Refused
 from pipeline.server.http import Json
 from pipeline.server.listen import Hosts
@@ -74,7 +75,7 @@ class Guard:
                     self.hosts.refuse_misled(scope["headers"])
                 self._refuse_stranger(scope["path"], headers)
                 self._refuse_large(headers)
-                await self.app(scope, _limited(scope, receive, self.body_bytes), sending)
+                await self.app(scope, self._receiving(scope, receive, headers), sending)
             except Refused as error:
                 await refusal(error)(scope, receive, sending)
             except ClientDisconnect:
@@ -102,8 +103,11 @@ class Guard:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.body_bytes:
             raise Refused(413, f"the body has {int(length):,} bytes: send at most {self.body_bytes:,}")
-        if headers.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
-            raise Refused(415, "the body is compressed: send it as it is")
+
+    def _receiving(self, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> Receive:
+        """Receive, within the limit as it is sent and once it is decompressed."""
+        encoding = headers.get(b"content-encoding", b"").decode("latin-1")
+        return decompressed(_limited(scope, receive, self.body_bytes), encoding, self.body_bytes)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         path = scope["path"]
@@ -136,6 +140,8 @@ def refusal(error: Refused) -> Json:
         headers["Retry-After"] = "1"
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="the password is the token"'
+    if error.status == 415:
+        headers["Accept-Encoding"] = ACCEPTED
     return Json({"error": str(error)}, error.status, headers)
 
 

@@ -22,7 +22,8 @@ from pipeline.server.recording import Recorder
 from pipeline.server.versions import State, Versions, refuse_other_model
 
 BASE = "/v1/models/{name:named}"
-PREDICT_FIELDS = ("signature_name", "instances", "inputs")
+PREDICT_FIELDS = ("signature_name", "instances", "inputs", "parameters")
+"""`parameters` are not used: Vertex AI sends them, where AIP_PREDICT_ROUTE names this path."""
 
 
 class _Named(StringConvertor):
@@ -66,11 +67,12 @@ class Api:
         return Json({"model_version_status": [_status(*each) for each in sorted(states.items(), reverse=True)]})
 
     async def metadata(self, request: Request) -> Response:
-        """The model's signatures: their inputs and outputs, with types and shapes."""
+        """The model's signatures, and the tags in the order of the probabilities."""
         loaded = self._loaded(request)
         signatures = {name: _to_dict(signature) for name, signature in sorted(loaded.signatures.items())}
         spec = {"name": MODEL, "signature_name": "", "version": str(loaded.version)}
-        return Json({"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}})
+        metadata = {"signature_def": {"signature_def": signatures}, "tag_names": loaded.labels}
+        return Json({"model_spec": spec, "metadata": metadata})
 
     async def predict(self, request: Request) -> Response:
         """Answer instances (row format) or inputs (column format)."""

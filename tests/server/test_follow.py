@@ -20,6 +20,7 @@ from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.registry.series import Series
 from pipeline.report import models
+from pipeline.server.open_inference_proto import METHODS, SERVICE
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import free_port
@@ -141,6 +142,10 @@ def test_each_client_must_send_the_token_where_there_is_one(finished_run, tmp_pa
                     ask(request, metadata=metadata)
                 assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
             assert ask(request, metadata=(("authorization", "Bearer correct horse battery"),)).model_version_status
+        with grpc.insecure_channel(server.grpc) as channel:
+            for method in METHODS:
+                with pytest.raises(grpc.RpcError, match="send the server's token as metadata"):
+                    channel.unary_unary(f"/{SERVICE}/{method}")(b"")
         assert "correct horse" not in server.output.read_text() + server.errors.read_text()
 
 

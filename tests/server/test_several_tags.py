@@ -14,6 +14,7 @@ from pipeline.execution import feedback, predict
 from pipeline.registry import model_cache
 from pipeline.registry.registry import Registry
 from pipeline.server.loaded import FEW
+from pipeline.server.open_inference_proto import MESSAGE, SERVICE
 from pipeline.sources import sample
 from pipeline.store.objects import Store
 from tests.execution.test_several_tags import several  # noqa: F401 - a fixture
@@ -63,6 +64,34 @@ def test_each_protocol_gives_all_tags_of_a_post(server, expected):
         request.inputs["post"].CopyFrom(tf.make_tensor_proto([text.encode() for text in TEXTS]))
         outputs = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request).outputs
         assert [each.decode() for each in tf.make_ndarray(outputs["tags"])] == tags
+
+
+def test_open_inference_gives_them_in_each_form_and_is_recorded(server, expected):
+    names = ["tag", "tags", "probability", "probabilities"]
+    tags = [each["tags"] for each in expected]
+    fields = {"name": "post", "shape": [len(TEXTS)], "datatype": "BYTES"}
+    with grpc.insecure_channel(server.grpc) as channel:
+        infer = channel.unary_unary(
+            f"/{SERVICE}/ModelInfer",
+            lambda request: request.SerializeToString(),
+            MESSAGE["ModelInferResponse"].FromString,
+        )
+        contents = {"bytes_contents": [text.encode() for text in TEXTS]}
+        named = {"model_name": "stackoverflow_tagger", "inputs": [fields | {"contents": contents}]}
+        response, call = infer.with_call(MESSAGE["ModelInferRequest"](**named))
+    assert [output.name for output in response.outputs] == names
+    assert [text.decode() for text in response.outputs[1].contents.bytes_contents] == tags
+    request = dict(call.trailing_metadata())["tagger-id"]
+    told = server.client.post("/v1/feedback", json={"id": request, "tag": "java"}).json()
+    assert told["predicted"] == tags[0]
+
+    body = {"inputs": [fields | {"data": TEXTS}], "parameters": {"binary_data_output": True}}
+    answer = server.client.post(INFER, json=body)
+    head = json.loads(answer.content[: int(answer.headers["Inference-Header-Content-Length"])])
+    assert [output["name"] for output in head["outputs"]] == names
+    assert all(tag.encode() in answer.content for tag in tags)
+    told = server.client.post("/v1/feedback", json={"id": answer.headers["Tagger-Id"], "tag": "java"}).json()
+    assert told["predicted"] == tags[0]
 
 
 def test_the_page_marks_every_tag_that_the_post_gets(server, expected):
