@@ -2,13 +2,14 @@
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 from starlette.requests import Request
 
+from pipeline.model import serving
 from pipeline.server.errors import Refused
 from pipeline.server.versions import Limits
 
@@ -30,12 +31,30 @@ def only(body: Mapping[str, Any], names: Iterable[str]) -> None:
         raise Refused(400, f"the body has the unknown field {unknown[0]!r}: it may have {', '.join(names)}")
 
 
+def refuse_other_signature(name: Any) -> None:
+    """Raise Refused, 400, where a request to classify names a signature that does not."""
+    if name not in (None, "", serving.CLASSIFY):
+        raise Refused(400, f"the signature {name!r} does not classify: ask {serving.CLASSIFY}, or name none")
+
+
 def posts(values: Any, where: str, limits: Limits) -> list[bytes]:
     """The texts of a list, as UTF-8; bytes come as {"b64": ...}. Raises Refused, 400 or 413."""
     if not isinstance(values, list):
         raise Refused(400, f"{where} is {_kind(values)}: send a list of texts")
     refuse_too_many(len(values), where, limits)
-    return [_post(value, f"{where}[{number}]", limits) for number, value in enumerate(values)]
+    return bounded((_post(value, f"{where}[{number}]", limits) for number, value in enumerate(values)), where, limits)
+
+
+def bounded(texts: Iterable[bytes], where: str, limits: Limits) -> list[bytes]:
+    """The texts, unless they are longer than a body may be, as a text that is common to many is; else Refused, 413."""
+    found = list[bytes]()
+    size = 0
+    for text in texts:
+        size += len(text)
+        if size > limits.body_bytes:
+            raise Refused(413, f"{where} has more than {limits.body_bytes:,} bytes of text: send less")
+        found.append(text)
+    return found
 
 
 def refuse_too_many(count: int, where: str, limits: Limits) -> None:
@@ -69,12 +88,19 @@ def checked_vectors(rows: np.ndarray, where: str, size: int, limits: Limits) -> 
     """The rows of an array of vectors of `size` numbers, as float32. Raises Refused, 400 or 413."""
     if rows.dtype.kind not in "fiu":
         raise Refused(400, f"{where} has the type {rows.dtype}: vectors are numbers")
-    refuse_too_many(len(rows) if rows.ndim else 0, where, limits)
-    if rows.shape != (len(rows), size):
-        raise Refused(400, f"{where} has the shape {list(rows.shape)}: the model reads vectors of {size:,} numbers")
-    if not np.isfinite(rows).all():
-        raise Refused(400, f"{where} has a number that is not finite")
-    return list(rows.astype(np.float32))
+    refuse_other_shape(rows.shape, where, size, limits)
+    with np.errstate(over="ignore"):
+        vectors = rows.astype(np.float32)
+    if not np.isfinite(vectors).all():
+        raise Refused(400, f"{where} has a number that is not finite, or not as float32")
+    return list(vectors)
+
+
+def refuse_other_shape(shape: Sequence[int], where: str, size: int, limits: Limits) -> None:
+    """Raise Refused, 400 or 413, unless it is the shape of vectors of `size` numbers."""
+    refuse_too_many(shape[0] if shape else 0, where, limits)
+    if list(shape) != [shape[0], size]:
+        raise Refused(400, f"{where} has the shape {list(shape)}: the model reads vectors of {size:,} numbers")
 
 
 def column(rows: list[Any], name: str, where: str) -> list[Any]:

@@ -45,7 +45,7 @@ class Api:
     async def status(self, request: Request) -> Response:
         """Which versions were loaded here, and what became of each."""
         _refuse_other(request)
-        states = dict(self.versions.states)
+        states = self.versions.known()
         if version := request.path_params.get("version"):
             states = {number: state for number, state in states.items() if str(number) == version}
             if not states:
@@ -90,6 +90,7 @@ class Api:
         body = await bodies.json_object(request)
         self._loaded(request)
         bodies.only(body, ("signature_name", "context", "examples"))
+        bodies.refuse_other_signature(body.get("signature_name"))
         context, examples = body.get("context", {}), body.get("examples")
         if not isinstance(context, dict) or not isinstance(examples, list):
             raise Refused(400, 'send "examples", a list of objects with the field "post"')
