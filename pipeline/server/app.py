@@ -57,6 +57,7 @@ class Server:
             token=listen.token,
             body_bytes=limits.body_bytes,
             access_log=listen.access_log,
+            failed=background.failed,
         )
 
     def run(self) -> None:

@@ -1,6 +1,7 @@
 """What runs beside the requests goes on whatever goes wrong, and a server in which it does not is not ready."""
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -16,6 +17,7 @@ from pipeline.registry.registry import Registry
 from pipeline.server import app, recording, shadow
 from pipeline.server.app import Server
 from pipeline.server.background import Background
+from pipeline.server.guard import ACCESS_LOG
 from pipeline.server.listen import Listen
 from pipeline.server.loaded import Loaded
 from pipeline.server.recording import FLUSH, Recorder
@@ -214,6 +216,25 @@ def test_a_cache_without_room_is_said_to_have_none(finished_run, monkeypatch):
     monkeypatch.setattr(model_cache, "TemporaryDirectory", Failing(FULL, None, times=99))
     with pytest.raises(Unavailable, match=r"cannot be kept in /.*No space left on device.*: make room there"):
         Loaded.of(Registry(finished_run.store), None)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_requests_are_answered_where_the_access_log_cannot_be_written(tmp_path, caplog):
+    with open("/dev/full", "w", buffering=1) as full:
+        server = Server(Registry(Store(str(tmp_path))), Listen(grpc_port=None, access_log=full))
+
+        async def run() -> None:
+            async with answering(server) as client:
+                for _ in range(3):
+                    assert (await client.get("http://a/v2")).is_success
+                server.app._flush()
+
+        scenario(run)
+        with contextlib.suppress(OSError):
+            full.close()
+    assert counted(server, ACCESS_LOG) >= 3
+    assert len(logged(caplog, ACCESS_LOG)) == 1
+    assert {record.exc_info for record in caplog.records} == {None}
 
 
 @pytest.mark.parametrize("path", ["/readyz", "/v2/health/ready", "/v2/models/stackoverflow_tagger/ready", "/health"])
