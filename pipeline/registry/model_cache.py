@@ -12,11 +12,11 @@ import stat
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
-from pipeline.errors import CorruptArtifact
+from pipeline.errors import CorruptArtifact, Unavailable
 from pipeline.files import entries, user_cache
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
@@ -41,7 +41,7 @@ def opened(registry: Registry, version: int | None) -> Iterator[Path]:
     """Give a local folder with the version's SavedModel (None: the live one's), checked against its card.
 
     Raises BadInput if there is no such version, CorruptArtifact if its files in the store, or their copies in the
-    serving directory, are not those that were published.
+    serving directory, are not those that were published, Unavailable if this machine has no room for them.
     """
     card = registry.published(version)
     name, cache = f"{card.version}-{_files_digest(card)}", _usable(cache_folder())
@@ -50,9 +50,15 @@ def opened(registry: Registry, version: int | None) -> Iterator[Path]:
             os.utime(cache / name)
         yield cache / name
         return
-    with TemporaryDirectory(prefix=INCOMING, dir=cache) as scratch:
-        folder = Path(scratch, name)
-        folder.mkdir()
+    with ExitStack() as leaving:
+        try:
+            folder = Path(leaving.enter_context(TemporaryDirectory(prefix=INCOMING, dir=cache)), name)
+            folder.mkdir()
+        except OSError as error:
+            raise Unavailable(
+                f"version {card.version} cannot be kept in {cache or gettempdir()} ({error.strerror}); trying again "
+                "can help: make room there"
+            ) from error
         registry.fetch(card.version, folder)
         _refuse_damaged_copy(registry, card)
         yield _add(folder, cache / name, card) if cache else folder

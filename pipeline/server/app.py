@@ -15,7 +15,8 @@ from starlette.routing import Match, Route, Router
 from pipeline.errors import BadInput
 from pipeline.registry.card import MODEL
 from pipeline.registry.registry import Registry
-from pipeline.server import grpc_service, open_inference, tf_serving
+from pipeline.server import grpc_service, open_inference, recording, tf_serving
+from pipeline.server.background import Background
 from pipeline.server.connections import Connection, Connections
 from pipeline.server.errors import Refused
 from pipeline.server.guard import Guard
@@ -23,9 +24,9 @@ from pipeline.server.http import route
 from pipeline.server.listen import Listen
 from pipeline.server.metrics import Metrics
 from pipeline.server.page import Page
-from pipeline.server.recording import FEEDBACK, Recorder
-from pipeline.server.shadow import Shadow
-from pipeline.server.versions import Limits, Versions
+from pipeline.server.recording import FEEDBACK, FLUSH, Recorder
+from pipeline.server.shadow import NOTE, Shadow
+from pipeline.server.versions import FOLLOW, LOOK_SECONDS, Limits, Versions
 
 NOTE_SECONDS = 3600.0
 """How often the agreement of a shadow version is added to the series; and once more when the server ends."""
@@ -54,8 +55,9 @@ class Server:
         """Raises BadInput or CorruptArtifact where the version `shadow` cannot be asked."""
         self.listen, self.recorder, limits = listen, recorder, limits or Limits()
         self.metrics = Metrics()
-        shadowing = None if shadow is None else Shadow(registry, shadow, self.metrics.shadow)
-        self.versions = Versions(registry, limits, self.metrics.seen(), shadowing)
+        self.background = background = Background(self.metrics.failed)
+        shadowing = None if shadow is None else Shadow(registry, shadow, self.metrics.shadow, background.failed)
+        self.versions = Versions(registry, limits, background, self.metrics.seen(), shadowing)
         self.metrics.follow(self.versions)
         self.app = Guard(
             self._router(),
@@ -64,6 +66,7 @@ class Server:
             body_bytes=limits.body_bytes,
             hosts=listen.hosts,
             access_log=listen.access_log,
+            failed=background.failed,
         )
 
     def run(self) -> None:
@@ -108,31 +111,25 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Router) -> AsyncIterator[None]:
-        await self.versions.look()
+        background, versions, recorder = self.background, self.versions, self.recorder
+        await background.attempt(FOLLOW, versions.look)
         async with contextlib.AsyncExitStack() as ending:
-            if shadow := self.versions.shadow:
-                ending.push_async_callback(asyncio.to_thread, shadow.note, self.versions.registry.store)
-                ending.push_async_callback(_cancelled, asyncio.create_task(self._note(shadow)))
-            ending.push_async_callback(self.versions.close)
+            if versions.shadow:
+                note = partial(asyncio.to_thread, versions.shadow.note, versions.registry.store)
+                ending.push_async_callback(background.attempt, NOTE, note)
+                await ending.enter_async_context(background.repeating(NOTE, NOTE_SECONDS, note))
+            ending.push_async_callback(versions.close)
             if self.listen.grpc_port is not None:
-                await ending.enter_async_context(
-                    grpc_service.serving_on(self.listen, self.versions, self.metrics, self.recorder)
-                )
-            if self.recorder:
-                ending.push_async_callback(self.recorder.flush)
-                ending.push_async_callback(_cancelled, asyncio.create_task(self.recorder.follow()))
-            following = asyncio.create_task(self.versions.follow())
-            ending.push_async_callback(_cancelled, following)
+                serving = grpc_service.serving_on(self.listen, versions, self.metrics, recorder)
+                await ending.enter_async_context(serving)
+            if recorder:
+                ending.push_async_callback(background.attempt, FLUSH, recorder.flush)
+                await ending.enter_async_context(background.repeating(FLUSH, recording.SECONDS, recorder.flush))
+            await ending.enter_async_context(background.repeating(FOLLOW, LOOK_SECONDS, versions.look))
             gc.collect()
             gc.freeze()  # else each full collection walks through all of TensorFlow's modules while requests wait
             self._tell()
             yield
-
-    async def _note(self, shadow: Shadow) -> None:
-        """Note every hour how often the shadow version agrees, until the task is cancelled."""
-        while True:
-            await asyncio.sleep(NOTE_SECONDS)
-            await asyncio.to_thread(shadow.note, self.versions.registry.store)
 
     def _tell(self) -> None:
         grpc = "" if self.listen.grpc_port is None else f", and gRPC on port {self.listen.grpc_port}"
@@ -144,7 +141,11 @@ class Server:
         return PlainTextResponse("ok\n")
 
     async def _ready(self, request: Request) -> Response:
-        loaded = self.versions.named()
+        self.background.refuse_dead()
+        try:
+            loaded = self.versions.named()
+        except Refused as error:  # 503 for each reason, which is what platforms expect of a server that is not ready
+            raise Refused(503, str(error)) from None
         return PlainTextResponse(f"version {loaded.version} answers\n")
 
     async def _metrics(self, request: Request) -> Response:
@@ -160,9 +161,3 @@ def _refuse_taken(routes: list[Route], variable: str, path: str, method: str) ->
     scope = {"type": "http", "path": path, "method": method}
     if any(each.matches(scope)[0] is Match.FULL for each in routes):
         raise BadInput(f"{variable}={path} is a path at which this server answers something else: choose another")
-
-
-async def _cancelled(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

@@ -58,6 +58,8 @@ class Batcher:
     async def _compute_once(self) -> None:
         """Compute the next batch, and give each request its part; an error is that of each of them."""
         taken = self._take()
+        if not taken:
+            return
         rows = [row for each in taken for row in each.rows]
         try:
             results = await asyncio.get_running_loop().run_in_executor(self._executor, self._compute, rows)
@@ -74,10 +76,12 @@ class Batcher:
             start = stop
 
     def _take(self) -> list[_Waiting]:
-        """Take waiting requests from the queue, at least one, until they have `batch` rows."""
+        """Take waiting requests from the queue until they have `batch` rows, without those whose clients have gone."""
         taken, rows = list[_Waiting](), 0
         while self._queue and (not taken or rows + len(self._queue[0].rows) <= self._batch):
-            taken.append(self._queue.popleft())
-            rows += len(taken[-1].rows)
-        self.waiting -= rows
+            waiting = self._queue.popleft()
+            self.waiting -= len(waiting.rows)
+            if not waiting.results.done():
+                taken.append(waiting)
+                rows += len(waiting.rows)
         return taken

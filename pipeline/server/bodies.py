@@ -1,7 +1,7 @@
 """Reads the bodies of requests: JSON objects, posts and vectors; whatever is wrong with one is a sentence."""
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -42,9 +42,9 @@ def only(body: Mapping[str, Any], names: Iterable[str]) -> None:
         raise Refused(400, f"the body has the unknown field {short(unknown[0])}: it may have {', '.join(names)}")
 
 
-def signature_of(body: Mapping[str, Any], *answered: str) -> str:
-    """The signature that the body names, one of those `answered`, or the first of them; else Refused, 400."""
-    name = body.get("signature_name") or answered[0]
+def signature_of(asked: Any, *answered: str) -> str:
+    """The signature that a request asks for, one of those `answered`, or the first of them; else Refused, 400."""
+    name = asked or answered[0]
     if name not in answered:
         raise Refused(400, f"the signature {short(name)} is not answered: ask {' or '.join(answered)}")
     return str(name)
@@ -64,8 +64,20 @@ def posts(values: Any, where: str, limits: Limits) -> list[bytes]:
     if not isinstance(values, list):
         raise Refused(400, f"{where} is {_kind(values)}: send a list of texts")
     refuse_too_many(len(values), where, limits)
-    texts = [_post(value, f"{where}[{number}]", limits) for number, value in enumerate(values)]
+    texts = bounded((_post(value, f"{where}[{number}]", limits) for number, value in enumerate(values)), where, limits)
     values.clear()
+    return texts
+
+
+def bounded(posts: Iterable[bytes], where: str, limits: Limits) -> list[bytes]:
+    """The posts, unless they are longer than a body may be, as a text that is common to many is; else Refused, 413."""
+    texts = list[bytes]()
+    size = 0
+    for post in posts:
+        size += len(post)
+        if size > limits.body_bytes:
+            raise Refused(413, f"{where} has more than {limits.body_bytes:,} bytes of text: send less")
+        texts.append(post)
     return texts
 
 
@@ -105,14 +117,19 @@ def checked_vectors(rows: np.ndarray, where: str, size: int, limits: Limits) -> 
     """The rows of an array of vectors of `size` numbers, as float32. Raises Refused, 400 or 413."""
     if rows.dtype.kind not in "fiu":
         raise Refused(400, f"{where} has the type {rows.dtype}: vectors are numbers")
-    refuse_too_many(len(rows) if rows.ndim else 0, where, limits)
-    if rows.shape != (len(rows), size):
-        raise Refused(400, f"{where} has the shape {list(rows.shape)}: the model reads vectors of {size:,} numbers")
+    refuse_other_shape(rows.shape, where, size, limits)
     with np.errstate(over="ignore"):
         rows = rows.astype(np.float32, copy=False)
     if not np.isfinite(rows).all():
         raise Refused(400, f"{where} has a number that is not finite, or too large for float32")
     return list(rows)
+
+
+def refuse_other_shape(shape: Sequence[int], where: str, size: int, limits: Limits) -> None:
+    """Raise Refused, 400 or 413, unless it is the shape of vectors of `size` numbers."""
+    refuse_too_many(shape[0] if shape else 0, where, limits)
+    if list(shape) != [shape[0], size]:
+        raise Refused(400, f"{where} has the shape {list(shape)}: the model reads vectors of {size:,} numbers")
 
 
 def column(rows: list[Any], name: str, where: str) -> list[Any]:

@@ -1,9 +1,9 @@
 """TensorFlow Serving's gRPC services, on Google's own stubs: Predict, Classify, GetModelMetadata and GetModelStatus."""
 
 import contextlib
-import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+import itertools
+import math
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc
@@ -17,28 +17,17 @@ from pipeline.errors import BadInput
 from pipeline.model import serving, tensors
 from pipeline.model.network import OUTPUT
 from pipeline.registry.card import MODEL
-from pipeline.server import bodies, open_inference_grpc
+from pipeline.server import bodies, grpc_guard, open_inference_grpc
 from pipeline.server.errors import Refused
-from pipeline.server.guard import admits
 from pipeline.server.listen import Listen
 from pipeline.server.metrics import Metrics
 from pipeline.server.recording import Recorder
 from pipeline.server.versions import Answer, Versions, refuse_other_model
 
-log = logging.getLogger(__name__)
+METADATA = "signature_def"
 
-API, METADATA = "grpc", "signature_def"
-
-CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    404: grpc.StatusCode.NOT_FOUND,
-    413: grpc.StatusCode.INVALID_ARGUMENT,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-}
-
-Method = Callable[["Service", Any, Any], Awaitable[Any]]
+SHOWN_INPUTS = 5
+"""Inputs that a sentence names."""
 
 
 @contextlib.asynccontextmanager
@@ -46,12 +35,15 @@ async def serving_on(
     listen: Listen, versions: Versions, metrics: Metrics, recorder: Recorder | None = None
 ) -> AsyncIterator[None]:
     """Answer gRPC while the block runs. Raises BadInput where the port is taken."""
-    limit = ("grpc.max_receive_message_length", versions.limits.body_bytes)
-    server = grpc.aio.server(options=[limit, ("grpc.so_reuseport", 0)])
-    service = Service(versions, metrics, listen.token, recorder)
+    server = grpc.aio.server(
+        interceptors=[grpc_guard.Guard(metrics, listen.token)],
+        options=grpc_guard.options(versions.limits.body_bytes),
+        maximum_concurrent_rpcs=grpc_guard.CALLS,
+    )
+    service = Service(versions, recorder)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(service, server)
-    server.add_generic_rpc_handlers([open_inference_grpc.handler(service, _answered)])
+    server.add_generic_rpc_handlers([open_inference_grpc.handler(service)])
     try:
         server.add_insecure_port(f"{listen.host}:{listen.grpc_port}")
     except RuntimeError:
@@ -66,84 +58,50 @@ async def serving_on(
         await server.stop(grace=10)
 
 
-def _answered(method: Method) -> Method:
-    """Ask for the token, turn errors into statuses without a traceback, and count the request."""
-
-    async def answer(service: "Service", request: Any, context: Any) -> Any:
-        started, status = time.perf_counter(), grpc.StatusCode.OK
-        try:
-            service.refuse_stranger(context)
-            return await method(service, request, context)
-        except Refused as error:
-            status = CODES[error.status]
-            await context.abort(status, str(error))
-        except Exception as error:
-            log.exception("a request failed")
-            status = grpc.StatusCode.INTERNAL
-            await context.abort(status, f"the server failed ({type(error).__name__}): its log says more")
-        finally:
-            service.metrics.request(API, status.name, time.perf_counter() - started)
-
-    return answer
-
-
 class Service(
     prediction_service_pb2_grpc.PredictionServiceServicer,  # type: ignore[misc]
     model_service_pb2_grpc.ModelServiceServicer,  # type: ignore[misc]
 ):
-    """The methods of both services; those that are not here answer UNIMPLEMENTED, as Google's stubs do."""
+    """The methods of both services; those that are not here raise NotImplementedError, as Google's stubs do."""
 
-    def __init__(
-        self, versions: Versions, metrics: Metrics, token: str | None, recorder: Recorder | None = None
-    ) -> None:
-        self.versions, self.metrics, self.token, self.recorder = versions, metrics, token, recorder
+    def __init__(self, versions: Versions, recorder: Recorder | None = None) -> None:
+        self.versions, self.recorder = versions, recorder
 
-    def refuse_stranger(self, context: Any) -> None:
-        """Raise Refused unless the call's metadata has the token."""
-        given = dict(context.invocation_metadata() or ()).get("authorization", "")
-        if self.token is not None and not admits(given, self.token):
-            raise Refused(401, "send the server's token as metadata: `authorization: Bearer TOKEN`")
-
-    @_answered
     async def Predict(self, request: Any, context: Any) -> Any:
         """Answer the signature serving_default or vectors."""
         self._named(request.model_spec)
-        name = request.model_spec.signature_name or serving.SERVING
-        if name == serving.SERVING:
-            outputs, version = await self._from_posts(request, context)
-        elif name == serving.VECTORS:
+        name = bodies.signature_of(request.model_spec.signature_name, serving.SERVING, serving.VECTORS)
+        if name == serving.VECTORS:
             outputs, version = await self._from_vectors(request)
         else:
-            raise Refused(400, f"the signature {name!r} is not answered: ask {serving.SERVING} or {serving.VECTORS}")
-        if unknown := sorted(set(request.output_filter) - set(outputs)):
-            raise Refused(400, f"there is no output {unknown[0]!r}: the outputs are {', '.join(outputs)}")
+            outputs, version = await self._from_posts(request, context)
         response = PredictResponse()
         self._fill(response.model_spec, version, name)
-        for output in request.output_filter or outputs:
+        for output in _wanted_outputs(request.output_filter, list(outputs)):
             response.outputs[output].CopyFrom(tensors.to_proto(outputs[output]))
         return response
 
-    @_answered
     async def Classify(self, request: Any, context: Any) -> Any:
         """Answer tf.Examples with each tag and its score."""
         self._named(request.model_spec)
+        bodies.signature_of(request.model_spec.signature_name, serving.CLASSIFY)
+        bodies.refuse_too_many(len(tensors.examples_of(request.input)), "input", self.versions.limits)
         try:
             texts = tensors.texts_of(request.input, "post")
         except ValueError as error:
             raise Refused(400, str(error)) from None
         answer = await self._tag(texts, "input", context)
         response = ClassificationResponse()
-        self._fill(response.model_spec, answer.version, request.model_spec.signature_name or serving.CLASSIFY)
+        self._fill(response.model_spec, answer.version, serving.CLASSIFY)
         for row in answer.probabilities.tolist():
             classes = response.result.classifications.add().classes
             for label, score in zip(answer.labels, row, strict=True):
                 classes.add(label=label, score=score)
         return response
 
-    @_answered
     async def GetModelMetadata(self, request: Any, context: Any) -> Any:
         """Tell the signatures."""
-        if list(request.metadata_field) != [METADATA]:
+        if set(request.metadata_field) != {METADATA}:
             raise Refused(400, f"metadata_field must be [{METADATA!r}]")
         loaded = self._named(request.model_spec)
         response, signatures = GetModelMetadataResponse(), SignatureDefMap()
@@ -153,12 +111,11 @@ class Service(
         response.metadata[METADATA].Pack(signatures)
         return response
 
-    @_answered
     async def GetModelStatus(self, request: Any, context: Any) -> Any:
         """Tell which versions were loaded here, and what became of each."""
         refuse_other_model(request.model_spec.name)
         version, label = _wanted(request.model_spec)
-        states = self.versions.states
+        states = self.versions.known()
         if label is not None:
             version = str(self.versions.named(label=label).version)
         response = GetModelStatusResponse()
@@ -182,24 +139,36 @@ class Service(
 
     async def _tag(self, texts: list[bytes], where: str, context: Any) -> Answer:
         limits = self.versions.limits
-        bodies.refuse_too_many(len(texts), where, limits)
-        answer = await self.versions.tag([bodies.refuse_too_long(text, where, limits) for text in texts])
+        posts = bodies.bounded((bodies.refuse_too_long(text, where, limits) for text in texts), where, limits)
+        answer = await self.versions.tag(posts)
         if self.recorder and (told := self.recorder.record(texts, answer)):
             context.set_trailing_metadata([(name.lower(), value) for name, value in told.items()])
         return answer
 
     async def _from_posts(self, request: Any, context: Any) -> tuple[dict[str, Any], int]:
-        values = _input(request, "post").reshape(-1)
-        if values.dtype != object:
-            raise Refused(400, f"the input post has the type {values.dtype}: posts are DT_STRING")
-        answer = await self._tag(values.tolist(), "post", context)
+        tensor, shape = _input(request, "post")
+        if tensors.type_of(tensor) != "DT_STRING":
+            raise Refused(400, f"the input post has the type {tensors.type_of(tensor)}: posts are DT_STRING")
+        bodies.refuse_too_many(math.prod(shape), "post", self.versions.limits)
+        answer = await self._tag(tensors.to_array(tensor).reshape(-1).tolist(), "post", context)
         return answer.outputs(), answer.version
 
     async def _from_vectors(self, request: Any) -> tuple[dict[str, Any], int]:
-        size = self.versions.vector_size
-        rows = bodies.checked_vectors(_input(request, serving.FEATURE), serving.FEATURE, size, self.versions.limits)
+        size, limits = self.versions.vector_size, self.versions.limits
+        tensor, shape = _input(request, serving.FEATURE)
+        bodies.refuse_other_shape(shape, serving.FEATURE, size, limits)
+        rows = bodies.checked_vectors(tensors.to_array(tensor), serving.FEATURE, size, limits)
         answer = await self.versions.from_vectors(rows)
         return {OUTPUT: answer.probabilities}, answer.version
+
+
+def _wanted_outputs(asked: Iterable[str], there: list[str]) -> list[str]:
+    """The outputs that were asked for, each once however often it was named; all if none was."""
+    names = list(dict.fromkeys(asked))
+    for name in names:
+        if name not in there:
+            raise Refused(400, f"there is no output {name!r}: the outputs are {', '.join(there)}")
+    return names or there
 
 
 def _wanted(spec: Any) -> tuple[str | None, str | None]:
@@ -211,11 +180,13 @@ def _wanted(spec: Any) -> tuple[str | None, str | None]:
     )
 
 
-def _input(request: Any, name: str) -> Any:
-    """The only input of a request, as an array."""
-    if set(request.inputs) != {name}:
-        raise Refused(400, f"the inputs are {sorted(request.inputs)}: send {name!r} only")
+def _input(request: Any, name: str) -> tuple[Any, list[int]]:
+    """The only input of a request, and its shape, which was checked against what was sent."""
+    if len(request.inputs) != 1 or name not in request.inputs:
+        some = sorted(itertools.islice(request.inputs, SHOWN_INPUTS))
+        raise Refused(400, f"the inputs are {some}: send {name!r} only")
+    tensor = request.inputs[name]
     try:
-        return tensors.to_array(request.inputs[name])
+        return tensor, tensors.shape_of(tensor)
     except ValueError as error:
         raise Refused(400, f"the input {name} cannot be read: {error}") from None

@@ -6,6 +6,7 @@ import hmac
 import logging
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 OPEN = ("/healthz", "/readyz")
 """Paths that answer without a token, and are not logged: a platform asks them every few seconds."""
+
+ACCESS_LOG = "writes the access log"
 
 FLUSH_SECONDS = 0.2
 """Lines of the access log are written this often."""
@@ -49,9 +52,10 @@ class Guard:
         body_bytes: int,
         hosts: Hosts | None = None,
         access_log: TextIO | None = sys.stdout,
+        failed: Callable[[str, OSError], None],
     ) -> None:
         self.app, self.metrics, self.token, self.body_bytes = app, metrics, token, body_bytes
-        self.hosts, self.access_log = hosts, access_log
+        self.hosts, self.access_log, self._failed = hosts, access_log, failed
         self._flushing = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,15 +126,21 @@ class Guard:
             "status": status,
             "ms": round(seconds * 1000, 2),
         }
-        self.access_log.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).decode())
+        try:
+            self.access_log.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).decode())
+        except OSError as error:
+            self._failed(ACCESS_LOG, error)
         if not self._flushing:  # once for many lines, because it takes as long as the rest of the guard
             self._flushing = True
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
-        if self.access_log is not None:
-            self.access_log.flush()
+        try:
+            if self.access_log is not None:
+                self.access_log.flush()
+        except OSError as error:
+            self._failed(ACCESS_LOG, error)
 
 
 def refusal(error: Refused) -> Json:

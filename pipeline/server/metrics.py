@@ -30,12 +30,19 @@ class Metrics:
             ["result"],
             registry=to,
         )
+        self._failures = Counter(
+            "tagger_background_failures", "Failures of what runs beside the requests, by task", ["task"], registry=to
+        )
         self._live = Gauge("tagger_live_version", "The version that answers; 0 while there is none", registry=to)
         self._waiting = Gauge("tagger_waiting_posts", "Posts that wait for a batch", registry=to)
 
     def seen(self) -> Seen:
         """What the versions tell of their work."""
         return Seen(self._answered, self._changed)
+
+    def failed(self, task: str) -> None:
+        """Count a failure of a task that runs beside the requests."""
+        self._failures.labels(task).inc()
 
     def shadow(self, result: str, posts: int) -> None:
         """Count posts by what the shadow version said of them."""

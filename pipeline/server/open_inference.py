@@ -57,6 +57,7 @@ class Api:
 
     async def ready(self, request: Request) -> Response:
         """Whether the server, or the version of the path, answers."""
+        self.versions.background.refuse_dead()
         if "name" in request.path_params:
             return Json({"name": MODEL, "ready": bool(self._version(request))})
         self.versions.named()

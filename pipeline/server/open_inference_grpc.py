@@ -3,7 +3,6 @@
 https://github.com/open-inference/open-inference-protocol/blob/main/specification/protocol/inference_grpc.md
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,14 +17,11 @@ from pipeline.server.open_inference_proto import MESSAGE, METHODS, SERVICE
 from pipeline.server.versions import Limits, Versions, refuse_other_model
 
 
-def handler(service: Any, answered: Callable[[Any], Any]) -> grpc.GenericRpcHandler:
-    """What answers the calls of this service, with the versions and the recorder of `service`.
-
-    `answered` wraps each method, so that a refusal becomes a status.
-    """
+def handler(service: Any) -> grpc.GenericRpcHandler:
+    """What answers the calls of this service, with the versions and the recorder of `service`."""
     methods = {
         name: grpc.unary_unary_rpc_method_handler(
-            partial(answered(globals()[name]), service),
+            partial(globals()[name], service),
             request_deserializer=MESSAGE[f"{name}Request"].FromString,
             response_serializer=MESSAGE[f"{name}Response"].SerializeToString,
         )
@@ -40,12 +36,15 @@ async def ServerLive(service: Any, request: Any, context: Any) -> Any:
 
 
 async def ServerReady(service: Any, request: Any, context: Any) -> Any:
-    """Whether a version answers."""
-    return MESSAGE["ServerReadyResponse"](ready=service.versions.live is not None)
+    """Whether a version answers, and all that the server does beside its requests goes on."""
+    versions = service.versions
+    is_ready = versions.live is not None and versions.background.dead() is None
+    return MESSAGE["ServerReadyResponse"](ready=is_ready)
 
 
 async def ModelReady(service: Any, request: Any, context: Any) -> Any:
     """Whether the version answers."""
+    service.versions.background.refuse_dead()
     _named(service.versions, request.name, request.version)
     return MESSAGE["ModelReadyResponse"](ready=True)
 

@@ -30,6 +30,9 @@ HEADER = "Tagger-Id"
 SECONDS = 10.0
 """Requests are written this often; those of the last seconds are lost if the process is killed."""
 
+FLUSH = "writes what was recorded"
+"""The task that does so."""
+
 ROWS = 10_000
 """Posts that wait to be written; beyond them requests are not recorded."""
 
@@ -110,12 +113,6 @@ class Recorder:
                 return row
         rows = await asyncio.to_thread(feedback.asked, self.store, file)
         return next((row for row in rows if row["id"] == name), None)
-
-    async def follow(self) -> None:
-        """Write what was recorded again and again, until the task is cancelled."""
-        while True:
-            await asyncio.sleep(SECONDS)
-            await self.flush()
 
     async def flush(self) -> None:
         """Write what was recorded; what the store does not take is logged, and lost."""

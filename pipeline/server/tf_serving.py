@@ -56,7 +56,7 @@ class Api:
     async def status(self, request: Request) -> Response:
         """Which versions were loaded here, and what became of each."""
         refuse_other_model(request.path_params["name"])
-        states = dict(self.versions.states)
+        states = self.versions.known()
         if version := request.path_params.get("version"):
             states = {number: state for number, state in states.items() if str(number) == version}
             if not states:
@@ -81,7 +81,7 @@ class Api:
         bodies.only(body, PREDICT_FIELDS)
         if ("instances" in body) == ("inputs" in body):
             raise Refused(400, 'send either "instances", a list, or "inputs"')
-        if bodies.signature_of(body, serving.SERVING, serving.VECTORS) == serving.VECTORS:
+        if bodies.signature_of(body.get("signature_name"), serving.SERVING, serving.VECTORS) == serving.VECTORS:
             return await self._from_vectors(body)
         return await self._from_posts(body)
 
@@ -99,7 +99,7 @@ class Api:
         body = await bodies.json_object(request)
         self._loaded(request)
         bodies.only(body, ("signature_name", "context", "examples"))
-        bodies.signature_of(body, serving.CLASSIFY)
+        bodies.signature_of(body.get("signature_name"), serving.CLASSIFY)
         context, examples = body.get("context", {}), body.get("examples")
         if not isinstance(context, dict) or not isinstance(examples, list):
             raise Refused(400, 'send "examples", a list of objects with the field "post"')

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import TaggerError
+from pipeline.errors import Unavailable
 from pipeline.registry.card import MODEL
 from pipeline.registry.registry import Registry
+from pipeline.server.background import Background, sentence
 from pipeline.server.batching import Batcher
 from pipeline.server.errors import Refused
 from pipeline.server.loaded import Loaded
@@ -20,8 +21,11 @@ from pipeline.server.shadow import Shadow
 
 log = logging.getLogger(__name__)
 
-SECONDS = 1.0
+LOOK_SECONDS = 1.0
 """How often the registry is looked at."""
+
+FOLLOW = "follows the registry"
+"""The task that looks at it."""
 
 AGAIN_SECONDS = 60.0
 """After so long a version that could not be loaded is tried again."""
@@ -122,14 +126,20 @@ class Versions:
     """The version that answers. All but the loading and the computing happens in the event loop's thread."""
 
     def __init__(
-        self, registry: Registry, limits: Limits, seen: Seen | None = None, shadow: Shadow | None = None
+        self,
+        registry: Registry,
+        limits: Limits,
+        background: Background,
+        seen: Seen | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self.registry, self.limits, self.seen, self.shadow = registry, limits, seen or Seen(), shadow
+        self.background = background
         self.states: dict[int, State] = {}
         self._served: _Served | None = None
         self._tried: dict[int, float] = {}
         self._computing = ThreadPoolExecutor(1, "compute")
-        self._warned = ""
+        self._unreadable = ""
 
     @property
     def live(self) -> Loaded | None:
@@ -138,13 +148,19 @@ class Versions:
 
     @property
     def vector_size(self) -> int:
-        """How many numbers a vector has for the version that answers; Refused, 503, while none does."""
+        """How many numbers a vector has for the version that answers; Refused while none does."""
         return self._serving().loaded.vector_size
 
     @property
     def waiting(self) -> int:
         """How many posts wait for a batch."""
         return self._served.posts.waiting if self._served else 0
+
+    def known(self) -> dict[int, State]:
+        """What became of each version here. Raises Refused where there was none."""
+        if not self.states:
+            raise self._reason()
+        return dict(self.states)
 
     def named(self, version: str | None = None, label: str | None = None) -> Loaded:
         """The version that a request names by number or label. Raises Refused, 404 or 503, where it does not answer."""
@@ -163,7 +179,7 @@ class Versions:
         return answer
 
     async def from_vectors(self, vectors: list[np.ndarray]) -> Answer:
-        """The same for dense vectors, float32 [vocabulary_size] each. Raises Refused also where they are longer."""
+        """The same for dense vectors, float32 [vocabulary_size] each. Raises Refused also where an answer overflows."""
         answer: Answer = await self._serving().vectors(vectors)
         if not np.isfinite(answer.probabilities).all():
             raise Refused(400, "the vectors have numbers that are too large: the model's sums of them are not finite")
@@ -174,32 +190,27 @@ class Versions:
         loaded = self._serving().loaded
         return await asyncio.get_running_loop().run_in_executor(self._computing, loaded.words_for, post, tag)
 
-    async def follow(self) -> None:
-        """Look at the registry again and again, and load what is live, until the task is cancelled."""
-        while True:
-            await asyncio.sleep(SECONDS)
-            await self.look()
-
     async def look(self) -> None:
-        """Load the live version if it is not the one that answers. What goes wrong is logged, and kept in `states`."""
+        """Load the live version if it is not the one that answers. Raises what goes wrong: the one before it stays."""
         try:
             version = await asyncio.to_thread(self.registry.live)
-        except TaggerError as error:
-            self._warn(f"the registry cannot be read, so version {self._number()} stays: {error}")
-            return
-        self._warned = ""
+        except Exception as error:
+            self._unreadable = f"the registry cannot be read: {sentence(error)}"
+            raise Unavailable(f"{self._unreadable} (version {self._number()} stays)") from error
+        self._unreadable = ""
         if version is None or version == self._number() or self._failed_lately(version):
             return
+        self._note(version, State("LOADING"))
         try:
-            self._note(version, State("LOADING"))
             loaded = await asyncio.to_thread(Loaded.of, self.registry, version)
-        except TaggerError as error:
+        except Exception as error:
             self._tried[version] = time.monotonic()
-            self._note(version, State("END", str(error)))
+            self._note(version, State("END", sentence(error)))
             self.seen.change(version, False)
             stays = f": version {self._number()} stays" if self._served else ""
-            log.error("version %d is live in the registry, but is not served%s (%s)", version, stays, error)
-            return
+            raise Unavailable(
+                f"version {version} is live in the registry, but is not served{stays} ({sentence(error)})"
+            ) from error
         await self._replace_by(loaded)
 
     async def close(self) -> None:
@@ -212,9 +223,17 @@ class Versions:
 
     def _serving(self) -> _Served:
         if self._served is None:
-            errors = [state.error for state in self.states.values() if state.error]
-            raise Refused(503, errors[-1] if errors else "no version is live yet: `tagger run` publishes one")
+            raise self._reason()
         return self._served
+
+    def _reason(self) -> Refused:
+        """Why no version answers: 404 where none is live, as TensorFlow Serving and Open Inference say, else 503."""
+        if self._unreadable:
+            return Refused(503, self._unreadable)
+        if not self.states:
+            return Refused(404, "no version is live yet: `tagger run` publishes one")
+        [*_, (version, state)] = self.states.items()
+        return Refused(503, state.error or f"version {version} is being loaded: ask again in some seconds")
 
     def _number(self) -> int | None:
         return self._served.loaded.version if self._served else None
@@ -244,8 +263,10 @@ class Versions:
         self.seen.change(loaded.version, True)
         log.info("version %d answers%s", loaded.version, f" instead of {before.loaded.version}" if before else "")
         if before:
-            await self._retire(before)
-            self._note(before.loaded.version, State("END"))
+            try:
+                await self._retire(before)
+            finally:
+                self._note(before.loaded.version, State("END"))
 
     async def _retire(self, served: _Served) -> None:
         await asyncio.gather(served.posts.drained(), served.vectors.drained())
@@ -257,8 +278,3 @@ class Versions:
         self.states[version] = state
         while len(self.states) > KEPT_STATES:
             self.states.pop(next(iter(self.states)))
-
-    def _warn(self, sentence: str) -> None:
-        if sentence != self._warned:
-            log.warning(sentence)
-        self._warned = sentence

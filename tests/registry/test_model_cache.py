@@ -87,11 +87,12 @@ def test_a_damaged_cache_is_repaired(registry, cache, spoil):
     assert list(cache.iterdir()) == [kept]
 
 
-def test_a_cache_that_other_users_may_write_to_is_not_used(registry, cache):
+@pytest.mark.parametrize("permissions", [0o777, 0o770, 0o707, 0o720, 0o702], ids=oct)
+def test_a_cache_that_other_users_may_write_to_is_not_used(registry, cache, permissions):
     answered(registry)
     for folder in (cache, cache.parent):
         mode = folder.stat().st_mode
-        folder.chmod(0o777)
+        folder.chmod(permissions)
         (kept,) = cache.iterdir()
         before = kept.stat().st_mtime_ns
         with model_cache.opened(registry, None) as folder_used:

@@ -84,7 +84,7 @@ def test_an_error_is_that_of_its_batch_only():
     run(scenario)
 
 
-def test_a_client_that_goes_does_not_disturb_the_others_and_draining_waits_for_them():
+def test_a_client_that_goes_is_not_computed_and_does_not_disturb_the_others_for_whom_draining_waits():
     async def scenario(batcher, computed):
         first = asyncio.ensure_future(batcher([1]))
         await _started(computed)
@@ -94,5 +94,22 @@ def test_a_client_that_goes_does_not_disturb_the_others_and_draining_waits_for_t
         computed.go.set()
         await batcher.drained()
         assert (first.result(), stays.result()) == ([2], [6])
+        assert computed.batches == [[1], [3]]
+        assert batcher.waiting == 0
+
+    run(scenario)
+
+
+def test_where_all_clients_have_gone_nothing_is_computed():
+    async def scenario(batcher, computed):
+        first = asyncio.ensure_future(batcher([1]))
+        await _started(computed)
+        gone = [asyncio.ensure_future(batcher([row])) for row in range(4)]
+        await asyncio.sleep(0)
+        for each in gone:
+            each.cancel()
+        computed.go.set()
+        await batcher.drained()
+        assert (first.result(), computed.batches, batcher.waiting) == ([2], [[1]], 0)
 
     run(scenario)

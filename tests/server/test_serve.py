@@ -197,6 +197,8 @@ def test_grpc_refuses_in_one_sentence(channel, change, code, sentence):
     assert refused.value.code().name == code
 
 
+VECTORS = b'{"signature_name": "vectors", "instances": [%b]}'
+COMMON = json.dumps({"context": {"post": "a" * 90_000}, "examples": [{}] * 100}).encode()
 NONSENSE = [
     (PREDICT, b"", 400, "not JSON"),
     (PREDICT, b"\xff\x00{", 400, "not JSON"),
@@ -221,6 +223,8 @@ NONSENSE = [
     (PREDICT, b'{"signature_name": "vectors", "instances": [[1, 2]]}', 400, "reads vectors of 1,000 numbers"),
     (PREDICT, b'{"signature_name": "vectors", "instances": [[1], [1, 2]]}', 400, "all of the same length"),
     (PREDICT, b'{"signature_name": "vectors", "instances": ["a"]}', 400, "vectors of numbers"),
+    (PREDICT, VECTORS % json.dumps([3e38] * 1000).encode(), 400, "its answer is not finite"),
+    (PREDICT, VECTORS % json.dumps([1e300] * 1000).encode(), 400, "a number that is not finite"),
     (PREDICT, json.dumps({"instances": ["a"] * 1001}).encode(), 413, "1,001 entries: send at most 1,000"),
     (PREDICT, json.dumps({"instances": ["a" * 100_001]}).encode(), 413, "100,001 bytes"),
     (f"{MODEL}/versions/7:predict", b'{"instances": ["a"]}', 404, "version 7 is not loaded"),
@@ -231,6 +235,8 @@ NONSENSE = [
     (f"{MODEL}:classify", b'{"examples": "a"}', 400, 'send "examples"'),
     (f"{MODEL}:classify", b'{"examples": [1], "context": {}}', 400, "a post is a text"),
     (f"{MODEL}:classify", b'{"examples": [{"post": ["a", "b"]}]}', 400, "examples[0] is a list"),
+    (f"{MODEL}:classify", b'{"signature_name": "x", "examples": [{"post": "a"}]}', 400, "'x' does not classify"),
+    (f"{MODEL}:classify", COMMON, 413, "more than 8,388,608 bytes of text"),
     (INFER, b"{}", 400, 'send "inputs"'),
     (INFER, b'{"inputs": [{"name": "post", "datatype": "FP32", "data": [], "shape": [0]}]}', 400, "datatype 'BYTES'"),
     (INFER, b'{"inputs": [{"name": "post", "datatype": "BYTES", "data": ["a"], "shape": [2]}]}', 400, "shape is [2]"),
