@@ -22,6 +22,9 @@ def sign_store(store: Store, track: Track = log_lines) -> tuple[int, int]:
         for path in paths:
             documents += store.sign(path)
             advance(1)
+    from pipeline.execution import feedback_files  # imports Arrow
+
+    documents += feedback_files.sign(store)
     registry = Registry(store)
     cards = registry.with_files()
     for card in cards:

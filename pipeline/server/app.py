@@ -47,6 +47,8 @@ class Server:
         shadowing = None if shadow is None else Shadow(registry, shadow, self.metrics.shadow)
         self.versions = Versions(registry, limits, self.metrics.seen(), shadowing)
         self.metrics.follow(self.versions)
+        if recorder:
+            recorder.seen = self.metrics.recorded
         self.app = Guard(
             self._router(),
             self.metrics,
@@ -94,13 +96,13 @@ class Server:
                 ending.push_async_callback(asyncio.to_thread, shadow.note, self.versions.registry.store)
                 ending.push_async_callback(_cancelled, asyncio.create_task(self._note(shadow)))
             ending.push_async_callback(self.versions.close)
+            if self.recorder:  # before gRPC, which may answer requests to record until it is closed
+                ending.push_async_callback(self.recorder.close)
+                ending.push_async_callback(_cancelled, asyncio.create_task(self.recorder.follow()))
             if self.listen.grpc_port is not None:
                 await ending.enter_async_context(
                     grpc_service.serving_on(self.listen, self.versions, self.metrics, self.recorder)
                 )
-            if self.recorder:
-                ending.push_async_callback(self.recorder.flush)
-                ending.push_async_callback(_cancelled, asyncio.create_task(self.recorder.follow()))
             following = asyncio.create_task(self.versions.follow())
             ending.push_async_callback(_cancelled, following)
             gc.collect()
