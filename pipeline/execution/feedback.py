@@ -253,8 +253,7 @@ def _forget(store: Store, is_chosen: Callable[[Row], bool]) -> int:
         except CorruptArtifact as error:
             damage = [*damage, str(error)]
     if damage:
-        more = f", and {len(damage) - 1} more" if damage[1:] else ""
-        raise CorruptArtifact(f"{removed:,} rows were removed, but others may be left{more}: {damage[0]}")
+        raise CorruptArtifact(f"removed {removed:,} rows, but others may be left: {'; '.join(damage)}")
     return removed
 
 
@@ -279,6 +278,8 @@ def _remove_forgotten(
             files.remove_note(store, path)
             store.remove(path)
         elif going:
+            if not file.noted:
+                files.write_note(store, path, complete=False)
             files.put(store, path, content)
 
         # Two who forget at once may each have put back what the other removed, but the later one sees that here.

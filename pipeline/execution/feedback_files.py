@@ -101,16 +101,19 @@ class File:
         if data is None:
             return None
         parts = unsealed(data)
-        if parts is None and note is None and not signatures.keys().trusted:
+        is_noted = note is not None and note.complete
+        if parts is None and not is_noted and not signatures.keys().trusted:
             return cls(store, path, data, sealed=False, noted=False)
         if parts is None:
-            why = "is not the file that was written there" if note else "is not trusted, because it is not signed"
+            why = "is not the file that was written there" if is_noted else "is not trusted, because it is not signed"
             raise _damaged(store, path, why)
         content, document = parts
         shown = store.display_path(path)
         seal = Seal.parse(store.opened(path, document, "restore or remove it"), shown)
         if seal.content != hashlib.sha256(content).hexdigest():
             raise _damaged(store, path, "is not the file that was written there")
+        # It may have been a file of an earlier release when the note was read.
+        note = note or _note(store, path)
         return cls(store, path, content, sealed=True, noted=note is not None)
 
     def require_note(self) -> None:
