@@ -76,6 +76,8 @@ SLOW = [
     "server/test_page.py",
     "server/test_forger.py",
     "server/test_feedback.py",
+    "server/test_forget.py",
+    "server/test_forged_feedback.py",
     "server/test_several_tags.py",
     "test_curves.py",
     "test_notebook.py",

@@ -32,7 +32,7 @@ class Metrics:
         )
         self._recorded = Counter(
             "tagger_recorded_posts",
-            "Posts and tags of feedback that were written, skipped because too many wait, or lost",
+            "Posts that were recorded, or skipped because too much waits, and tags that were told",
             ["result"],
             registry=to,
         )

@@ -39,7 +39,7 @@ FILE = re.compile("[0-9a-f]{32}")
 """The first part of an id, which names a file of the store; the second is a secret of whoever asked."""
 
 Seen = Callable[[str, int], None]
-"""Is told what became of recorded posts, `written`, `skipped` or `lost`, and of how many; `tagged` of tags."""
+"""Is told how many posts were `written` to the store or `skipped`, and how many tags were written, `tagged`."""
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,6 @@ class Recorder:
         await self.flush()
         posts, tags = len(self._asked), len(self._tagged)
         if posts or tags:
-            self.seen("lost", posts)
             log.error("%d recorded posts and %d tags are lost, because the store did not take them", posts, tags)
 
     def _write(self) -> None:
