@@ -30,6 +30,7 @@ from pipeline.store.objects import Store
 log = logging.getLogger(__name__)
 
 ASKED, TAGGED = files.FOLDERS
+ASKED_SCHEMA, TAGGED_SCHEMA = files.ASKED_SCHEMA, files.TAGGED_SCHEMA
 
 _WHOLE_FOLDER = re.compile(r"(/\*\*)?(/\*(\.parquet)?)?/*$")
 """What may follow a folder's name where all its files are meant."""
