@@ -81,6 +81,8 @@ SLOW = [
     "server/test_grpc.py",
     "server/test_background.py",
     "server/test_states.py",
+    "server/test_forget.py",
+    "server/test_forged_feedback.py",
     "server/test_several_tags.py",
     "server/test_clients.py",
     "server/test_open_inference.py",

@@ -57,6 +57,8 @@ def files(first: Run, new_run, tmp_path, monkeypatch) -> list[str]:
     row = {"id": "a-0.0", "at": CREATED, "version": 1, "sha256": "0", "predicted": "java", "probability": 0.5}
     feedback.write(store, feedback.ASKED, "a", [row])
     feedback.write(store, feedback.TAGGED, "b", [row | {"tags": "java", "told": CREATED}])
+    feedback.write(store, feedback.ASKED, "c", [row | {"id": "c-0.0"}])
+    feedback.forget(store, ["c-0"])
     seen = {"at": CREATED.isoformat(), "live": 1, "shadow": 2, "posts": 3, "same": 3}
     Series(store).append(lambda number, previous, _: Agreement(number=number, previous=previous, **seen))
     sign_store(store)

@@ -53,12 +53,11 @@ def _source(work: Work) -> list[object]:
 
 
 def _feedback(work: Work) -> list[object]:
-    """The digest of the feedback in the store, if the run learns from it."""
-    if not work.settings.learn_feedback:
-        return [None]
+    """The digest of the feedback that the run learns from, if it does."""
     from pipeline.execution import feedback  # imports Arrow, without which the DAG file is parsed
 
-    return [feedback.fingerprint(work.run.store)]
+    store = feedback.store_for(work.settings, work.source, work.run.store)
+    return [None if store is None else feedback.fingerprint(store)]
 
 
 def _champion(work: Work) -> list[object]:

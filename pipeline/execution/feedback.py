@@ -1,175 +1,296 @@
 """Posts that users asked about, and the tags that they said were right: kept as Parquet, and removed by id or by age.
 
-A file is written once, and written again only to remove posts from it. `feedback/asked` holds recorded requests, and
-`feedback/tagged` those whose tag is known, in a form that `tagger run` and `tagger watch` read as a source.
+`feedback/asked` holds recorded requests, and `feedback/tagged` those whose tag is known, in a form that `tagger run`
+and `tagger watch` read as a source. A file is written once, and written again only to remove posts from it.
 """
 
 import hashlib
-import io
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadInput, CorruptArtifact
+from pipeline.execution import feedback_files as files
+from pipeline.execution import forgotten as tombstones
+from pipeline.execution.feedback_files import SUFFIX, File
+from pipeline.execution.forgotten import Forgotten, Row
+from pipeline.settings import Settings
 from pipeline.source_policy import is_url
 from pipeline.sources.source import Kind, Source
 from pipeline.stages.plan import FEEDBACK_FILE
 from pipeline.store.objects import Store
 
-ASKED, TAGGED = "feedback/asked", "feedback/tagged"
+log = logging.getLogger(__name__)
+
+ASKED, TAGGED = files.FOLDERS
+ASKED_SCHEMA, TAGGED_SCHEMA = files.ASKED_SCHEMA, files.TAGGED_SCHEMA
 
 _WHOLE_FOLDER = re.compile(r"(/\*\*)?(/\*(\.parquet)?)?/*$")
 """What may follow a folder's name where all its files are meant."""
 
-FIELDS = [("id", pa.string()), ("at", pa.timestamp("s", "UTC")), ("version", pa.int64()), ("post", pa.string())]
-FIELDS += [("sha256", pa.string()), ("predicted", pa.string()), ("probability", pa.float32())]
 
-ASKED_SCHEMA = pa.schema(FIELDS)
-"""A recorded post: its id, when and whom it was asked, its text or null, the text's sha256, and the answer."""
+def write(store: Store, folder: str, name: str, rows: Iterable[Row], forgotten: Forgotten | None = None) -> None:
+    """Write the rows to a new file of the folder, except those that are forgotten.
 
-TAGGED_SCHEMA = pa.schema([*FIELDS, ("tags", pa.string()), ("told", pa.timestamp("ms", "UTC"))])
-"""The same with the right tag, and when it was told; `post` and `tags` are the columns that a run reads by default."""
+    Where it fails, the same call may be made again. Raises CorruptArtifact if it cannot be known what is forgotten.
+    """
+    path = f"{folder}/{name}{SUFFIX}"
+    forgotten = forgotten or Forgotten(store)
+    forgotten.look_and_check()
+
+    content, count = files.encode(path, (row for row in rows if not forgotten.has(row)))
+    if not count:
+        files.remove_note(store, path)  # which an earlier try may have left
+        return
+    files.write_note(store, path, complete=False)
+    files.put(store, path, content)
+    files.write_note(store, path, complete=True)
+
+    # Whoever forgot posts meanwhile may have looked for them before they were there.
+    if forgotten.look() and _remove_forgotten(store, path, forgotten) is None:
+        files.remove_note(store, path)
 
 
-def write(store: Store, folder: str, name: str, rows: list[dict[str, Any]]) -> None:
-    """Write the rows to a new file of the folder."""
-    schema = TAGGED_SCHEMA if folder == TAGGED else ASKED_SCHEMA
-    _put(store, f"{folder}/{name}.parquet", pa.Table.from_pylist(rows, schema=schema))
-
-
-def asked(store: Store, name: str) -> list[dict[str, Any]]:
-    """The recorded posts of a file of ASKED, in their order; empty if there is none of that name."""
-    return _rows(store, f"{ASKED}/{name}.parquet")
+def asked(store: Store, name: str, forgotten: Forgotten | None = None) -> Iterator[Row]:
+    """The recorded posts of a file of ASKED, in their order; none if there is none of that name."""
+    forgotten = forgotten or Forgotten(store)
+    forgotten.look_and_check()
+    path = f"{ASKED}/{name}{SUFFIX}"
+    file = File.read(store, path)
+    if file is None:
+        files.refuse_lost(store, path)
+        return
+    if file.lost_note:
+        forgotten.look()
+    for row in file.rows():
+        if not forgotten.has(row):
+            file.require_note()
+            yield row
 
 
 def forget(store: Store, ids: Iterable[str]) -> int:
     """Remove the recorded posts with these ids, or ids of requests, and what was said of them; returns how many rows.
 
-    Raises BadInput if none has such an id.
+    What a server has not written yet will not be written. Raises BadInput if no post that is written has such an id,
+    and, after all others were removed, CorruptArtifact if a file or tombstone cannot be read.
     """
-    wanted = sorted(set(ids))
+    wanted = set(ids)
 
-    def named(table: pa.Table) -> pa.ChunkedArray:
-        column = table.column("id")
-        of_request = pc.list_element(pc.split_pattern(column, "."), 0)
-        return pc.or_(pc.is_in(column, pa.array(wanted)), pc.is_in(of_request, pa.array(wanted)))
+    def is_wanted(row: Row) -> bool:
+        return tombstones.is_of(row, wanted, None)
 
-    removed = _remove(store, named)
+    # Counted before, because another who forgets at the same time may remove them first.
+    count = sum(map(is_wanted, _readable_ids(store)))
+    tombstones.note(store, wanted, None)
+    removed = max(count, _forget(store, is_wanted))
     if not removed:
-        raise BadInput(f"no recorded post has the id {', '.join(wanted)[:200]}: an answer's header Tagger-Id names it")
+        names = ", ".join(sorted(wanted))
+        raise BadInput(
+            f"no recorded post has the id {names[:200]}: an answer's header Tagger-Id names it; "
+            "if a server has not written it yet, it will not"
+        )
     return removed
 
 
 def forget_older(store: Store, days: float, now: datetime | None = None) -> int:
-    """Remove the recorded posts, and what was said of them, that are older than so many days; returns how many rows."""
-    before = pa.scalar((now or datetime.now(UTC)) - timedelta(days=days), pa.timestamp("us", "UTC"))
-    return _remove(store, lambda table: pc.less(table.column("at"), before))
+    """Remove the recorded posts, and what was said of them, that are older than so many days; returns how many rows.
+
+    It also removes what a `forget` that was killed has left. Raises CorruptArtifact as `forget` does.
+    """
+    if not store.names("feedback"):
+        return 0
+    before = (now or datetime.now(UTC)) - timedelta(days=days)
+    tombstones.note(store, (), before)
+    removed = _forget(store, lambda row: tombstones.is_of(row, (), before))
+    tombstones.remove_needless(store)
+    return removed
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """How many posts were fetched, and how many tags were not: told before the last one of a post, or without text."""
+    """How many posts were fetched, and how many tags were not.
+
+    Those are tags that were told before the last one of a post, or of a post without text, or of a forgotten post that
+    is not removed yet.
+    """
 
     posts: int
     earlier: int
     without_text: int
+    forgotten: int
+
+
+def store_for(settings: Settings, source: Source, own: Store) -> Store | None:
+    """The store whose feedback a run learns, besides its source or as its source; None for none."""
+    return own if settings.learn_feedback else store_of(source, own)
 
 
 def store_of(source: Source, own: Store) -> Store | None:
     """The store whose TAGGED the source is, in any spelling, as a folder or a pattern; None for another source.
 
-    None also for a source that a policy restricts: it is read as any folder of files, which is decoded apart.
+    None also for another store's that a policy restricts: it is read as any folder of files, which is decoded apart.
     """
     folder = _WHOLE_FOLDER.sub("", source.text)
     if not is_url(folder):
         folder = str(Path(folder).expanduser().resolve())
-    if source.kind is not Kind.FILES or source.allowed is not None or not folder.endswith(f"/{TAGGED}"):
+    if source.kind is not Kind.FILES or not folder.endswith(f"/{TAGGED}"):
         return None
     url = folder.removesuffix(f"/{TAGGED}")
     # The own store may have been opened with keys that the environment does not have.
     own_url = own.url if is_url(own.url) else str(Path(own.url).resolve())
-    return own if own_url.rstrip("/") == url else Store(url)
+    if own_url.rstrip("/") == url:
+        try:
+            _ = source.place
+        except BadInput:
+            return None  # ingest says why the policy refuses it
+        return own
+    return Store(url) if source.allowed is None else None
 
 
 def fetch(store: Store, folder: Path, *, by_text: bool = False) -> Fetched | None:
     """Write the posts with a text, in the order of asking, each once, with what was told of it last; None without any.
 
-    A post is what has one id, or `by_text` one text.
+    A post is what has one id, or `by_text` one text. Raises CorruptArtifact if a file or tombstone cannot be trusted.
     """
-    rows = [row for path in _files(store, TAGGED) for row in _rows(store, path)]
+    rows, fetched = _told(store, by_text=by_text)
+    if fetched.forgotten:
+        log.warning(
+            "%d tags are left out, because their posts are forgotten: `tagger gc` removes them", fetched.forgotten
+        )
+    if not rows:
+        return None
+    folder.mkdir(parents=True)
+    schema = pa.schema([("post", pa.string()), ("tags", pa.string())])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / FEEDBACK_FILE)
+    return fetched
+
+
+def fingerprint(store: Store) -> str:
+    """The sha256 of what `fetch` takes, and of how many tags it leaves out for good."""
+    rows, fetched = _told(store, by_text=False)
+    sha256 = hashlib.sha256(f"{fetched.earlier} {fetched.without_text}\n".encode())
+    for row in rows:
+        sha256.update(repr((row["post"], row["tags"])).encode() + b"\n")
+    return sha256.hexdigest()
+
+
+def faults(store: Store) -> Iterator[str | None]:
+    """Check each file of recorded posts, its note, and each tombstone: yields for each its fault or None."""
+    forgotten = Forgotten(store)
+    forgotten.look()
+    yield from forgotten.faults
+    for path in files.paths(store):
+        try:
+            _kept(store, path, forgotten, "id", "at")
+        except CorruptArtifact as error:
+            yield str(error)
+        else:
+            yield None
+
+
+def _told(store: Store, *, by_text: bool) -> tuple[list[Row], Fetched]:
+    """The tags that `fetch` takes, in the order of asking."""
+    forgotten = Forgotten(store)
+    forgotten.look_and_check()
+    rows, left_out = list[Row](), 0
+    for path in files.paths(store, TAGGED):
+        kept, gone = _kept(store, path, forgotten, "id", "at", "post", "tags", "told")
+        rows += kept
+        left_out += gone
+
     # Rows of earlier releases do not say when they were told.
     rows.sort(key=lambda row: row.get("told") or row["at"])
     last = {row["id"]: row for row in rows}
     with_text = [row for row in rows if row["post"] and last[row["id"]] is row]
     if by_text:
         with_text = list({row["post"]: row for row in with_text}.values())
-    if not with_text:
-        return None
     with_text.sort(key=lambda row: (row["at"], row["id"]))
-    folder.mkdir(parents=True)
-    schema = pa.schema([("post", pa.string()), ("tags", pa.string())])
-    pq.write_table(pa.Table.from_pylist(with_text, schema=schema), folder / FEEDBACK_FILE)
     without_text = sum(not row["post"] for row in last.values())
-    return Fetched(len(with_text), len(rows) - len(with_text) - without_text, without_text)
+    earlier = len(rows) - len(with_text) - without_text
+    return with_text, Fetched(len(with_text), earlier, without_text, left_out)
 
 
-def fingerprint(store: Store) -> str:
-    """The sha256 of all posts whose tag is known."""
-    sha256 = hashlib.sha256()
-    for path in sorted(_files(store, TAGGED)):
-        sha256.update(path.encode() + hashlib.sha256(store.read_bytes(path) or b"").digest())
-    return sha256.hexdigest()
+def _kept(store: Store, path: str, forgotten: Forgotten, *columns: str) -> tuple[list[Row], int]:
+    """The rows of a file that are not forgotten, and how many are. Raises CorruptArtifact where it is lost."""
+    file = File.read(store, path)
+    if file is None:
+        files.refuse_lost(store, path)
+        return [], 0
+    if file.lost_note:  # because all its posts were forgotten since the last look, or else it was taken away
+        forgotten.look()
+    rows = list(file.rows(*columns))
+    kept = [row for row in rows if not forgotten.has(row)]
+    if kept:
+        file.require_note()
+    return kept, len(rows) - len(kept)
 
 
-def _remove(store: Store, chosen: Callable[[pa.Table], pa.ChunkedArray]) -> int:
-    """Remove the rows that are chosen, bool [rows] of each file, and return how many."""
-    removed = 0
-    for path in _files(store):
-        if (table := _get(store, path)) is None:
-            continue
-        kept = table.filter(pc.invert(chosen(table)))
-        removed += len(table) - len(kept)
-        if not len(kept):
-            store.remove(path)
-        elif len(kept) < len(table):
-            _put(store, path, kept)
+def _readable_ids(store: Store) -> Iterator[Row]:
+    """The id and time of each row of the files that can be read."""
+    for path in files.paths(store):
+        with suppress(CorruptArtifact):
+            if file := File.read(store, path):
+                yield from file.rows("id", "at")
+
+
+def _forget(store: Store, is_chosen: Callable[[Row], bool]) -> int:
+    """Remove what is forgotten from all files, and return how many of the rows were chosen."""
+    forgotten = Forgotten(store)
+    forgotten.look()
+    removed, damage = 0, forgotten.faults
+    for path in files.paths(store):
+        try:
+            count = _remove_forgotten(store, path, forgotten, is_chosen)
+            if count is None:
+                files.refuse_lost(store, path)
+            removed += count or 0
+        except CorruptArtifact as error:
+            damage = [*damage, str(error)]
+    if damage:
+        raise CorruptArtifact(f"removed {removed:,} rows, but others may be left: {'; '.join(damage)}")
     return removed
 
 
-def _files(store: Store, *folders: str) -> Iterator[str]:
-    for folder in folders or (ASKED, TAGGED):
-        yield from (f"{folder}/{name}" for name in store.names(folder) if name.endswith(".parquet"))
+def _remove_forgotten(
+    store: Store, path: str, forgotten: Forgotten, is_chosen: Callable[[Row], bool] = lambda row: False
+) -> int | None:
+    """Remove from a file what is chosen or forgotten, and return how many rows were chosen; None if it is not there."""
+    count = None
 
+    def is_going(row: Row) -> bool:
+        return is_chosen(row) or forgotten.has(row)
 
-def _rows(store: Store, path: str) -> list[dict[str, Any]]:
-    table = _get(store, path)
-    return [] if table is None else table.to_pylist()
+    while file := File.read(store, path):
+        going = [row for row in file.rows("id", "at") if is_going(row)]
+        count = max(count or 0, sum(map(is_chosen, going)))
+        if not going and not file.lost_note:
+            return count
 
+        if going:
+            content, left = files.encode(path, (row for row in file.rows() if not is_going(row)))
+        if going and not left:
+            files.remove_note(store, path)
+            store.remove(path)
+        elif going:
+            if not file.noted:
+                files.write_note(store, path, complete=False)
+            files.put(store, path, content)
 
-def _get(store: Store, path: str) -> pa.Table | None:
-    data = store.read_bytes(path)
-    if data is None:
-        return None
-    try:
-        table = pq.read_table(io.BytesIO(data))
-    except (pa.ArrowException, OSError) as error:
-        raise CorruptArtifact(f"{store.display_path(path)} cannot be read as Parquet: restore or remove it") from error
-    if missing := {"id", "at", "post"} - {*table.column_names}:
-        raise CorruptArtifact(
-            f"{store.display_path(path)} was not written by `tagger serve`, because it has no column "
-            f"{', '.join(sorted(missing))}: remove it"
-        )
-    return table
-
-
-def _put(store: Store, path: str, table: pa.Table) -> None:
-    data = io.BytesIO()
-    pq.write_table(table, data, compression="zstd")
-    store.write_bytes(path, data.getvalue())
+        # Two who forget at once may each have put back what the other removed, but the later one sees that here.
+        if forgotten.look():
+            continue
+        if not file.noted and not (going and not left):
+            files.write_note(store, path, complete=True)
+            if forgotten.look():
+                continue
+        return count
+    if count is not None:
+        files.remove_note(store, path)  # another removed the file, maybe before this one wrote the note
+    return count

@@ -86,8 +86,7 @@ def _fetch_feedback(work: Work, folder: Path) -> bool:
     # The DAG file imports this module, and is parsed without Arrow.
     from pipeline.execution import feedback
 
-    own = work.run.store
-    store = own if work.settings.learn_feedback else feedback.store_of(work.source, own)
+    store = feedback.store_for(work.settings, work.source, work.run.store)
     return store is not None and feedback.fetch(store, folder) is not None
 
 

@@ -149,8 +149,10 @@ def _log_warnings(summary: Mapping[str, Any]) -> None:
 
 
 def _source_state(work: Work) -> object:
-    """The state of the source, to notice a change while it is read; None for a stage that does not read it."""
-    return work.source.state() if "source" in work.stage.cache_extra else None
+    """The state of source and feedback, to notice a change while they are read; None for a stage that reads neither."""
+    if "source" not in work.stage.cache_extra:
+        return None
+    return work.source.state(), cache.EXTRAS["feedback"](work)
 
 
 def _take_part(work: Work, place: tf_config.Place, *, done: bool) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from pipeline.store.objects import Store
 def sign_store(store: Store, track: Track = log_lines) -> tuple[int, int]:
     """Sign every document and version with TAGGER_SIGNING_KEY, and return how many of each.
 
-    Raises BadInput where there is no key to sign with, and CorruptArtifact for a document with a signature that is not
-    right; those before it have been signed.
+    A file of recorded posts counts as a document. Raises BadInput where there is no key to sign with, and
+    CorruptArtifact for a document with a signature that is not right; those before it have been signed.
     """
     if signatures.keys().signing is None:
         raise BadInput(f"there is no key to sign with: set {signatures.SIGNING_KEY} to the file of a private key")
@@ -22,6 +22,9 @@ def sign_store(store: Store, track: Track = log_lines) -> tuple[int, int]:
         for path in paths:
             documents += store.sign(path)
             advance(1)
+    from pipeline.execution import feedback_files  # imports Arrow
+
+    documents += feedback_files.sign(store)
     registry = Registry(store)
     cards = registry.with_files()
     for card in cards:

@@ -54,6 +54,7 @@ def _checks(store: Store, name: str | None) -> Iterator[str | None]:
         for version in _versions(store):
             yield from _version(store, version)
         yield from _served(store)
+        yield from _feedback(store)
     elif name in {run.name for run in every_run(store)}:
         yield from _run(Run(store, name))
     elif name.isdecimal() and int(name) in _versions(store):
@@ -189,6 +190,13 @@ def _served(store: Store) -> Iterator[str | None]:
     """Check that the serving directory holds the live version, complete, and no withdrawn version above it."""
     with suppress(CorruptArtifact):  # named already, as a document
         yield Registry(store).disagreement()
+
+
+def _feedback(store: Store) -> Iterator[str | None]:
+    """Check the files of recorded posts, and what is noted of them."""
+    from pipeline.execution import feedback  # imports Arrow
+
+    yield from feedback.faults(store)
 
 
 def _cured(faults: Iterator[str | None], cure: str) -> Iterator[str | None]:

@@ -59,6 +59,8 @@ class Server:
         shadowing = None if shadow is None else Shadow(registry, shadow, self.metrics.shadow, background.failed)
         self.versions = Versions(registry, limits, background, self.metrics.seen(), shadowing)
         self.metrics.follow(self.versions)
+        if recorder:
+            recorder.seen = self.metrics.recorded
         self.app = Guard(
             self._router(),
             self.metrics,
@@ -119,12 +121,12 @@ class Server:
                 ending.push_async_callback(background.attempt, NOTE, note)
                 await ending.enter_async_context(background.repeating(NOTE, NOTE_SECONDS, note))
             ending.push_async_callback(versions.close)
+            if recorder:  # before gRPC, which may answer requests to record until it is closed
+                ending.push_async_callback(background.attempt, FLUSH, recorder.close)
+                await ending.enter_async_context(background.repeating(FLUSH, recording.SECONDS, recorder.flush))
             if self.listen.grpc_port is not None:
                 serving = grpc_service.serving_on(self.listen, versions, self.metrics, recorder)
                 await ending.enter_async_context(serving)
-            if recorder:
-                ending.push_async_callback(background.attempt, FLUSH, recorder.flush)
-                await ending.enter_async_context(background.repeating(FLUSH, recording.SECONDS, recorder.flush))
             await ending.enter_async_context(background.repeating(FOLLOW, LOOK_SECONDS, versions.look))
             gc.collect()
             gc.freeze()  # else each full collection walks through all of TensorFlow's modules while requests wait

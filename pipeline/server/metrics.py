@@ -33,6 +33,12 @@ class Metrics:
         self._failures = Counter(
             "tagger_background_failures", "Failures of what runs beside the requests, by task", ["task"], registry=to
         )
+        self._recorded = Counter(
+            "tagger_recorded_posts",
+            "Posts that were recorded, or skipped because too much waits, and tags that were told",
+            ["result"],
+            registry=to,
+        )
         self._live = Gauge("tagger_live_version", "The version that answers; 0 while there is none", registry=to)
         self._waiting = Gauge("tagger_waiting_posts", "Posts that wait for a batch", registry=to)
 
@@ -47,6 +53,10 @@ class Metrics:
     def shadow(self, result: str, posts: int) -> None:
         """Count posts by what the shadow version said of them."""
         self._shadow.labels(result).inc(posts)
+
+    def recorded(self, result: str, posts: int) -> None:
+        """Count recorded posts by what became of them."""
+        self._recorded.labels(result).inc(posts)
 
     def follow(self, versions: Versions) -> None:
         """Read how many posts wait whenever the metrics are asked for."""

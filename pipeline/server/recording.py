@@ -4,21 +4,28 @@ import asyncio
 import hashlib
 import logging
 import random
-import uuid
+import re
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from itertools import chain
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from pipeline.data.several_tags import SEPARATOR, tags_in
-from pipeline.errors import TaggerError
+from pipeline.errors import TaggerError, Unavailable
 from pipeline.execution import feedback
+from pipeline.execution.forgotten import Forgotten, Row
 from pipeline.server import bodies
+from pipeline.server.background import sentence
 from pipeline.server.errors import Refused
 from pipeline.server.http import Json, route
+from pipeline.server.record_buffer import Buffer
 from pipeline.server.versions import Answer, Versions
+from pipeline.store import signatures
 from pipeline.store.objects import Store
 
 FEEDBACK = "/v1/feedback"
@@ -33,10 +40,13 @@ SECONDS = 10.0
 FLUSH = "writes what was recorded"
 """The task that does so."""
 
-ROWS = 10_000
-"""Posts that wait to be written; beyond them requests are not recorded."""
-
 LONGEST_TAG = 200
+
+FILE = re.compile("[0-9a-f]{32}")
+"""The first part of an id, which names a file of the store; the second is a secret of whoever asked."""
+
+Seen = Callable[[str, int], None]
+"""Is told how many posts were `written` to the store or `skipped`, and how many tags were written, `tagged`."""
 
 log = logging.getLogger(__name__)
 
@@ -45,32 +55,44 @@ class Recorder:
     """Records requests of one server, in files named by a part of the requests' ids."""
 
     def __init__(self, store: Store, share: float, *, keep_text: bool) -> None:
+        """Raises Forbidden where only signed documents are trusted and there is no key to sign with."""
         self.store, self.share, self.keep_text = store, share, keep_text
-        self._asked: list[dict[str, Any]] = []
-        self._tagged: list[dict[str, Any]] = []
-        self._writing: list[dict[str, Any]] = []
-        self._file = uuid.uuid4().hex
-        self._count = 0
+        self.seen: Seen = lambda result, posts: None
+        self._asked, self._tagged = Buffer(), Buffer()
+        # One thread for each, so that however many requests wait, one file is read at a time, and one is written.
+        self._reader = ThreadPoolExecutor(1, "read-recorded")
+        self._writer = ThreadPoolExecutor(1, "record")
+        self._forgotten_for_reader, self._forgotten_for_writer = Forgotten(store), Forgotten(store)
+        signatures.signed("", {}, store.display_path(feedback.ASKED))
 
     def record(self, posts: list[bytes], answer: Answer) -> dict[str, str]:
         """Record an answered request, or not, as the share has it; the headers that tell its id."""
-        if random.random() >= self.share or len(self._asked) >= ROWS:  # noqa: S311 - a sample, not a secret
+        if random.random() >= self.share:  # noqa: S311 - a sample, not a secret
             return {}
-        request, self._count = f"{self._file}-{self._count}", self._count + 1
+        texts = [post.decode(errors="replace") if self.keep_text else None for post in posts]
+        secret = secrets.token_hex(16)
         now = datetime.now(UTC).replace(microsecond=0)
-        for number, (post, tag, probability) in enumerate(zip(posts, answer.given, answer.best.tolist(), strict=True)):
-            self._asked.append(
+
+        def rows_for(file: str) -> list[Row]:
+            answers = zip(posts, texts, answer.given, answer.best.tolist(), strict=True)
+            return [
                 {
-                    "id": f"{request}.{number}",
+                    "id": f"{file}-{secret}.{number}",
                     "at": now,
                     "version": answer.version,
-                    "post": post.decode(errors="replace") if self.keep_text else None,
+                    "post": text,
                     "sha256": hashlib.sha256(post).hexdigest(),
                     "predicted": tag,
                     "probability": probability,
                 }
-            )
-        return {HEADER: request}
+                for number, (post, text, tag, probability) in enumerate(answers)
+            ]
+
+        file = self._asked.add(rows_for, texts)
+        if file is None:
+            self.seen("skipped", len(posts))
+            return {}
+        return {HEADER: f"{file}-{secret}"}
 
     def routes(self, versions: Versions) -> list[Route]:
         """The route by which the right tag is told; what may be a tag, the version that answers decides."""
@@ -91,42 +113,71 @@ class Recorder:
         if not isinstance(name, str) or not isinstance(told, str):
             raise Refused(400, f'send {{"id": ..., "tag": ...}}, with the id of an answer\'s header {HEADER}')
         _check_tag(told)
-        found = await self._find(name if "." in name else f"{name}.0")
-        if found is None:
+        row = await self._find(name if "." in name else f"{name}.0")
+        if row is None:
             raise Refused(404, f"no recorded post has the id {name[:80]!r}: only a share of the requests is recorded")
         live = versions.named()
         tags = _tags(told, several=live.limits is not None)
-        if len(self._tagged) >= ROWS:
-            raise Refused(429, "too much feedback waits to be written: try again in some seconds")
         tag = SEPARATOR.join(tags)
-        self._tagged.append(found | {"tags": tag, "told": datetime.now(UTC)})
+        tagged = row | {"tags": tag, "told": datetime.now(UTC)}
+        if not self._tagged.add(lambda _: [tagged], [row["post"]]):
+            raise Refused(429, "too much feedback waits to be written: try again in some seconds")
         unknown = [each for each in tags if each not in live.labels]
-        answer = {"id": found["id"], "tag": tag, "predicted": found["predicted"]}
+        answer = {"id": row["id"], "tag": tag, "predicted": row["predicted"]}
         return Json(answer | ({"unknown_tags": unknown} if unknown else {}))
 
-    async def _find(self, name: str) -> dict[str, Any] | None:
+    async def _find(self, name: str) -> Row | None:
+        """The recorded post with the id, unless it is forgotten. Raises Refused where the store cannot tell."""
         file = name.partition("-")[0]
-        if len(file) != 32 or not all(digit in "0123456789abcdef" for digit in file):
+        if not FILE.fullmatch(file):
             return None
-        for row in (*self._asked, *self._writing):
-            if row["id"] == name:
-                return row
-        rows = await asyncio.to_thread(feedback.asked, self.store, file)
-        return next((row for row in rows if row["id"] == name), None)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._reader, self._read, file, name)
+        except TaggerError as error:
+            status = 503 if isinstance(error, Unavailable) else 500
+            raise Refused(status, f"the recorded posts cannot be read: {error}") from None
+
+    def _read(self, file: str, name: str) -> Row | None:
+        forgotten = self._forgotten_for_reader
+        # First those that wait: one that is written meanwhile is in both places for a moment, never in none.
+        waiting = self._asked.rows(file)
+        if waiting:
+            forgotten.look_and_check()
+        rows = chain(waiting, feedback.asked(self.store, file, forgotten))
+        row = next((row for row in rows if row["id"] == name), None)
+        return None if row is None or forgotten.has(row) else row
 
     async def flush(self) -> None:
-        """Write what was recorded; what the store does not take is logged, and lost."""
-        asked, tagged, file = self._asked, self._tagged, self._file
-        self._writing = asked
-        self._asked, self._tagged, self._file, self._count = [], [], uuid.uuid4().hex, 0
+        """Write what was recorded, after the flush in progress.
+
+        Raises Unavailable where the store does not take something, which then waits for the next flush.
+        """
+        # In a thread, which goes on when the task that follows is cancelled.
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._write)
+
+    async def close(self) -> None:
+        """Write what was recorded for the last time. Raises Unavailable where something is lost."""
         try:
-            if asked:
-                await asyncio.to_thread(feedback.write, self.store, feedback.ASKED, file, asked)
-            if tagged:
-                await asyncio.to_thread(feedback.write, self.store, feedback.TAGGED, uuid.uuid4().hex, tagged)
-        except TaggerError as error:
-            log.error("%d recorded posts and %d tags are lost: %s", len(asked), len(tagged), error)
-        self._writing = []
+            await self.flush()
+        except Unavailable as error:
+            raise Unavailable(f"the server ends, so this is lost: {error}") from error
+
+    def _write(self) -> None:
+        failure = None
+        for folder, buffer in ((feedback.ASKED, self._asked), (feedback.TAGGED, self._tagged)):
+            for name, rows in buffer.closed():
+                try:
+                    feedback.write(self.store, folder, name, rows, self._forgotten_for_writer)
+                except Exception as error:  # the files behind this one may be written
+                    failure = failure or error
+                    continue
+                buffer.remove(name)
+                self.seen("written" if buffer is self._asked else "tagged", len(rows))
+        if failure:
+            posts, tags = len(self._asked), len(self._tagged)
+            raise Unavailable(
+                f"{posts} recorded posts and {tags} tags wait to be written: {sentence(failure)}"
+            ) from failure
 
 
 def _check_tag(tag: str) -> None:

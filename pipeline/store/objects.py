@@ -41,6 +41,8 @@ PERMANENT = {
 }
 """Errors of a disk that a retry cannot help, and what to do about each."""
 
+MAKE_AGAIN = "restore it, or make the run or version that it belongs to again"
+
 
 class Store:
     """The folder at one fsspec URL. Paths are relative to it, with `/`.
@@ -110,20 +112,20 @@ class Store:
 
         Raises CorruptArtifact if its content was changed, or if keys are trusted and none of them has signed it.
         """
-        with self._answering(path):
-            try:
-                found = _document(self.fs.cat_file(self.path(path)))
-            except ABSENT as error:
-                self._refuse_missing_bucket(error)
-                return None
-            except ValueError:
-                raise CorruptArtifact(
-                    f"{self.display_path(path)} is not the document that was written there: restore it, or make "
-                    "the run or version that it belongs to again"
-                ) from None
-            return signatures.unsigned(self.prefix + path, found, self.display_path(path))
+        data = self.read_bytes(path)
+        return None if data is None else self.opened(path, data)
 
-    def _sealed(self, path: str, document: dict[str, Any]) -> bytes:
+    def opened(self, path: str, data: bytes, cure: str = MAKE_AGAIN) -> dict[str, Any]:
+        """The document that `sealed` made these bytes of, checked as `read` does."""
+        try:
+            document = _document(data)
+        except ValueError:
+            raise CorruptArtifact(
+                f"{self.display_path(path)} is not the document that was written there: {cure}"
+            ) from None
+        return signatures.unsigned(self.prefix + path, document, self.display_path(path))
+
+    def sealed(self, path: str, document: dict[str, Any]) -> bytes:
         """The bytes of a document, with its signature if there is a key to sign with."""
         return _json(signatures.signed(self.prefix + path, document, self.display_path(path)))
 
@@ -139,13 +141,18 @@ class Store:
                 return False
             if signatures.FIELD in found:
                 found = signatures.unsigned(self.prefix + path, found, self.display_path(path))
-            self._put(self._sealed(path, found), self.path(path))
+            self._put(self.sealed(path, found), self.path(path))
         return True
 
-    def read_bytes(self, path: str) -> bytes | None:
-        """The content of a file, unchecked; None if there is none."""
+    def read_bytes(self, path: str, most: int | None = None) -> bytes | None:
+        """The content of a file, unchecked; None if there is none. CorruptArtifact if it has more than `most` bytes."""
         with self._answering(path):
             try:
+                if most is not None and (size := self.fs.size(self.path(path))) > most:
+                    raise CorruptArtifact(
+                        f"{self.display_path(path)} has {size:,} bytes, and no file there is written with more than "
+                        f"{most:,}: restore or remove it"
+                    )
                 found: bytes = self.fs.cat_file(self.path(path))
             except ABSENT as error:
                 self._refuse_missing_bucket(error)
@@ -164,7 +171,7 @@ class Store:
     def write(self, path: str, document: dict[str, Any]) -> None:
         """Write the JSON document; readers see the old or the new one, never a mixture."""
         with self._answering(path):
-            self._put(self._sealed(path, document), self.path(path))
+            self._put(self.sealed(path, document), self.path(path))
 
     def _put_file(self, file: Path, target: str) -> None:
         if not isinstance(self.fs, LocalFileSystem):
@@ -183,7 +190,7 @@ class Store:
     def create(self, path: str, document: dict[str, Any]) -> bool:
         """Write the JSON document unless there is one already; returns whether it was written."""
         with self._answering(path):
-            data, target = self._sealed(path, document), self.path(path)
+            data, target = self.sealed(path, document), self.path(path)
             try:
                 self._put_new(data, target)
             except FileExistsError:

@@ -156,7 +156,8 @@ def test_an_empty_one_of_several_tags_is_refused(told):
 
 
 def test_about_the_share_is_recorded(finished_run, tmp_path):
-    from pipeline.server.recording import ROWS, Recorder
+    from pipeline.server.record_buffer import ROWS
+    from pipeline.server.recording import Recorder
 
     class Answer:
         version, given = 1, ["css"]
