@@ -75,6 +75,7 @@ SLOW = [
     "server/test_serve.py",
     "server/test_page.py",
     "server/test_forger.py",
+    "execution/test_damage.py",
     "server/test_feedback.py",
     "server/test_several_tags.py",
     "test_curves.py",

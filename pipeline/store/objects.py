@@ -27,6 +27,9 @@ from pipeline.store.durable import UNFINISHED, placed, sync_folder
 ABSENT = (FileNotFoundError, NotADirectoryError)
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
+PLACE = "place"
+"""The field of a document with the path that it was written to, so that it is not taken for another one."""
+
 PERMANENT = {
     errno.EROFS: "give this user permission to read and write it",
     errno.EEXIST: "see that no file is in the place of one of its folders",
@@ -94,7 +97,7 @@ class Store:
         """
         with self._answering(path):
             try:
-                found = _document(self.fs.cat_file(self.path(path)))
+                found = self._placed(path, _document(self.fs.cat_file(self.path(path))))
             except ABSENT as error:
                 self._refuse_missing_bucket(error)
                 return None
@@ -105,9 +108,21 @@ class Store:
                 ) from None
             return signatures.unsigned(self.prefix + path, found, self.display_path(path))
 
+    def _placed(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
+        """The document without its place; CorruptArtifact if it was written to another one."""
+        place = document.pop(PLACE, "")
+        # A store in a folder of another may be opened by its own URL. Earlier releases stored no place.
+        if place and not f"/{self.path(path)}".endswith(f"/{place}"):
+            raise CorruptArtifact(
+                f"{self.display_path(path)} is a document that was written to {place}: restore the "
+                "one that belongs here"
+            )
+        return document
+
     def _sealed(self, path: str, document: dict[str, Any]) -> bytes:
-        """The bytes of a document, with its signature if there is a key to sign with."""
-        return _json(signatures.signed(self.prefix + path, document, self.display_path(path)))
+        """The bytes of a document, with its place, and its signature if there is a key to sign with."""
+        place = self.prefix + path
+        return _json(signatures.signed(place, document, self.display_path(path)) | {PLACE: place})
 
     def sign(self, path: str) -> bool:
         """Sign the document that is there; False if the file is no document of a store.
@@ -116,7 +131,7 @@ class Store:
         """
         with self._answering(path):
             try:
-                found = _document(self.fs.cat_file(self.path(path)))
+                found = self._placed(path, _document(self.fs.cat_file(self.path(path))))
             except ValueError:
                 return False
             if signatures.FIELD in found:

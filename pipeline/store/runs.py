@@ -11,7 +11,7 @@ from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ from pipeline.store.documents import Document
 from pipeline.store.manifest import ATTEMPT, MANIFEST, TIME, Manifest
 from pipeline.store.notes import APPROVED, REFUSED, Approval, Refusal, Saved
 from pipeline.store.objects import Store
+
+Kind = TypeVar("Kind", bound=Document)
 
 PACKAGES = ("tensorflow", "apache-airflow", "pyarrow", "numpy", "pandas", "scikit-learn")
 
@@ -183,9 +185,13 @@ class Run:
 
     def record(self) -> Record | None:
         """The content of run.json; None if the run does not exist."""
-        path = f"{self.path}/{RECORD}"
+        return self.document(Record, RECORD)
+
+    def document(self, kind: type[Kind], name: str) -> Kind | None:
+        """The document of this kind and name in the run's folder; None if there is none."""
+        path = f"{self.path}/{name}"
         document = self.store.read(path)
-        return Record.parse(document, self.store.display_path(path)) if document else None
+        return kind.parse(document, self.store.display_path(path)) if document else None
 
     def existing(self) -> Record:
         """The content of run.json; StageOutOfOrder if the run does not exist."""
@@ -200,9 +206,7 @@ class Run:
 
     def manifest(self, stage: str) -> Manifest | None:
         """The stage's manifest; None if the stage is not complete."""
-        path = f"{self.path}/{stage}/{MANIFEST}"
-        document = self.store.read(path)
-        return Manifest.parse(document, self.store.display_path(path)) if document else None
+        return self.document(Manifest, f"{stage}/{MANIFEST}")
 
     def stages(self) -> list[str]:
         """The names of the stages that have a folder, complete or not."""
@@ -254,7 +258,9 @@ class Run:
         """
         top = f"{self.path}/{stage}/{name}"
         path, old = f"{top}/{uuid.uuid4().hex[:8]}", self.store.names(top)
-        saved = Saved(path=path, files=entries(folder), inputs=_digests(inputs))
+        refusal = self.refusal() if stage == REPORT else None
+        refused = refusal.stage if refusal else ""
+        saved = Saved(path=path, files=entries(folder), inputs=_digests(inputs), refused=refused)
         self.store.upload(folder, path)
         self.store.write(f"{top}.json", saved.to_dict())
         for replaced in old:
@@ -262,9 +268,7 @@ class Run:
 
     def saved(self, stage: str, name: str) -> Saved | None:
         """The piece of unfinished work that was saved under the name; None if there is none."""
-        path = f"{self.path}/{stage}/{name}.json"
-        document = self.store.read(path)
-        return Saved.parse(document, self.store.display_path(path)) if document else None
+        return self.document(Saved, f"{stage}/{name}.json")
 
     def resume(self, stage: str, name: str, inputs: Mapping[str, Manifest], folder: Path) -> bool:
         """Copy what was saved under the name into the folder; False if nothing was, or from other inputs."""
@@ -285,9 +289,7 @@ class Run:
 
     def refusal(self) -> Refusal | None:
         """Why the run was refused; None if it was not, or if the stage that refused it succeeded later."""
-        path = f"{self.path}/{REFUSED}"
-        document = self.store.read(path)
-        return Refusal.parse(document, self.store.display_path(path)) if document else None
+        return self.document(Refusal, REFUSED)
 
     def withdraw_refusal(self, stage: str) -> None:
         """Remove the note that this stage refused the run, if there is one."""
@@ -302,9 +304,7 @@ class Run:
 
     def approval(self) -> Approval | None:
         """The approval of the model that was evaluated last; None if there is none, or only one of a model before."""
-        path = f"{self.path}/{APPROVED}"
-        document = self.store.read(path)
-        found = Approval.parse(document, self.store.display_path(path)) if document else None
+        found = self.document(Approval, APPROVED)
         return found if found and found.evaluated == self._evaluated() else None
 
     def _evaluated(self) -> str:
