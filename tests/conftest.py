@@ -76,6 +76,7 @@ SLOW = [
     "server/test_page.py",
     "server/test_forger.py",
     "execution/test_damage.py",
+    "server/test_forged_kinds.py",
     "server/test_feedback.py",
     "server/test_several_tags.py",
     "test_curves.py",

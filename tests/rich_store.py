@@ -4,6 +4,8 @@ import contextlib
 import shutil
 from pathlib import Path
 
+import pytest
+
 from pipeline.errors import GateNotPassed
 from pipeline.execution import feedback
 from pipeline.execution.rendezvous import joined
@@ -14,13 +16,17 @@ from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import CHECKPOINT, Run
+from pipeline.store.signatures import SIGNING_KEY, TRUSTED_KEYS
 from pipeline.tuning.tuning import TuningRun, asked_of
 from tests.conftest import CREATED, Once, begin_tiny, small_version
 
 
 def rich_store(once: Once, folder: Path) -> Store:
-    """A copy in this folder, which may be changed."""
-    shutil.copytree(once("rich", _make), folder, dirs_exist_ok=True)
+    """A copy in this folder, which may be changed; nothing in it is signed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(SIGNING_KEY, raising=False)
+        patch.delenv(TRUSTED_KEYS, raising=False)
+        shutil.copytree(once("rich", _make), folder, dirs_exist_ok=True)
     return Store(str(folder / "store"))
 
 
