@@ -77,6 +77,8 @@ SLOW = [
     "server/test_serve.py",
     "server/test_page.py",
     "server/test_forger.py",
+    "execution/test_damage.py",
+    "server/test_forged_kinds.py",
     "server/test_feedback.py",
     "server/test_grpc.py",
     "server/test_background.py",

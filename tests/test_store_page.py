@@ -5,18 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.execution import feedback
-from pipeline.execution.rendezvous import joined
-from pipeline.execution.runner import run_shard, run_stage
 from pipeline.execution.sign import sign_store
-from pipeline.registry.registry import Registry
-from pipeline.registry.series import Agreement, Series
 from pipeline.registry.serving_dir import MODEL
-from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.store import signatures
-from pipeline.store.runs import CHECKPOINT, Run
-from pipeline.tuning.tuning import TuningRun, asked_of
-from tests.conftest import CREATED
+from pipeline.tuning.tuning import TuningRun
+from tests.rich_store import rich_store
 from tests.server.test_forger import new_key
 from tests.test_tables import quoted, table
 
@@ -24,50 +17,13 @@ STORE = (Path(__file__).parents[1] / "docs" / "reference" / "store.md").read_tex
 STAGES = (Path(__file__).parents[1] / "docs" / "reference" / "stages.md").read_text()
 
 
-def unfinished(run: Run, folder: Path) -> None:
-    """Leave what is there while stages are done: a shard, a checkpoint, and a cluster that has announced itself."""
-    run.begin(run.existing().settings, CREATED, deployment=Deployment.of({"shards": 2}))
-    run_stage("ingest", run)
-    run_shard("fit_vocabulary", run, 0)
-    folder.mkdir()
-    (folder / "weights").write_text("some")
-    run.save("train", CHECKPOINT, folder, {})
-    with joined(run, "train", 0, 1):
-        pass
-
-
-def a_tuning(tuning: TuningRun) -> None:
-    """Do a tuning of one trial besides the present settings."""
-    few = {"source": "sample://posts?rows=600&seed=4", "vocabulary_size": 200, "hidden_units": 8, "epochs": 1}
-    options = Tuning.of({"search_space": {"hidden_units": [8, 16]}, "trials": 1, "max_epochs": 1})
-    asked = tuning.begin(asked_of("t", Settings.of(few), options, Deployment(), CREATED))
-    for number in range(len(asked.references) + 1):
-        tuning.do_trial(asked, number)
-    tuning.finish(asked)
-
-
 @pytest.fixture
-def files(first: Run, new_run, tmp_path, monkeypatch) -> list[str]:
+def files(once, tmp_path, monkeypatch) -> list[str]:
     """Every file of a store in which all that writes to one has been done, by its path."""
     monkeypatch.setenv(signatures.SIGNING_KEY, str(new_key(tmp_path, "ours")[0]))
-    store, registry = first.store, Registry(first.store)
-    unfinished(new_run("second"), tmp_path / "checkpoint")
-    first.refuse("vectorize", "drift")
-    first.approve("a person", "it is good", first.evaluated().attempt)
-    row = {"id": "a-0.0", "at": CREATED, "version": 1, "sha256": "0", "predicted": "java", "probability": 0.5}
-    feedback.write(store, feedback.ASKED, "a", [row])
-    feedback.write(store, feedback.TAGGED, "b", [row | {"tags": "java", "told": CREATED}])
-    feedback.write(store, feedback.ASKED, "c", [row | {"id": "c-0.0"}])
-    feedback.forget(store, ["c-0"])
-    seen = {"at": CREATED.isoformat(), "live": 1, "shadow": 2, "posts": 3, "same": 3}
-    Series(store).append(lambda number, previous, _: Agreement(number=number, previous=previous, **seen))
+    store = rich_store(once, tmp_path)
     sign_store(store)
-    registry.note_collected(first.path, "old")
-    tuning = TuningRun(store, "t")
-    a_tuning(tuning)
-    with tuning.held():
-        pass
-    with tuning.held():
+    with TuningRun(store, "t").held():
         return sorted(store.sizes(""))
 
 

@@ -159,7 +159,7 @@ def verify(
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Check every file in the store against its recorded sha256."""
+    """Check that every file in the store is there, and as it was written."""
     there = store_of(store).require()
     result = verify_store(there, run_name(there, name) if name else None, track())
     with suppress(CorruptArtifact):  # it is one of the faults

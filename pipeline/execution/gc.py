@@ -16,9 +16,20 @@ from pipeline.registry.serving_dir import MODELS, path_of
 from pipeline.settings import Deployment
 from pipeline.stages.plan import STAGES
 from pipeline.store.manifest import ATTEMPT, MANIFEST, Manifest, attempt_time
-from pipeline.store.notes import REFUSED
+from pipeline.store.notes import PUBLISHED, REFUSED
 from pipeline.store.objects import Store
-from pipeline.store.runs import RECORD, RESULT, RUNS, TUNING, TUNINGS, UNFINISHED, Run, name_of
+from pipeline.store.runs import (
+    PAGE,
+    RECORD,
+    REPORT,
+    RESULT,
+    RUNS,
+    TUNING,
+    TUNINGS,
+    UNFINISHED,
+    Run,
+    name_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +96,10 @@ def _remove(registry: Registry, removal: Removal, cards: Iterable[Card]) -> None
         return
     registry.note_collected(path, removal.why, cards)
     is_run = path.count("/") == 1
-    for document in [f"{path}/{stage}/{MANIFEST}" for stage in STAGES] if is_run else [f"{path}.json"]:
+    # What names others goes before them, so that `tagger verify` misses nothing where this is interrupted.
+    manifests = [f"{stage}/{MANIFEST}" for stage in reversed(STAGES)]
+    of_run = [PUBLISHED, f"{REPORT}/{PAGE}.json", *manifests]
+    for document in [f"{path}/{name}" for name in of_run] if is_run else [f"{path}.json"]:
         store.remove(document)
     store.remove(path)
 

@@ -13,12 +13,24 @@ from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.stages import model_card
 from pipeline.store.manifest import Manifest, warnings_of
+from pipeline.store.notes import PUBLISHED, Publication
 from pipeline.store.runs import Run
 
 log = logging.getLogger(__name__)
 
 
 def publish(work: Work, exported: Manifest) -> dict[str, Any]:
+    """Publish the exported model as _publish does, and note in the run which version it is.
+
+    So it is known afterwards that the run was exported, and that the registry had this version.
+    """
+    summary = _publish(work, exported)
+    noted = Publication(version=summary["version"], at=datetime.now(UTC))
+    work.run.store.write(f"{work.run.path}/{PUBLISHED}", noted.to_dict())
+    return summary
+
+
+def _publish(work: Work, exported: Manifest) -> dict[str, Any]:
     """Publish the exported model, and return its version for the summary. Publishing it again changes nothing.
 
     Without the setting `publish` nothing is published, and the version is None.

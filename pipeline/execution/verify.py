@@ -1,25 +1,39 @@
-"""Verifies that the store's documents and files are the bytes that were written, by their sha256."""
+"""Verifies that the store's documents and files are those that were written, and that none of them is missing.
 
-from collections.abc import Iterator
+A document holds its own sha256 and place; a manifest, a card or a note of unfinished work those of the other files.
+What must be there follows from what is there: a manifest names those that it was made from, the log names versions.
+Each check is made whatever the others say.
+"""
+
+import re
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
-from pipeline.errors import BadInput, CorruptArtifact
+from pipeline.errors import BadInput, TaggerError
 from pipeline.execution import cache
+from pipeline.execution.faults import Faults, documents, files, guarded, lost, sources
+from pipeline.execution.verify_registry import (
+    check_registry,
+    check_version,
+    events_of,
+    versions_of,
+)
 from pipeline.progress import Track, log_lines
-from pipeline.registry.card import Card
-from pipeline.registry.cards import CARDS
-from pipeline.registry.registry import LOG, Registry
-from pipeline.registry.series import SERIES, Series
-from pipeline.registry.serving_dir import path_of
-from pipeline.stages.plan import STAGES
-from pipeline.store import signatures
+from pipeline.registry.registry import LOG
+from pipeline.stages.plan import LAST, STAGES
 from pipeline.store.manifest import MANIFEST
-from pipeline.store.notes import APPROVED, REFUSED
+from pipeline.store.notes import PUBLISHED, REFUSED, Publication, Saved
 from pipeline.store.objects import Store
-from pipeline.store.runs import CHECKPOINT, PAGE, RECORD, REPORT, SHARDS, Run, every_run
+from pipeline.store.runs import CHECKPOINT, PAGE, RECORD, REPORT, RESULT, SHARDS, TUNING, TUNINGS, Run, every_run
+
+SAVED = re.compile(rf"([^/]+)/({CHECKPOINT}|{SHARDS}/[^/]+|{PAGE})\.json")
+"""The documents of a run that name a folder which was saved with them: its stage, and its name there."""
+
+OF_RUN = re.compile(r"([^/]+/)?[^/]+\.json|[^/]+/(shards|cluster)/[^/]+\.json")
+OF_TUNING = OF_CACHE = re.compile(r"([^/]+/)?[^/]+\.json")
+"""The documents in each of these folders. One of them names every other file that counts."""
 
 
 @dataclass(frozen=True)
@@ -31,181 +45,130 @@ class Verified:
 
 
 def verify(store: Store, name: str | None = None, track: Track = log_lines) -> Verified:
-    """Check the run or version of this name, or the whole store; BadInput if there is no such run or version."""
-    count, faults = 0, list[str]()
+    """Check the run or version of this name, or the whole store.
+
+    Raises BadInput if there is no such run or version.
+    """
+    count = 0
+    faults = dict[str, None]()  # each once, because several checks may read what is damaged
     with track("verify", "files", None) as advance:
         for fault in _checks(store, name):
             count += 1
             advance(1)
             if fault:
-                faults.append(fault)
-    return Verified(count, faults)
+                faults[fault] = None
+    return Verified(count, list(faults))
 
 
-def _checks(store: Store, name: str | None) -> Iterator[str | None]:
-    """Check each file and document, and yield its fault or None."""
+def _checks(store: Store, name: str | None) -> Faults:
+    events = events_of(store)
+    versions = versions_of(store, events)
     if name is None:
-        for run in every_run(store):
-            yield from _run(run)
-        yield from _log(store)
-        yield from _series(store)
-        for stage in STAGES:
-            yield from (_readable(store, path) for path in _documents(store, f"{cache.FOLDER}/{stage}"))
-        for version in _versions(store):
-            yield from _version(store, version)
-        yield from _served(store)
-        yield from _feedback(store)
+        yield from _runs(store, versions)
+        yield from guarded(check_registry(store, events))
+        for tuning in store.folders(TUNINGS):
+            yield from guarded(_tuning(store, f"{TUNINGS}/{tuning}"))
+        yield from guarded(_feedback(store))
     elif name in {run.name for run in every_run(store)}:
-        yield from _run(Run(store, name))
-    elif name.isdecimal() and int(name) in _versions(store):
-        yield from _version(store, int(name))
+        yield from guarded(_run(Run(store, name), versions))
+    elif name.isdecimal() and int(name) in versions:
+        yield from guarded(check_version(store, int(name), events))
     else:
         raise BadInput(
             f"{store.url} holds neither a run nor a version named {name!r}: `tagger runs` and `tagger models` list them"
         )
 
 
-def _run(run: Run) -> Iterator[str | None]:
-    """Check run.json, and for each stage the manifest, its files, and the unfinished work."""
-    begun = False
-    for stage in STAGES:
-        fault = _readable(run.store, f"{run.path}/{stage}/{MANIFEST}")
-        yield fault
-        if fault is None and (manifest := run.manifest(stage)):
-            begun = True
-            yield from _cured(run.store.faults(run.attempt(manifest), manifest.files), f"run {stage} again")
-        yield from _unfinished(run, stage)
-    yield from _report(run)
-    path = f"{run.path}/{RECORD}"
-    lost = begun and not run.store.exists(path)
-    yield (
-        f"{run.store.display_path(path)} is gone: restore it, or start a new run"
-        if lost
-        else _readable(run.store, path)
-    )
-
-
-def _report(run: Run) -> Iterator[str | None]:
-    """Check the run's report and the note why it was refused, if there are any."""
-    yield _readable(run.store, f"{run.path}/{REFUSED}")
-    yield _readable(run.store, f"{run.path}/{APPROVED}")
-    if run.store.exists(f"{run.path}/{REPORT}/{PAGE}.json"):
-        yield (fault := _readable(run.store, f"{run.path}/{REPORT}/{PAGE}.json"))
-        if fault is None and (saved := run.saved(REPORT, PAGE)):
-            yield from _cured(run.store.faults(saved.path, saved.files), f"`tagger report {run.name}` makes it again")
-
-
-def _unfinished(run: Run, stage: str) -> Iterator[str | None]:
-    """Check the saved checkpoint of a stage, and its shards' results that are not gathered yet."""
-    names = [f"{SHARDS}/{name}" for name in run.store.names(f"{run.path}/{stage}/{SHARDS}")]
-    for name in [f"{CHECKPOINT}.json", *names]:
-        path = f"{run.path}/{stage}/{name}"
-        if name.endswith(".json") and run.store.exists(path):
-            yield (fault := _readable(run.store, path))
-            if fault is None and (saved := run.saved(stage, name.removesuffix(".json"))):
-                yield from _cured(run.store.faults(saved.path, saved.files), f"run {stage} again")
-
-
-def _documents(store: Store, folder: str) -> Iterator[str]:
-    return (f"{folder}/{name}" for name in store.names(folder))
-
-
-def _log(store: Store) -> Iterator[str | None]:
-    """Check each entry of the log, and that none is missing before the last."""
-    names = [name for name in store.names(LOG) if name.endswith(".json")]
-    for number, name in enumerate(names, 1):
-        path = f"{LOG}/{name}"
-        yield _readable(store, path)
-        if name != f"{number:08d}.json":
-            missing = f"{store.display_path(LOG)}/{number:08d}.json"
-            yield f"{missing} is gone, so it is not known which version was live then: restore it"
-            return
-    with suppress(CorruptArtifact):  # named already, as a document
-        yield Registry(store).log.fault()
-
-
-def _series(store: Store) -> Iterator[str | None]:
-    """Check each observation of the series, and the copy of them."""
-    yield from (_readable(store, path) for path in _documents(store, SERIES) if path.endswith(".json"))
-    with suppress(CorruptArtifact):  # named already, as a document
-        yield Series(store).log.fault()
-
-
-def _versions(store: Store) -> list[int]:
-    """The versions that have a card, or an entry in the log."""
-    names = (name.removesuffix(".json") for name in store.names(CARDS))
-    versions = {int(name) for name in names if name.isdecimal()}
-    with suppress(CorruptArtifact):  # named already, as a document
-        versions |= {event.version for event in Registry(store).events()}
-    return sorted(versions)
-
-
-def _version(store: Store, version: int) -> Iterator[str | None]:
-    """Check the card, its files, and their copy in the serving directory if there is one."""
-    path, registry = f"{CARDS}/{version}.json", Registry(store)
-    try:
-        card = registry.card(version)
-    except CorruptArtifact as error:
-        yield str(error)
-        return
-    yield None if card else f"{store.display_path(path)} is gone, though the log names version {version}: restore it"
-    if card and not registry.collected(version):
-        if _was_published(registry, version):
-            cure = "this version cannot be served again, publish another"
-            yield _signature(registry, card)
-        else:
-            cure = f"its publication was interrupted, run export of run {card.run} again, or `tagger gc` to forget it"
-        yield from _cured(store.faults(card.path, card.files), cure)
-    if card and store.names(path_of(version)):
-        yield from _copy(store, card)
-
-
-def _was_published(registry: Registry, version: int) -> bool:
-    """Whether the log names the version, or cannot be read, which is a fault of its own."""
-    with suppress(CorruptArtifact):
-        return version in {event.version for event in registry.events()}
-    return True
-
-
-def _signature(registry: Registry, card: Card) -> str | None:
-    """What is wrong with the signature of the version's files; None if nothing is, or if no key is trusted."""
-    if not signatures.keys().trusted:
-        return None
-    with TemporaryDirectory(prefix="tagger-verify-") as scratch:
-        try:
-            registry.fetch(card.version, Path(scratch, str(card.version)))
-        except CorruptArtifact as error:
-            return str(error)
-    return None
-
-
-def _copy(store: Store, card: Card) -> Iterator[str | None]:
-    cure = f"`tagger promote {card.version}` fixes it if that version is live, otherwise remove the folder"
-    yield from _cured(store.faults(path_of(card.version), card.files), cure)
-    for name in store.sizes(path_of(card.version)).keys() - card.files.keys():
-        yield f"{store.display_path(path_of(card.version))}/{name} belongs to no published version: remove it"
-
-
-def _served(store: Store) -> Iterator[str | None]:
-    """Check that the serving directory holds the live version, complete, and no withdrawn version above it."""
-    with suppress(CorruptArtifact):  # named already, as a document
-        yield Registry(store).disagreement()
-
-
-def _feedback(store: Store) -> Iterator[str | None]:
+def _feedback(store: Store) -> Faults:
     """Check the files of recorded posts, and what is noted of them."""
     from pipeline.execution import feedback  # imports Arrow
 
     yield from feedback.faults(store)
 
 
-def _cured(faults: Iterator[str | None], cure: str) -> Iterator[str | None]:
-    return (fault and f"{fault}: {cure}" for fault in faults)
+def _runs(store: Store, versions: Collection[int]) -> Faults:
+    """Check the runs, and the results of stages that are kept for other runs."""
+    for run in every_run(store):
+        yield from guarded(_run(run, versions))
+    yield from documents(store, cache.FOLDER, store.sizes(cache.FOLDER), OF_CACHE)
 
 
-def _readable(store: Store, path: str) -> str | None:
-    try:
-        store.read(path)
-    except CorruptArtifact as error:
-        return str(error)
-    return None
+def _run(run: Run, versions: Collection[int]) -> Faults:
+    """Check every document of the run, the files that these name, and that no document is missing."""
+    names = set(run.store.sizes(run.path))
+    yield from documents(run.store, run.path, sorted(names), OF_RUN)
+    for stage in STAGES:
+        if f"{stage}/{MANIFEST}" in names:
+            yield from guarded(_stage(run, stage, names))
+    for match in filter(None, map(SAVED.fullmatch, sorted(names))):
+        yield from guarded(_saved(run, match[1], match[2], names))
+    yield from guarded(_said(run, names, versions))
+
+
+def _stage(run: Run, stage: str, names: Collection[str]) -> Faults:
+    """Check the files of a complete stage, and that the run and what it was made from are there."""
+    yield lost(run, RECORD, names, "restore it, or start a new run")
+    if manifest := run.manifest(stage):
+        again = f"run {stage} again"
+        yield from files(run.store, run.attempt(manifest), manifest.files, again)
+        yield from sources(run, manifest.inputs, names)
+
+
+def _saved(run: Run, stage: str, name: str, names: Collection[str]) -> Faults:
+    """Check a saved folder of the run: a checkpoint, a shard's result, or the report."""
+    again = f"`tagger report {run.name}` makes it again" if stage == REPORT else f"run {stage} again"
+    if saved := run.saved(stage, name):
+        yield from files(run.store, saved.path, saved.files, again)
+        yield from sources(run, saved.inputs, names)
+        if stage == REPORT and saved.refused and not _passed_since(run, saved):
+            yield lost(run, REFUSED, names, f"restore it, or run {saved.refused} again")
+
+
+def _passed_since(run: Run, saved: Saved) -> bool:
+    """Whether the stage that had refused the run when its report was made has succeeded since."""
+    manifest = run.manifest(saved.refused)
+    # The files that are exported are the same before and after a person's approval.
+    if saved.refused == LAST:
+        return manifest is not None
+    return (manifest and manifest.digest) != saved.inputs.get(saved.refused)
+
+
+def _said(run: Run, names: Collection[str], versions: Collection[int]) -> Faults:
+    """Check that what the run says of published versions is still true."""
+    log = run.store.display_path(LOG)
+    if published := run.document(Publication, PUBLISHED):
+        yield from sources(run, [LAST], names)
+        if published.version not in (None, *versions):
+            yield f"{log} does not name version {published.version}, which run {run.name} published: restore it"
+    evaluated = run.manifest("evaluate")
+    champion = evaluated.summary.get("champion") if evaluated else None
+    if champion not in (None, *versions):
+        yield f"{log} does not name version {champion}, with which run {run.name} was compared: restore it"
+
+
+def _tuning(store: Store, path: str) -> Faults:
+    """Check the documents of a tuning, the runs of its trials, and that none of these is missing."""
+    names = set(store.sizes(path))
+    shown = store.display_path(path)
+    yield from documents(store, path, sorted(names), OF_TUNING)
+    yield from _runs(store.within(f"{path}/trials"), [])
+    for name in sorted(_of_tuning(store, path, names) - names):
+        yield f"{shown}/{name} is gone: restore it, or remove {shown} and tune again"
+
+
+def _of_tuning(store: Store, path: str, names: Collection[str]) -> set[str]:
+    """The names of documents that the tuning must have, because of those that it has."""
+    journal = sum(name.startswith("journal/") for name in names)
+    needed = {f"journal/{number:08d}.json" for number in range(journal)}
+    if any(name == RESULT or name.startswith(("done/", "trials/")) for name in names):
+        needed.add(TUNING)
+    result = dict[str, Any]()
+    with suppress(TaggerError):  # named already, as a document
+        result = store.read(f"{path}/{RESULT}") or {}
+    for trial in result.get("trials", []):
+        needed.add(f"done/{trial['number']:04d}.json")
+        begun = f"trials/runs/trial{trial['number']}"
+        # Whoever needs the room may have removed the trials of a tuning that is finished.
+        if trial["state"] == "scored" and f"{begun}/{RECORD}" in names:
+            needed |= {f"{begun}/train/{MANIFEST}", f"trials/runs/posts/ingest/{MANIFEST}"}
+    return needed

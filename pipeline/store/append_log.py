@@ -6,6 +6,7 @@ and its last entry equals the log's. If it is absent, outdated or damaged, the e
 
 import hashlib
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -44,7 +45,7 @@ class AppendLog:
                 self._read[name] = entry
         entries = [self._read[name] for name in names if name in self._read]
         if known:
-            if fault := self._broken(names):
+            if fault := next(self._breaks(names), None):
                 raise CorruptArtifact(fault)
             heads.refuse_cut_off(place, [digest_of(entry) for entry in entries], known)
         return entries
@@ -70,41 +71,52 @@ class AppendLog:
             self.store.write(self.copy, {"format": FORMAT, "entries": dict(sorted(self._read.items()))})
         return entry
 
-    def fault(self) -> str | None:
-        """How the copy differs from the log, in a sentence; None if it does not, or is only outdated or absent."""
-        with suppress(CorruptArtifact):  # a document that cannot be read is named as such
-            names = self.names()
-            self._read |= {name: entry for name in names if (entry := self.store.read(f"{self.folder}/{name}"))}
-            if broken := self._broken(names):
-                return broken
+    def readable(self) -> dict[str, Entry]:
+        """Every entry that can be read, by its file name, whether or not it follows the one before it."""
+        for name in self.names():
+            with suppress(CorruptArtifact):
+                if entry := self.store.read(f"{self.folder}/{name}"):
+                    self._read[name] = entry
+        return self._read
+
+    def faults(self) -> Iterator[str]:
+        """What is wrong with the log and its copy, in sentences, except that an entry cannot be read.
+
+        A copy that is outdated or absent is not a fault.
+        """
+        self.readable()
+        names = self.names()
+        yield from self._breaks(names)
+        copy, folder = self.store.display_path(self.copy), self.store.display_path(self.folder)
         cure = "remove it, the next entry writes it again"
         try:
             copied = self._document()
         except CorruptArtifact:
-            return f"{self.store.display_path(self.copy)} is damaged: {cure}"
+            yield f"{copy} is damaged: {cure}"
+            return
         for name, entry in copied.items():
-            there = self.store.read(f"{self.folder}/{name}")
-            if there is None:
-                return (
-                    f"{self.store.display_path(self.folder)}/{name} is gone, though "
-                    f"{self.store.display_path(self.copy)} has a copy of it: restore it"
-                )
-            if there != entry:
-                copy, folder = self.store.display_path(self.copy), self.store.display_path(self.folder)
-                return f"{copy} differs from {folder}: {cure}"
-        return None
+            if name not in names:
+                yield f"{folder}/{name} is gone, though {copy} has a copy of it: restore it"
+            elif self._read.get(name, entry) != entry:
+                yield f"{copy} differs from {folder}: {cure}"
+                return
 
-    def _broken(self, names: list[str]) -> str | None:
-        """Where an entry that has been read is not the next of the one before it, in a sentence."""
+    def _breaks(self, names: list[str]) -> Iterator[str]:
+        """Where an entry is missing, or is not the next of the one before it, in sentences."""
+        folder, there = self.store.display_path(self.folder), set(names)
+        last = int(names[-1].partition(".")[0]) if names else 0
         before: Entry | None = None
-        for number, name in enumerate(names, 1):
-            entry, folder = self._read.get(name), self.store.display_path(self.folder)
-            if name != f"{number:08d}.json" or entry is None:
-                return f"{folder}/{number:08d}.json is gone: restore it"
-            if "previous" in entry and entry["previous"] != (digest_of(before) if before else ""):
-                return f"{folder}/{name} follows another entry than the one before it: restore {folder}"
+        for number in range(1, last + 1):
+            name = f"{number:08d}.json"
+            entry = self._read.get(name)
+            if name not in there:
+                yield f"{folder}/{name} is gone: restore it"
+            previous = digest_of(before) if before else ""
+            # Where one of the two is missing or damaged, nothing is known of their order.
+            known = entry is not None and (before is not None or number == 1)
+            if known and entry and entry.get("previous", previous) != previous:
+                yield f"{folder}/{name} follows another entry than the one before it: restore {folder}"
             before = entry
-        return None
 
     def _copied(self, names: list[str]) -> dict[str, Entry]:
         """The entries that the copy holds; none if it is not a copy of this log."""

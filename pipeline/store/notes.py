@@ -1,4 +1,4 @@
-"""The small documents of a run: unfinished work that was saved, and why it was refused or approved."""
+"""The small documents of a run: saved work, why it was refused or approved, and what it published."""
 
 from datetime import datetime
 from typing import Any
@@ -8,18 +8,22 @@ from pydantic import Field
 from pipeline.store.documents import Document
 from pipeline.store.names import Files, RelativePath
 
-REFUSED, APPROVED = "refused.json", "approved.json"
-"""The names of two of them in the folder of their run."""
+REFUSED, APPROVED, PUBLISHED = "refused.json", "approved.json", "published.json"
+"""The names of three of them in the folder of their run."""
 
 
 class Saved(Document):
-    """A saved piece of a stage's unfinished work: its folder, its files, and the digests of its inputs."""
+    """A saved piece of a stage's unfinished work: its folder, its files, and the digests of its inputs.
+
+    Of a report `refused` is the stage that had refused the run when it was made; empty if none had.
+    """
 
     WHAT = "piece of unfinished work"
 
     path: RelativePath
     files: Files
     inputs: dict[str, str]
+    refused: str = ""
 
 
 class Refusal(Document):
@@ -42,3 +46,12 @@ class Approval(Document):
     why: str
     at: datetime
     evaluated: str
+
+
+class Publication(Document):
+    """The version that a run's model has, None if it was not to be published, and when export said so."""
+
+    WHAT = "note of a publication"
+
+    version: int | None
+    at: datetime

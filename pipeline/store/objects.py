@@ -30,6 +30,9 @@ LONGEST_SHOWN = 200
 ABSENT = (FileNotFoundError, NotADirectoryError)
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
+PLACE = "place"
+"""The field of a document with the path that it was written to, so that it is not taken for another one."""
+
 PERMANENT = {
     errno.EROFS: "give this user permission to read and write it",
     errno.EEXIST: "see that no file is in the place of one of its folders",
@@ -118,16 +121,28 @@ class Store:
     def opened(self, path: str, data: bytes, cure: str = MAKE_AGAIN) -> dict[str, Any]:
         """The document that `sealed` made these bytes of, checked as `read` does."""
         try:
-            document = _document(data)
+            document = self._placed(path, _document(data))
         except ValueError:
             raise CorruptArtifact(
                 f"{self.display_path(path)} is not the document that was written there: {cure}"
             ) from None
         return signatures.unsigned(self.prefix + path, document, self.display_path(path))
 
+    def _placed(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
+        """The document without its place; CorruptArtifact if it was written to another one."""
+        place = document.pop(PLACE, "")
+        # A store in a folder of another may be opened by its own URL. Earlier releases stored no place.
+        if place and not f"/{self.path(path)}".endswith(f"/{place}"):
+            raise CorruptArtifact(
+                f"{self.display_path(path)} is a document that was written to {place}: restore the "
+                "one that belongs here"
+            )
+        return document
+
     def sealed(self, path: str, document: dict[str, Any]) -> bytes:
-        """The bytes of a document, with its signature if there is a key to sign with."""
-        return _json(signatures.signed(self.prefix + path, document, self.display_path(path)))
+        """The bytes of a document, with its place, and its signature if there is a key to sign with."""
+        place = self.prefix + path
+        return _json(signatures.signed(place, document, self.display_path(path)) | {PLACE: place})
 
     def sign(self, path: str) -> bool:
         """Sign the document that is there; False if the file is no document of a store.
@@ -136,7 +151,7 @@ class Store:
         """
         with self._answering(path):
             try:
-                found = _document(self.fs.cat_file(self.path(path)))
+                found = self._placed(path, _document(self.fs.cat_file(self.path(path))))
             except ValueError:
                 return False
             if signatures.FIELD in found:

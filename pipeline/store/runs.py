@@ -221,7 +221,9 @@ class Run:
         """
         top = f"{self.path}/{stage}/{name}"
         path, old = f"{top}/{uuid.uuid4().hex[:8]}", self.store.names(top)
-        saved = Saved(path=path, files=entries(folder), inputs=_digests(inputs))
+        refusal = self.refusal() if stage == REPORT else None
+        refused = refusal.stage if refusal else ""
+        saved = Saved(path=path, files=entries(folder), inputs=_digests(inputs), refused=refused)
         self.store.upload(folder, path)
         self.store.write(f"{top}.json", saved.to_dict())
         for replaced in old:

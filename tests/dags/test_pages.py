@@ -10,7 +10,9 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from axe_playwright_python.sync_playwright import Axe
+from fastapi.testclient import TestClient
 from playwright.sync_api import Page, expect
 
 from pipeline.registry.registry import Registry
@@ -77,6 +79,29 @@ def test_who_may_not_read_the_dag_sees_nothing(server):
         answer = client(server, "nobody").get(path)
         assert answer.status_code == 403, path
         assert f"You may not read the runs of the DAG {DAG_ID}" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/models", "/models?dag_id=another", "/report?run_id=x&dag_id=another"])
+def test_it_is_this_dag_that_a_reader_must_be_allowed(monkeypatch, path):
+    """A person who may read another DAG cannot name that one in the address."""
+    from airflow.api_fastapi.core_api import security
+    from airflow.models import DagModel
+
+    from tagger_airflow import pages
+
+    asked = []
+
+    class AllButThis:
+        def is_authorized_dag(self, *, method, access_entity, details, user):
+            asked.append((method, access_entity, details.id))
+            return details.id != DAG_ID
+
+    monkeypatch.setattr(security, "get_auth_manager", AllButThis)
+    monkeypatch.setattr(DagModel, "get_team_name", lambda _: None)  # which would ask Airflow's database
+    monkeypatch.setitem(pages.app.dependency_overrides, security.get_user, object)
+    answer = TestClient(pages.app).get(path)
+    assert answer.status_code == 403
+    assert asked == [("GET", DagAccessEntity.RUN, DAG_ID)]
 
 
 @pytest.mark.parametrize(

@@ -23,22 +23,6 @@ def test_an_undamaged_store_has_no_faults(store):
     assert whole.files >= len(files)
 
 
-def test_a_flipped_bit_in_any_file_is_found_and_named(store):
-    """In every file of the run and of the published version: in its first, its middle and its last byte."""
-    files = sorted(path for path in Path(store.url).rglob("*") if path.is_file() and path.stat().st_size)
-    assert len(files) > 30
-    tried = 0
-    for path in files:
-        whole = path.read_bytes()
-        for at in {0, len(whole) // 2, len(whole) - 1}:
-            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-            assert any(str(path) in fault for fault in verify(store).faults), (path, at)
-            tried += 1
-        path.write_bytes(whole)
-    assert verify(store).faults == []
-    print(f"{tried} flipped bits in {len(files)} files, each found and named")  # noqa: T201
-
-
 def test_one_run_or_one_version_alone(store, finished_run):
     (path,) = Path(store.url).glob("models/*/*/saved_model.pb")
     path.write_bytes(path.read_bytes()[:-1])
@@ -73,7 +57,7 @@ LOST = {
     "the settings of a run": ("runs/finished/run.json", "is gone: restore it, or start a new run"),
     "an entry of the log": (
         f"{LOG}/00000001.json",
-        "00000001.json is gone, so it is not known which version was",
+        "00000001.json is gone: restore it",
     ),
     "the card of the live version": (f"{CARDS}/20260105060708.json", "is gone, though the log names version 2026"),
 }
