@@ -24,6 +24,7 @@ from pipeline.progress import OnEpoch, SaveCheckpoint, Track, log_lines, no_repo
 from pipeline.stages import accounting
 from pipeline.stages.plan import After, Before
 from pipeline.store.manifest import Manifest
+from pipeline.store.needs import needing
 from pipeline.store.runs import CHECKPOINT, SHARDS, Run
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,10 @@ def run_stage(name: str, run: Run, track: Track = log_lines, on_epoch: OnEpoch =
 
 @contextmanager
 def _noting_refusals(name: str, run: Run) -> Iterator[None]:
-    """If the stage refuses the run, refuse it in the store, too."""
+    """If the stage refuses the run, refuse it in the store, too. Meanwhile garbage collection keeps the run."""
     try:
-        yield
+        with needing(run.store, run.path):
+            yield
     except REFUSALS as error:
         if run.record():
             refuse(run, name, str(error), error.evidence)

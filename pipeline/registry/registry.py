@@ -24,10 +24,13 @@ from pipeline.registry.card import MODEL, Card
 from pipeline.registry.cards import CARDS
 from pipeline.registry.events import PROMOTE, PUBLISH, ROLLBACK, Event, live_history, model_digest
 from pipeline.registry.serving_dir import ServingDir
+from pipeline.registry.serving_dir import path_of as serving_path
 from pipeline.store import signatures
 from pipeline.store.append_log import AppendLog
 from pipeline.store.documents import Document
+from pipeline.store.needs import needing
 from pipeline.store.objects import Store
+from pipeline.store.runs import RUNS
 
 log = logging.getLogger(__name__)
 
@@ -157,11 +160,7 @@ class Registry:
         """
         card, given = self._published(version), _checked_reason(reason)
 
-        def decide(events: list[Event]) -> tuple[Card, int, str]:
-            self._refuse_unservable(card)
-            return card, version, given
-
-        event = self._log(PROMOTE, decide, by=user())
+        event = self._log(PROMOTE, lambda _: (card, version, given), by=user())
         self.reconcile()
         return event
 
@@ -182,7 +181,6 @@ class Registry:
                     "`tagger promote`"
                 )
             card = self._published(history[-2])
-            self._refuse_unservable(card)
             return card, card.version, given
 
         event = self._log(ROLLBACK, decide, by=user())
@@ -205,7 +203,9 @@ class Registry:
         fault = gone or next(filter(None, self.store.faults(card.path, card.files)), None)
         if not fault and signatures.keys().trusted:
             with TemporaryDirectory(prefix="tagger-verify-") as scratch:
-                self.fetch(card.version, Path(scratch, str(card.version)))
+                folder = Path(scratch, str(card.version))
+                self.store.download(card.path, card.files, folder)
+                signing.refuse_untrusted(self.store, card.version, folder)
         if fault:
             raise CorruptArtifact(
                 f"version {card.version} cannot go live: {fault}; the live version is unchanged, promote another one"
@@ -331,7 +331,10 @@ class Registry:
                 reason=reason,
                 model=model_digest(card),
             )
-            if entry := self.log.append(number, event.to_dict()):
+            with needing(self.store, card.path, f"{RUNS}/{card.run}", serving_path(card.version)):
+                self._refuse_unservable(card)
+                entry = self.log.append(number, event.to_dict())
+            if entry:
                 return Event.parse(entry, self.store.display_path(LOG))
 
     def _refuse_overwriting(self, card: Card) -> None:

@@ -15,12 +15,14 @@ from typing import Any
 
 from pydantic import Field
 
-from pipeline.errors import BadInput, StageOutOfOrder, Unavailable
+from pipeline.errors import BadInput, StageOutOfOrder
 from pipeline.files import digest, entries, files
 from pipeline.settings import Deployment, Settings
 from pipeline.source_policy import checked, refuse_secrets
+from pipeline.store import run_index
 from pipeline.store.documents import Document
 from pipeline.store.manifest import ATTEMPT, MANIFEST, TIME, Manifest
+from pipeline.store.needs import needing
 from pipeline.store.notes import APPROVED, REFUSED, Approval, Refusal, Saved
 from pipeline.store.objects import Store
 
@@ -155,20 +157,22 @@ class Run:
         refuse_secrets(settings.source)
         if record.allowed is not None:
             checked(settings.source, record.allowed)
+        with needing(self.store, self.path):
+            record = self._write_record(record)
+        run_index.add(self.store, self.name, record.created)
+        return record
+
+    def _write_record(self, record: Record) -> Record:
+        """Write run.json; if it is there already, with the logical time that it has."""
         path = f"{self.path}/{RECORD}"
-        for _ in range(3):
-            if self.store.create(path, record.to_dict()):
-                return record
-            if known := self.record():  # else it was removed meanwhile
-                self._refuse_other(known, record)
-                kept = {"created": known.created, "airflow_run_id": known.airflow_run_id or airflow_run_id}
-                record = record.model_copy(update=kept)
-                self.store.write(path, record.to_dict())
-                return record
-        raise Unavailable(
-            f"{self.store.display_path(path)} cannot be created and is not there: another process removes what this "
-            "one writes; run the stage again"
-        )
+        if self.store.create(path, record.to_dict()):
+            return record
+        if known := self.record():
+            self._refuse_other(known, record)
+            same_id = known.airflow_run_id or record.airflow_run_id
+            record = record.model_copy(update={"created": known.created, "airflow_run_id": same_id})
+        self.store.write(path, record.to_dict())
+        return record
 
     def _refuse_other(self, known: Record, asked: Record) -> None:
         """Raise BadInput if the existing run is another Airflow run, or has a stage made with other settings."""
@@ -297,8 +301,9 @@ class Run:
 
     def approve(self, by: str, why: str) -> None:
         """Note that a person approved the model that was evaluated last."""
-        noted = Approval(by=by, why=why, at=datetime.now(UTC), evaluated=self._evaluated())
-        self.store.write(f"{self.path}/{APPROVED}", noted.to_dict())
+        with needing(self.store, self.path):
+            noted = Approval(by=by, why=why, at=datetime.now(UTC), evaluated=self._evaluated())
+            self.store.write(f"{self.path}/{APPROVED}", noted.to_dict())
 
     def approval(self) -> Approval | None:
         """The approval of the model that was evaluated last; None if there is none, or only one of a model before."""

@@ -27,6 +27,7 @@ from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.settings.tuning import SEARCHABLE
 from pipeline.source_policy import checked, refuse_secrets
 from pipeline.stages.plan import VALIDATED
+from pipeline.store.needs import HELD, needing
 from pipeline.store.objects import Store
 from pipeline.store.runs import RESULT, TUNING, TUNINGS, Run, name_of
 from pipeline.tuning.documents import Asked, Comparison, Result, Trial
@@ -110,7 +111,7 @@ class TuningRun:
         Gives a function to call before each trial. A process that was killed holds the tuning no longer than STALE
         seconds after that, and on its own machine not at all.
         """
-        path = f"{self.path}/held.json"
+        path = f"{self.path}/{HELD}"
 
         def mine() -> dict[str, Any]:
             return {"host": socket.gethostname(), "process": os.getpid(), "at": time.time()}
@@ -124,7 +125,8 @@ class TuningRun:
                 )
             self.store.write(path, mine())
         try:
-            yield lambda: self.store.write(path, mine())
+            with needing(self.store, self.path):
+                yield lambda: self.store.write(path, mine())
         finally:
             self.store.remove(path)
 
