@@ -69,9 +69,9 @@ class Registry:
 
     def cards(self) -> list[Card]:
         """The card of every published version, newest first."""
-        return self._cards(self.events())
+        return self.cards_of(self.events())
 
-    def _cards(self, events: list[Event]) -> list[Card]:
+    def cards_of(self, events: list[Event]) -> list[Card]:
         """The events' versions, newest first, without those whose card is lost or of a newer format."""
         found = []
         for version in log_events.versions_of(events):
@@ -115,20 +115,22 @@ class Registry:
             self.reconcile()
             return event
         self._refuse_outdated_comparison(card, events, compared_with)  # before anything is written
-        numbered = by_number.write_with_number(self.store, card, {event.version for event in events})
-        # Not before the number is this version's own: the signature would replace that of another one.
-        signing.sign_version(self.store, numbered)
+        with needing(self.store, card.path):  # from before there is a card that would name them
+            self._refuse_incomplete(card)
+            numbered = by_number.write_with_number(self.store, card, {event.version for event in events})
+            # Not before the number is this version's own: the signature would replace that of another one.
+            signing.sign_version(self.store, numbered)
 
-        def decide(events: list[Event]) -> tuple[Card, int, str] | Event:
-            # A retry may have published it while the task that it replaces was still running.
-            if published := log_events.publication(events, numbered.version):
-                return published
-            champion = self._refuse_outdated_comparison(numbered, events, compared_with)
-            if champion and not forced and _newer(champion, numbered):
-                return numbered, champion.version, f"its data is newer than that of version {numbered.version}"
-            return numbered, numbered.version, forced or reason
+            def decide(events: list[Event]) -> tuple[Card, int, str] | Event:
+                # A retry may have published it while the task that it replaces was still running.
+                if published := log_events.publication(events, numbered.version):
+                    return published
+                champion = self._refuse_outdated_comparison(numbered, events, compared_with)
+                if champion and not forced and _newer(champion, numbered):
+                    return numbered, champion.version, f"its data is newer than that of version {numbered.version}"
+                return numbered, numbered.version, forced or reason
 
-        event = self._log(PUBLISH, decide, by=by)
+            event = self._log(PUBLISH, decide, by=by)
         self.reconcile()
         return event
 
@@ -211,6 +213,11 @@ class Registry:
                 f"version {card.version} cannot go live: {fault}; the live version is unchanged, promote another one"
             )
 
+    def _refuse_incomplete(self, card: Card) -> None:
+        """Raise CorruptArtifact if files of a model that is to be published are missing or damaged."""
+        if fault := next(filter(None, self.store.faults(card.path, card.files)), None):
+            raise CorruptArtifact(f"the model of run {card.run} cannot be published: {fault}; run export again")
+
     def reconcile(self) -> None:
         """Make the serving directory hold the live version whole, and no published version with a higher number.
 
@@ -280,8 +287,14 @@ class Registry:
 
     def with_files(self) -> list[Card]:
         """The card of every published version whose files garbage collection has not removed, newest first."""
-        gone = {*self.store.names(COLLECTED), *self.store.names(FORMERLY_COLLECTED)}
-        return self._cards([event for event in self.events() if f"{event.version}.json" not in gone])
+        gone = self.collected_versions()
+        return self.cards_of([event for event in self.events() if event.version not in gone])
+
+    def collected_versions(self) -> set[int]:
+        """The versions whose files garbage collection has removed."""
+        names = [*self.store.names(COLLECTED), *self.store.names(FORMERLY_COLLECTED)]
+        stems = (name.removesuffix(".json") for name in names)
+        return {int(stem) for stem in stems if stem.isdecimal()}
 
     def collected(self, version: int) -> str | None:
         """A sentence that says when garbage collection removed the version's files; None if it has not."""
@@ -296,7 +309,7 @@ class Registry:
         events = self.events()
         # A card without an entry in the log belongs to a publication that was interrupted.
         if version not in {event.version for event in events}:
-            listed = ", ".join(str(card.version) for card in self._cards(events)) or "none yet"
+            listed = ", ".join(str(card.version) for card in self.cards_of(events)) or "none yet"
             raise BadInput(
                 f"{self.store.url} does not hold version {version} (published: {listed}): name one of these or run "
                 "`tagger run`"
@@ -332,7 +345,8 @@ class Registry:
                 model=model_digest(card),
             )
             with needing(self.store, card.path, f"{RUNS}/{card.run}", serving_path(card.version)):
-                self._refuse_unservable(card)
+                if action != PUBLISH:
+                    self._refuse_unservable(card)
                 entry = self.log.append(number, event.to_dict())
             if entry:
                 return Event.parse(entry, self.store.display_path(LOG))
