@@ -14,6 +14,7 @@ from pipeline.registry.series import Agreement, Series
 from pipeline.registry.serving_dir import MODEL
 from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.store import signatures
+from pipeline.store.needs import Collector, needing
 from pipeline.store.runs import CHECKPOINT, Run
 from pipeline.tuning.tuning import TuningRun, asked_of
 from tests.conftest import CREATED
@@ -63,7 +64,7 @@ def files(first: Run, new_run, tmp_path, monkeypatch) -> list[str]:
     registry.note_collected(first.path, "old")
     tuning = TuningRun(store, "t")
     a_tuning(tuning)
-    with tuning.held():
+    with tuning.held(), needing(store, first.path), Collector(store):
         return sorted(store.sizes(""))
 
 

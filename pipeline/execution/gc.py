@@ -9,6 +9,7 @@ from functools import cached_property
 
 from pipeline.errors import CorruptArtifact, NewerFormat
 from pipeline.execution import cache
+from pipeline.files import remove_abandoned
 from pipeline.registry.card import Card
 from pipeline.registry.cards import CARDS
 from pipeline.registry.events import live_history
@@ -98,6 +99,7 @@ def collect(store: Store, deployment: Deployment, now: datetime | None = None) -
         yield unfinished
     _update_run_index(store)
     drop_old(store)
+    remove_abandoned()
 
 
 @dataclass(frozen=True)

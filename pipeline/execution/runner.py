@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir
 from typing import Any
 
 from pipeline import tf_config
@@ -20,6 +20,7 @@ from pipeline.execution.mirror import mirror, mirror_after
 from pipeline.execution.publication import publish
 from pipeline.execution.reporting import make_report, report_after
 from pipeline.execution.work import Work
+from pipeline.files import scratch_folder
 from pipeline.progress import OnEpoch, SaveCheckpoint, Track, log_lines, no_report
 from pipeline.stages import accounting
 from pipeline.stages.plan import After, Before
@@ -207,8 +208,8 @@ def _module(name: str) -> Any:
 def _scratch(stage: str) -> Iterator[Path]:
     """Give a temporary folder for the stage's work; an OSError in it is raised as Unavailable."""
     try:
-        with TemporaryDirectory(prefix=f"tagger-{stage}-") as scratch:
-            yield Path(scratch)
+        with scratch_folder(stage) as scratch:
+            yield scratch
     except OSError as error:
         raise Unavailable(
             f"{stage}: the disk under {gettempdir()} failed ({error.strerror or error}); "

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.execution import cache
+from pipeline.files import scratch_folder
 from pipeline.progress import Track, log_lines
 from pipeline.registry.card import Card
 from pipeline.registry.cards import CARDS
@@ -159,7 +159,7 @@ def _signature(registry: Registry, card: Card) -> str | None:
     """What is wrong with the signature of the version's files; None if nothing is, or if no key is trusted."""
     if not signatures.keys().trusted:
         return None
-    with TemporaryDirectory(prefix="tagger-verify-") as scratch:
+    with scratch_folder("verify") as scratch:
         try:
             registry.fetch(card.version, Path(scratch, str(card.version)))
         except CorruptArtifact as error:

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline.errors import (
     BadInput,
@@ -17,6 +16,7 @@ from pipeline.errors import (
     StageOutOfOrder,
     escape_control,
 )
+from pipeline.files import scratch_folder
 from pipeline.registry import cards as by_number
 from pipeline.registry import events as log_events
 from pipeline.registry import signing
@@ -204,7 +204,7 @@ class Registry:
         gone = self.collected(card.version)
         fault = gone or next(filter(None, self.store.faults(card.path, card.files)), None)
         if not fault and signatures.keys().trusted:
-            with TemporaryDirectory(prefix="tagger-verify-") as scratch:
+            with scratch_folder("verify") as scratch:
                 folder = Path(scratch, str(card.version))
                 self.store.download(card.path, card.files, folder)
                 signing.refuse_untrusted(self.store, card.version, folder)

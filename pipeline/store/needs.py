@@ -56,7 +56,7 @@ def needing(store: Store, *paths: str) -> Iterator[None]:
         for other in _notes(whole, COLLECTORS).values():
             if overlap(other.paths, needed) and other.is_younger(REMOVING_SECONDS):
                 raise Unavailable(
-                    f"garbage collection is removing {whole.display_path(needed[0])}: try again in a minute"
+                    f"garbage collection is removing {whole.display_path(other.paths[0])}: try again in a minute"
                 )
             is_left = True
         yield
