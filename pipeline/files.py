@@ -1,9 +1,23 @@
-"""Helpers for local files: the names, sizes and digests of a folder's files, and text files of one entry a line."""
+"""Helpers for local files: names, sizes and digests of a folder's files, text files, and temporary folders."""
 
+import fcntl
 import hashlib
 import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+
+SCRATCH, LOCKED = "tagger-", ".locked"
+"""How the names of temporary folders begin, and how those end that their process keeps locked."""
+
+ABANDONED_SECONDS = 86_400.0
+"""Age from which a temporary folder that is not locked, such as one of an earlier release, is abandoned."""
 
 
 @dataclass(frozen=True)
@@ -44,3 +58,47 @@ def user_cache() -> Path:
     """The folder of what this user's commands remember: under XDG_CACHE_HOME, or ~/.cache if that is not set."""
     above = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.path.expanduser(above), "stackoverflow-tagger").absolute()
+
+
+@contextmanager
+def scratch_folder(what: str) -> Iterator[Path]:
+    """Give a temporary folder with this word in its name, and remove it at the end.
+
+    The process keeps it locked, so another process knows that one which is not locked was left by a killed process.
+    """
+    _remove_abandoned_once()
+    while True:
+        temporary = TemporaryDirectory(prefix=f"{SCRATCH}{what}-", suffix=LOCKED)
+        descriptor = os.open(temporary.name, os.O_RDONLY)
+        with suppress(OSError):  # a filesystem without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if os.path.isdir(temporary.name):
+            break
+        os.close(descriptor)  # another process took it for an abandoned one before it was locked
+    try:
+        with temporary:
+            yield Path(temporary.name)
+    finally:
+        os.close(descriptor)
+
+
+def remove_abandoned() -> None:
+    """Remove the temporary folders that killed processes of this user left."""
+    for folder in Path(gettempdir()).glob(f"{SCRATCH}*"):
+        with suppress(OSError):
+            about = folder.lstat()
+            may_be_abandoned = folder.name.endswith(LOCKED) or about.st_mtime < time.time() - ABANDONED_SECONDS
+            if stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid() and may_be_abandoned:
+                _remove_unless_locked(folder)
+
+
+_remove_abandoned_once = cache(remove_abandoned)
+
+
+def _remove_unless_locked(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)

@@ -27,6 +27,7 @@ from pipeline.stages.context import Context
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+from tests.slow import SLOW
 
 REAL_POSTS = Path(__file__).parents[2] / "shared" / "data" / "stack-overflow-16k.csv"
 Once = Callable[[str, Callable[[Path], object]], Path]
@@ -53,80 +54,6 @@ PACKAGES = {
     "redis-server": "redis-server",
 }
 """The programs that some tests start, and Debian's packages that hold them."""
-
-SLOW = [
-    "faults/test_killed.py",
-    "cluster/test_cluster.py",
-    "dags/test_scheduler.py",
-    "dags/test_approval.py",
-    "dags/test_watch.py",
-    "dags/test_trainers.py",
-    "faults/test_killed_by_hand.py",
-    "execution/test_mirror.py",
-    "dags/test_tasks_test.py",
-    "execution/test_cache.py",
-    "model/test_distributed.py",
-    "faults/test_store_that_fails.py",
-    "test_benchmarks.py",
-    "fuzz/test_bytes.py",
-    "dags/test_secrets.py",
-    "dags/test_pages.py",
-    "server/test_follow.py",
-    "server/test_connections.py",
-    "server/test_statuses.py",
-    "server/test_serve.py",
-    "server/test_page.py",
-    "server/test_forger.py",
-    "execution/test_damage.py",
-    "server/test_forged_kinds.py",
-    "server/test_feedback.py",
-    "server/test_grpc.py",
-    "server/test_background.py",
-    "server/test_states.py",
-    "server/test_forget.py",
-    "server/test_forged_feedback.py",
-    "server/test_several_tags.py",
-    "server/test_clients.py",
-    "server/test_open_inference.py",
-    "test_curves.py",
-    "test_notebook.py",
-    "fuzz/test_hostile.py",
-    "tuning/test_tuning.py",
-    "dags/test_tune.py",
-    "dags/test_told.py",
-    "dags/test_watch_log.py",
-    "model/test_serving.py",
-    "model/test_validation.py",
-    "model/test_lazy_adam.py",
-    "test_flat.py",
-    "execution/test_runner.py",
-    "model/test_reproducible.py",
-    "execution/test_gate.py",
-    "execution/test_champion.py",
-    "execution/test_versions.py",
-    "registry/test_versions.py",
-    "execution/test_watch.py",
-    "checks/test_chance.py",
-    "execution/test_several_tags.py",
-    "execution/test_rendezvous.py",
-    "execution/test_vertex.py",
-    "test_real_posts.py",
-    "stages/test_export.py",
-    "report/test_compare.py",
-    "report/test_frames.py",
-    "model/test_network.py",
-    "test_store_page.py",
-    "test_tutorial.py",
-    "stages/test_evaluate.py",
-    "cli/test_escape_control.py",
-    "execution/test_shards.py",
-    "stages/test_train.py",
-    "frozen/test_frozen.py",
-    "dags/test_dag.py",
-    "sources/test_csv_plain.py",
-    "sources/test_bigquery.py",
-]
-"""The files of tests that `make quick` leaves out, the longest first, which is the order in which they are begun."""
 
 QUICK = "not slow and not thorough"
 """The marks by which `make quick` chooses its tests."""

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.conftest import SLOW, pytest_ignore_collect
+from tests.conftest import pytest_ignore_collect
 from tests.dags.conftest import database_of_make
+from tests.slow import SLOW
 
 ROOT = Path(__file__).parents[1]
 

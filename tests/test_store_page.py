@@ -8,6 +8,7 @@ import pytest
 from pipeline.execution.sign import sign_store
 from pipeline.registry.serving_dir import MODEL
 from pipeline.store import signatures
+from pipeline.store.needs import Collector, needing
 from pipeline.tuning.tuning import TuningRun
 from tests.rich_store import rich_store
 from tests.server.test_forger import new_key
@@ -23,7 +24,7 @@ def files(once, tmp_path, monkeypatch) -> list[str]:
     monkeypatch.setenv(signatures.SIGNING_KEY, str(new_key(tmp_path, "ours")[0]))
     store = rich_store(once, tmp_path)
     sign_store(store)
-    with TuningRun(store, "t").held():
+    with TuningRun(store, "t").held(), needing(store, "runs/first"), Collector(store):
         return sorted(store.sizes(""))
 
 

@@ -5,9 +5,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline.errors import BadInput
+from pipeline.files import scratch_folder
 from pipeline.settings import Deployment
 from tagger_airflow.store import connection_of
 
@@ -36,7 +36,7 @@ def google_credentials(deployment: Deployment) -> Iterator[None]:
             "google_cloud_platform with keyfile_dict or key_path; or unset the variable"
         )
     before = dict(os.environ)
-    with TemporaryDirectory() as folder:
+    with scratch_folder("key") as folder:
         if key:
             path = Path(folder, "key.json")  # the folder is its owner's only
             path.write_text(key if isinstance(key, str) else json.dumps(key), encoding="utf-8")

@@ -81,10 +81,20 @@ def report(
 
 
 @app.get("/models")
-def published(request: Request) -> HTMLResponse:
+def published(
+    request: Request,
+    before: Annotated[int | None, Query(description="Show what is before the log's entry of this number.")] = None,
+) -> HTMLResponse:
     """What is live, since when, by whom and why, and what was before."""
-    reports = f"{request.scope.get('root_path', '')}/report"
-    return HTMLResponse(models.render(Registry(store()), lambda run: f"{reports}?{urlencode({'run_id': run})}"))
+    root = request.scope.get("root_path", "")
+    return HTMLResponse(
+        models.render(
+            Registry(store()),
+            lambda run: f"{root}/report?{urlencode({'run_id': run})}",
+            lambda number: f"{root}/models?{urlencode({'before': number})}",
+            before,
+        )
+    )
 
 
 @app.exception_handler(HTTPException)

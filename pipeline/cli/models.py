@@ -62,10 +62,11 @@ def models(
     if as_json:
         print_json([{"live": card.version == live} | card.to_dict() for card in cards])
         return
+    gone = registry.collected_versions()
     rows = [
         (
             str(c.version),
-            "live" if c.version == live else "collected" if registry.collected(c.version) else "",
+            "live" if c.version == live else "collected" if c.version in gone else "",
             number(c.accuracy),
             number(c.macro_f1),
             c.published[:19] + "Z",

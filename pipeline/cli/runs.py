@@ -19,12 +19,15 @@ from pipeline.cli.app import (
     store_of,
 )
 from pipeline.cli.run import print_published
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.report.runs import described, newest_first, paths
 from pipeline.stages import accounting
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+
+LISTED = 50
+"""How many runs are listed if nobody says."""
 
 
 def show(
@@ -129,20 +132,33 @@ def _print_data(report: dict[str, Any]) -> None:
 
 def _shown_or_newest(store: Store, name: str | None) -> dict[str, Any]:
     """What `show` says of the run with this name, or of the newest one; BadInput if there is no run yet."""
-    report = described(Run(store, run_name(store, name))) if name else next(iter(_listed(store)), None)
+    report = described(Run(store, run_name(store, name))) if name else next(iter(_listed(store, 1)), None)
     if report is None:
         raise BadInput(f"{store.url} holds no run yet: start one with `tagger run` or in Airflow")
     return report
 
 
-def _listed(store: Store) -> list[dict[str, Any]]:
-    """Describe every run, newest first; those that cannot be read are named on standard error."""
-    return newest_first(store, lambda this, error: err.print(f"run {this.name} is not listed: {error}", soft_wrap=True))
+def _listed(store: Store, limit: int | None) -> list[dict[str, Any]]:
+    """Describe the newest runs, or every one; those that cannot be read are named on standard error."""
+
+    def say_damaged(this: Run, error: CorruptArtifact) -> None:
+        err.print(f"run {this.name} is not listed: {error}", soft_wrap=True)
+
+    return newest_first(store, say_damaged, limit)
 
 
-def runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List the runs in the store, newest first, with the settings that differ from the defaults, and refusals."""
-    reports = _listed(store_of(store).require())
+def runs(
+    store: StoreOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="List so many runs at most.")] = LISTED,
+    every: Annotated[bool, typer.Option("--all", help="List every run.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the newest runs in the store, with the settings that differ from the defaults, and refusals."""
+    there = store_of(store).require()
+    reports = _listed(there, None if every else limit + 1)
+    if not every and len(reports) > limit:
+        reports.pop()
+        err.print(f"only the newest {limit:,} runs are listed: add --all, or a higher --limit")
     if as_json:
         print_json(reports)
         return

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.execution.champion import manifests_of
 from pipeline.execution.work import Work
+from pipeline.files import scratch_folder
 from pipeline.stages.plan import FREQUENT
 from pipeline.store.manifest import Manifest
 from pipeline.store.runs import Run
@@ -46,7 +46,7 @@ def check_drift(work: Work) -> dict[str, Any]:
     from pipeline.checks import drift
     from pipeline.data.vocabulary import Vocabulary
 
-    with TemporaryDirectory(prefix="tagger-drift-") as scratch:
+    with scratch_folder("drift") as scratch:
         folders = Path(scratch, "now"), Path(scratch, "then")
         try:
             now = drift.Corpus.of(*counted_words(work.run, work.inputs, FREQUENT, folders[0]))
@@ -80,7 +80,7 @@ def _by_chance(new_posts: int, lineage: Run, ingested: Manifest, words: Path) ->
     train_files = [name for name in ingested.files if name.startswith(f"{posts.of_side('train')}/")]
     if not train_files:
         return drift.NO_DRIFT  # the first release kept its posts in another form
-    with TemporaryDirectory(prefix="tagger-learned-") as folder:
+    with scratch_folder("learned") as folder:
         lineage.fetch(ingested, Path(folder), train_files)
         several = lineage.existing().settings.multi_tag
         return chance.expected(new_posts, Path(folder), Vocabulary.load(words), several=several)

@@ -1,22 +1,27 @@
 """Garbage collection: removes old runs, attempts and served versions that nothing needs any more."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from pipeline.errors import CorruptArtifact, NewerFormat
 from pipeline.execution import cache
+from pipeline.files import remove_abandoned
 from pipeline.registry.card import Card
 from pipeline.registry.cards import CARDS
 from pipeline.registry.events import live_history
 from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import MODELS, path_of
 from pipeline.settings import Deployment
-from pipeline.stages.plan import STAGES
-from pipeline.store.manifest import ATTEMPT, MANIFEST, Manifest, attempt_time
-from pipeline.store.notes import PUBLISHED, REFUSED
+from pipeline.stages.plan import LAST, STAGES
+from pipeline.store import run_index
+from pipeline.store.hold import held
+from pipeline.store.manifest import ATTEMPT, MANIFEST, Manifest, attempt_time, current
+from pipeline.store.needs import Collector, drop_old, overlap
+from pipeline.store.notes import APPROVED, PUBLISHED, REFUSED, Approval
 from pipeline.store.objects import Store
 from pipeline.store.runs import (
     PAGE,
@@ -28,10 +33,20 @@ from pipeline.store.runs import (
     TUNINGS,
     UNFINISHED,
     Run,
+    every_run,
     name_of,
 )
 
 log = logging.getLogger(__name__)
+
+WORKING = timedelta(days=7)
+"""For how long after its last work a run or tuning that has not ended is taken to go on, whatever keep_days says."""
+
+ABANDONED = timedelta(days=1)
+"""Age from which a file that was not written to its end belongs to a process that was killed."""
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+UNKNOWN = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -44,74 +59,147 @@ class Removal:
 
 
 def removals(store: Store, deployment: Deployment, now: datetime | None = None) -> list[Removal]:
-    """List the folders that garbage collection would remove at the time `now`.
+    """List what garbage collection would remove at the time `now`.
 
     It keeps the live version, the `keep_versions` versions live before it, and everything younger than `keep_days`;
-    every run that a kept version comes from; and of any run the attempts that a kept run's manifest or a kept card
-    names. Of the tunings the latest is kept. Cards and the log are never removed: they are small, and are the history.
+    every run that a kept version comes from, that has not ended, or that somebody works on; and of any run the attempts
+    that a kept run's manifest or a kept card names. Of the tunings the latest is kept. Cards and the log are never
+    removed: they are small, and are the history.
 
     Raises CorruptArtifact if a card or manifest that is needed to decide cannot be read.
     """
-    return _plan(Registry(store), deployment, now)
+    now = now or datetime.now(UTC)
+    planned = _plan(Registry(store), deployment, now, Collector(store).needed())
+    return [*planned, *_unfinished_files(store, now)]
 
 
 def collect(store: Store, deployment: Deployment, now: datetime | None = None) -> Iterator[Removal]:
-    """Remove the folders that `removals` lists, and yield each one when it is removed.
+    """Remove what `removals` lists, and yield each removal when it is done.
 
-    Meanwhile a run may take files over from the cache, or a version may go live. So their cache entries are evicted
-    first, the list is computed again after that, and once more whenever the log has grown.
+    Meanwhile a run may take files over from the cache. So their cache entries are evicted first, and the list is made
+    again after that; and also whenever somebody has begun to need what is on it, see pipeline.store.needs.
     """
-    registry = Registry(store)
+    registry, now = Registry(store), now or datetime.now(UTC)
     registry.reconcile()
     evicted: set[str] | None = None
-    while True:
-        seen = len(registry.log.names())
-        planned = _plan(registry, deployment, now)
-        going = {removal.path.rpartition("/")[-1] for removal in planned}
-        if evicted is None or going - evicted:
-            cache.evict(store, going)
-            evicted = going | (evicted or set())
-            continue
-        cards = registry.with_files() if planned else []
-        for removal in planned:
-            if len(registry.log.names()) != seen:
+    with Collector(store) as collector:
+        while True:
+            planned = _plan(registry, deployment, now, collector.needed())
+            going = {removal.path.rpartition("/")[-1] for removal in planned}
+            if evicted is None or going - evicted:
+                cache.evict(store, going)
+                evicted = going | (evicted or set())
+                continue
+            look = _Look(collector, planned, _cards_by_run(registry) if planned else {})
+            for removal in planned:
+                if not _remove(registry, removal, look):
+                    break
+                yield removal
+            else:
                 break
-            _remove(registry, removal, cards)
-            yield removal
-        else:
-            registry.note_unpublished()
-            return
+    registry.note_unpublished()
+    for unfinished in _unfinished_files(store, now):
+        store.remove(unfinished.path)
+        yield unfinished
+    _update_run_index(store)
+    drop_old(store)
+    remove_abandoned()
 
 
-def _remove(registry: Registry, removal: Removal, cards: Iterable[Card]) -> None:
-    """Remove a folder, its documents first, so that a reader sees it as removed and never as incomplete."""
+@dataclass(frozen=True)
+class _Look:
+    """What garbage collection has decided to remove, and the cards of the versions with files, by their files' run."""
+
+    collector: Collector
+    planned: Sequence[Removal]
+    cards: Mapping[str, Sequence[Card]]
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """The paths of all that was planned."""
+        return [removal.path for removal in self.planned]
+
+
+def _cards_by_run(registry: Registry) -> dict[str, list[Card]]:
+    cards = dict[str, list[Card]]()
+    for card in registry.with_files():
+        cards.setdefault(card.path.split("/")[1], []).append(card)
+    return cards
+
+
+def _remove(registry: Registry, removal: Removal, look: _Look) -> bool:
+    """Remove what was planned; False if somebody has begun to need anything of it.
+
+    The documents of a folder go first, so that a reader sees it as removed and never as incomplete.
+    """
     store, path = registry.store, removal.path
+    if not look.collector.may_remove(path, look.paths):
+        return False
     if path.startswith(f"{MODELS}/"):
         registry.serving.withdraw(int(path.rpartition("/")[-1]))
-        return
+        return True
     if path.startswith(f"{TUNINGS}/"):
-        for document in (RESULT, TUNING):
-            store.remove(f"{path}/{document}")
-        store.remove(path)
-        return
-    registry.note_collected(path, removal.why, cards)
-    is_run = path.count("/") == 1
-    # What names others goes before them, so that `tagger verify` misses nothing where this is interrupted.
-    manifests = [f"{stage}/{MANIFEST}" for stage in reversed(STAGES)]
-    of_run = [PUBLISHED, f"{REPORT}/{PAGE}.json", *manifests]
-    for document in [f"{path}/{name}" for name in of_run] if is_run else [f"{path}.json"]:
+        documents = [f"{path}/{RESULT}", f"{path}/{TUNING}"]
+    else:
+        run = path.split("/")[1]
+        registry.note_collected(path, removal.why, look.cards.get(run, ()))
+        is_run = path.count("/") == 1
+        documents = _documents_of(store, path) if is_run else [f"{path}.json"]
+    for document in documents:
         store.remove(document)
     store.remove(path)
+    return True
 
 
-def _plan(registry: Registry, deployment: Deployment, now: datetime | None) -> list[Removal]:
-    before = (now or datetime.now(UTC)) - timedelta(days=deployment.keep_days)
-    kept = _cards_to_keep(registry, deployment, before)
+def _documents_of(store: Store, path: str) -> list[str]:
+    """The documents of a run that name files or one another; a document comes before those that it names."""
+    there = store.names(path)
+    stages = [f"{stage}/{MANIFEST}" for stage in reversed(STAGES) if stage in there]
+    page = [f"{REPORT}/{PAGE}.json"] if REPORT in there else []
+    return [f"{path}/{name}" for name in (PUBLISHED, *page, *stages)]
+
+
+def _unfinished_files(store: Store, now: datetime) -> Iterator[Removal]:
+    """The files that a process was writing when it was killed."""
+    for path, size in store.unfinished(now - ABANDONED):
+        yield Removal(path, "a file that a process did not finish writing", size)
+
+
+def _update_run_index(store: Store) -> None:
+    """Add the runs to the index that earlier releases began, and drop those that have been removed."""
+    entries = run_index.entries(store)  # before the runs, because a run is begun before it is in the index
+    for run in every_run(store):
+        if entries.pop(run_index.digest_of(run.name), None) is None:
+            with suppress(CorruptArtifact):
+                if record := run.record():
+                    run_index.add(store, run.name, record.created)
+    for path in entries.values():
+        store.remove(path)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What garbage collection keeps besides the live version: by its cards, its age, and who needs it."""
+
+    cards: Sequence[Card]
+    before: datetime
+    working_since: datetime
+    needed: Collection[str]
+
+    def needs(self, path: str) -> bool:
+        """Whether somebody needs something of the path at the moment."""
+        return overlap([path], self.needed)
+
+
+def _plan(registry: Registry, deployment: Deployment, now: datetime, needed: Collection[str]) -> list[Removal]:
+    before = now - timedelta(days=deployment.keep_days)
+    working_since = now - max(WORKING, timedelta(hours=deployment.approval_hours))
+    kept = _Kept(_cards_to_keep(registry, deployment, before), before, working_since, needed)
     store = registry.store
     return [
         *_versions_to_remove(registry, kept),
-        *_runs_to_remove(store, kept, before),
-        *_tunings_to_remove(store, before),
+        *_runs_to_remove(store, kept),
+        *_tunings_to_remove(store, kept),
     ]
 
 
@@ -141,12 +229,12 @@ def _card(registry: Registry, version: int) -> Card:
     return card
 
 
-def _versions_to_remove(registry: Registry, kept: Iterable[Card]) -> Iterator[Removal]:
+def _versions_to_remove(registry: Registry, kept: _Kept) -> Iterator[Removal]:
     cards = set(registry.store.names(CARDS))
     removable = {event.version for event in registry.events() if f"{event.version}.json" in cards}
-    removable -= {card.version for card in kept}
+    removable -= {card.version for card in kept.cards}
     for version, files in registry.serving.versions().items():
-        if version in removable:
+        if version in removable and not kept.needs(path_of(version)):
             why = "a version that is old, and neither live nor among the keep_versions before it"
             yield Removal(path_of(version), why, sum(files.values()))
 
@@ -193,20 +281,42 @@ class _FoundRun:
         return found
 
     @cached_property
-    def last_work(self) -> datetime:
-        """When something was last done in the run; the earliest time there is for a folder that is not a run."""
+    def _noted(self) -> tuple[datetime, datetime]:
+        """When the run was last begun or approved, and when it was refused; NEVER for what was not done."""
+        begun, refused = [NEVER], NEVER
         try:
-            record = self.run.record() if RECORD in self.tree else None
+            if RECORD in self.tree and (record := self.run.record()):
+                begun.append(record.started)
+            if APPROVED in self.tree and (document := self.run.store.read(f"{self.run.path}/{APPROVED}")):
+                begun.append(Approval.parse(document, APPROVED).at)
+            if REFUSED in self.tree and (refusal := self.run.refusal()):
+                refused = refusal.at
         except CorruptArtifact as error:
             log.warning("nothing of run %s is removed: %s", self.run.name, error)
-            return datetime.max.replace(tzinfo=UTC)
+            return UNKNOWN, UNKNOWN
+        return max(begun), refused
+
+    @cached_property
+    def last_work(self) -> datetime:
+        """When something was last done in the run; NEVER for a folder that is not a run, UNKNOWN if unreadable."""
         times = [datetime.fromisoformat(manifest.finished) for manifest in self.manifests.values()]
-        if self.newer:
-            return datetime.max.replace(tzinfo=UTC)
         times += [attempt_time(attempt) for attempts in self.attempts.values() for attempt in attempts]
-        if record is None and REFUSED in self.tree and (refusal := self.run.refusal()):
-            times.append(refusal.at)  # it was refused before it began
-        return max([*times, record.started if record else datetime.min.replace(tzinfo=UTC)])
+        return UNKNOWN if self.newer else max([*times, *self._noted])
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was refused or did its last stage after it was begun or approved last."""
+        begun, refused = self._noted
+        last = current(self.manifests, LAST)
+        if last is None or last.run != self.run.name:  # one from the cache has the time of the run that made it
+            return refused >= begun or last is not None
+        # A manifest's time has whole seconds.
+        return max(refused, datetime.fromisoformat(last.finished)) >= begun.replace(microsecond=0)
+
+    def is_used(self, kept: _Kept) -> bool:
+        """Whether it is young, is not yet done, or is needed by somebody at the moment."""
+        since = kept.before if self.has_ended else min(kept.before, kept.working_since)
+        return self.last_work >= since or kept.needs(self.run.path)
 
     def removal(self, path: str, why: str) -> Removal:
         """The removal of a folder of the run, by its name; of the whole run if the name is empty."""
@@ -226,26 +336,27 @@ def _find_runs(store: Store) -> list[_FoundRun]:
     return [_FoundRun(Run(store, run), tree) for run, tree in sorted(trees.items())]
 
 
-def _runs_to_remove(store: Store, kept: Iterable[Card], before: datetime) -> Iterator[Removal]:
-    every = _find_runs(store)
-    young = {found.run.name for found in every if found.last_work >= before}
+def _runs_to_remove(store: Store, kept: _Kept) -> Iterator[Removal]:
+    # Newest first: a run that uses files of another from the cache is removed before that one.
+    every = sorted(_find_runs(store), key=lambda found: found.last_work, reverse=True)
+    used = {found.run.name for found in every if found.is_used(kept)}
     # A version may be published by one run from the files of another.
-    sources = {card.run for card in kept} | {card.path.split("/")[1] for card in kept}
-    named = {card.path for card in kept} | {
-        path for found in every if found.run.name in young | sources for path in found.named
+    sources = {card.run for card in kept.cards} | {card.path.split("/")[1] for card in kept.cards}
+    named = {card.path for card in kept.cards} | {
+        path for found in every if found.run.name in used | sources for path in found.named
     }
     needed = sources | {path.split("/")[1] for path in named}
     for found in every:
-        if found.run.name in young:
+        if found.run.name in used:
             continue
         if found.run.name in needed:
-            yield from _attempts_to_remove(found, named, before)
+            yield from _attempts_to_remove(found, named)
         else:
             yield found.removal("", "an old run that no kept version comes from")
 
 
-def _tunings_to_remove(store: Store, before: datetime) -> Iterator[Removal]:
-    """The tunings that ended, or were begun and never ended, before that time; the one that ended last is kept."""
+def _tunings_to_remove(store: Store, kept: _Kept) -> Iterator[Removal]:
+    """The old tunings that ended, or were begun and never ended; not the one that ended last, nor those in use."""
     ended, other = dict[str, datetime](), dict[str, datetime]()
     for name in store.folders(TUNINGS):
         if result := store.read(f"{TUNINGS}/{name}/{RESULT}"):
@@ -254,18 +365,19 @@ def _tunings_to_remove(store: Store, before: datetime) -> Iterator[Removal]:
             other[name] = datetime.fromisoformat(asked["created"])
     last = max(ended, key=ended.__getitem__, default=None)
     for name, time in (ended | other).items():
-        if time < before and name != last:
-            path = f"{TUNINGS}/{name}"
+        path = f"{TUNINGS}/{name}"
+        since = kept.before if name in ended else min(kept.before, kept.working_since)
+        if time < since and name != last and not kept.needs(path) and not held(store, name):
             yield Removal(path, "an old tuning that is not the latest", sum(store.tree(path).values()))
 
 
-def _attempts_to_remove(found: _FoundRun, named: set[str], before: datetime) -> Iterator[Removal]:
+def _attempts_to_remove(found: _FoundRun, named: set[str]) -> Iterator[Removal]:
     """The attempts of a kept run that no manifest or card names, and the unfinished work of its stages."""
     for stage, attempts in found.attempts.items():
-        current = found.manifests[stage].attempt if stage in found.manifests else None
+        result = found.manifests[stage].attempt if stage in found.manifests else None
         for attempt in sorted(attempts):
             path = f"{stage}/{attempt}"
-            if f"{found.run.path}/{path}" not in named and attempt != current and attempt_time(attempt) < before:
+            if f"{found.run.path}/{path}" not in named and attempt != result:
                 yield found.removal(path, f"an attempt of {stage} that was replaced or never completed")
         for folder in UNFINISHED:
             if f"{stage}/{folder}/" in found.tree:

@@ -2,11 +2,10 @@
 
 import logging
 import os
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.execution.work import Work
+from pipeline.files import scratch_folder
 from pipeline.report.runs import SCORES, described
 from pipeline.store.manifest import Manifest
 from pipeline.store.runs import PAGE, REPORT, Run
@@ -55,9 +54,9 @@ def _mirror(run: Run) -> None:
         if value:
             client.set_tag(there.info.run_id, name, str(value)[:5000])
     if saved := run.saved(REPORT, PAGE):
-        with TemporaryDirectory(prefix="tagger-mirror-") as scratch:
-            run.store.download(saved.path, saved.files, Path(scratch))
-            client.log_artifacts(there.info.run_id, scratch)
+        with scratch_folder("mirror") as scratch:
+            run.store.download(saved.path, saved.files, scratch)
+            client.log_artifacts(there.info.run_id, str(scratch))
     client.set_terminated(there.info.run_id, "FAILED" if refused or about["verdict"] == "failed" else "FINISHED")
 
 

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from pipeline.data import posts, several_tags
 from pipeline.data.several_tags import by_tag
 from pipeline.errors import BadInput
 from pipeline.execution import feedback
+from pipeline.files import scratch_folder
 from pipeline.progress import Track
 from pipeline.settings import Deployment, Settings
 from pipeline.sources import reader
@@ -86,7 +86,7 @@ def opened(
         max_bytes=deployment.max_source_bytes,
         track=track,
     )
-    with TemporaryDirectory(prefix="tagger-feedback-") as scratch:
+    with scratch_folder("feedback") as scratch:
         folder = Path(scratch, "told")
         feedback_store = feedback.store_of(source, store)
         fetched = None

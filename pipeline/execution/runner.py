@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir
 from typing import Any
 
 from pipeline import tf_config
@@ -20,10 +20,12 @@ from pipeline.execution.mirror import mirror, mirror_after
 from pipeline.execution.publication import publish
 from pipeline.execution.reporting import make_report, report_after
 from pipeline.execution.work import Work
+from pipeline.files import scratch_folder
 from pipeline.progress import OnEpoch, SaveCheckpoint, Track, log_lines, no_report
 from pipeline.stages import accounting
 from pipeline.stages.plan import After, Before
 from pipeline.store.manifest import Manifest
+from pipeline.store.needs import needing
 from pipeline.store.runs import CHECKPOINT, SHARDS, Run
 
 log = logging.getLogger(__name__)
@@ -59,9 +61,10 @@ def run_stage(
 
 @contextmanager
 def _noting_refusals(name: str, run: Run) -> Iterator[None]:
-    """If the stage refuses the run, refuse it in the store, too."""
+    """If the stage refuses the run, refuse it in the store, too. Meanwhile garbage collection keeps the run."""
     try:
-        yield
+        with needing(run.store, run.path):
+            yield
     except REFUSALS as error:
         if run.record():
             refuse(run, name, str(error), error.evidence)
@@ -217,8 +220,8 @@ def _module(name: str) -> Any:
 def _scratch(stage: str) -> Iterator[Path]:
     """Give a temporary folder for the stage's work; an OSError in it is raised as Unavailable."""
     try:
-        with TemporaryDirectory(prefix=f"tagger-{stage}-") as scratch:
-            yield Path(scratch)
+        with scratch_folder(stage) as scratch:
+            yield scratch
     except OSError as error:
         raise Unavailable(
             f"{stage}: the disk under {gettempdir()} failed ({error.strerror or error}); "

@@ -4,15 +4,16 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline.errors import TaggerError
 from pipeline.execution.faults import Faults, documents, files, guarded, lost, sources
+from pipeline.files import scratch_folder
 from pipeline.registry import cards
 from pipeline.registry.card import Card
 from pipeline.registry.cards import CARDS
+from pipeline.registry.collected import paths_of as notes_of
 from pipeline.registry.events import Event
-from pipeline.registry.registry import COLLECTED, FORMERLY_COLLECTED, LOG, Registry
+from pipeline.registry.registry import LOG, Registry
 from pipeline.registry.series import SERIES
 from pipeline.registry.serving_dir import path_of
 from pipeline.registry.signing import SIGNATURES
@@ -60,7 +61,7 @@ def check_version(store: Store, version: int, events: Iterable[Event]) -> Faults
     if card is None:
         yield str(cards.lost(store, version))
         return
-    notes = [f"{folder}/{version}.json" for folder in (COLLECTED, FORMERLY_COLLECTED)]
+    notes = notes_of(version)
     if any(map(store.exists, notes)):
         yield None
     elif not about:
@@ -88,7 +89,7 @@ def _signature(store: Store, card: Card) -> Faults:
     """Check the signature of the version's files where keys are trusted, and else that a signed one has it."""
     path = f"{SIGNATURES}/{card.version}.sig"
     if signatures.keys().trusted:
-        with TemporaryDirectory(prefix="tagger-verify-") as scratch:
+        with scratch_folder("verify") as scratch:
             Registry(store).fetch(card.version, Path(scratch, str(card.version)))
     elif b'"signature"' in (store.read_bytes(cards.path_of(card.version)) or b"") and not store.exists(path):
         yield f"{store.display_path(path)} is gone, though the version is signed: `tagger sign` makes it again"

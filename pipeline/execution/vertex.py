@@ -4,10 +4,10 @@ Vertex AI is the successor of Cloud ML Engine: https://cloud.google.com/vertex-a
 """
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.errors import BadInput, needs_extra
+from pipeline.files import scratch_folder
 from pipeline.registry.card import MODEL, Card
 from pipeline.registry.registry import Registry
 from pipeline.sources.google_errors import VERTEX, explained
@@ -38,7 +38,7 @@ def upload(registry: Registry, version: int | None, project: str, location: str,
             f"Vertex AI reads models from Google Cloud Storage, and the store is {registry.store.url}: copy the store "
             "to a bucket, and name it as gs://BUCKET/PATH by --store"
         )
-    with TemporaryDirectory(prefix="tagger-upload-") as scratch:
+    with scratch_folder("upload") as scratch:
         registry.fetch(card.version, Path(scratch, str(card.version)))
     with explained(f"version {card.version}", VERTEX):
         types, client = _aiplatform(location)

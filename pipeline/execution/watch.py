@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow.compute as pc
@@ -23,7 +22,7 @@ from pipeline.execution import new_posts
 from pipeline.execution.champion import manifests_of
 from pipeline.execution.drift_check import counted_words
 from pipeline.execution.new_posts import KIND, NewPosts
-from pipeline.files import read_lines
+from pipeline.files import read_lines, scratch_folder
 from pipeline.model import serving, tagging
 from pipeline.progress import Track, log_lines
 from pipeline.registry import model_cache
@@ -65,7 +64,7 @@ def watch(
     lineage = Run(store, card.run)
     manifests = manifests_of(store, card)
     several = lineage.existing().settings.multi_tag
-    with TemporaryDirectory(prefix="tagger-watch-") as scratch:
+    with scratch_folder("watch") as scratch:
         folder, ingested, warnings = Path(scratch, "new"), Path(scratch, "ingest"), list[str]()
         known = _known(registry, card.version, lineage, manifests.get("ingest"), ingested, warnings)
         labels = _labels(registry, card.version)
@@ -233,7 +232,7 @@ def _drift(
     its_settings = lineage.existing().settings
     texts = (batch.column("post") for batch in posts.batches(folder, KIND, ["post"]))
     counts = count(texts, ngrams=1, word_rule=its_settings.word_rule)
-    with TemporaryDirectory(prefix="tagger-drift-") as scratch:
+    with scratch_folder("drift") as scratch:
         new_words = Path(scratch, "now")
         new_words.mkdir()
         most_frequent(counts[:1], FREQUENT_WORDS + 1, word_rule=its_settings.word_rule).save(new_words)

@@ -2,7 +2,6 @@
 
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline import tf_config
+from pipeline.files import scratch_folder
 from pipeline.settings import Settings
 
 INDICES, VALUES, SHAPE = "posts_indices", "posts_values", "posts_shape"
@@ -174,7 +174,7 @@ def _tf_config(place: tf_config.Place | None) -> Iterator[None]:
 @contextmanager
 def trained(checkpoint: Path, settings: Settings, tags: int) -> Iterator[tf.estimator.Estimator]:
     """Open the Estimator of a checkpoint's folder, on a copy, because an Estimator writes to its model_dir."""
-    with tempfile.TemporaryDirectory(prefix="tagger-model-") as scratch:
+    with scratch_folder("model") as scratch:
         model_dir = Path(scratch, "model")
         copytree(checkpoint, model_dir)
         yield to_estimator(settings, tags, model_dir)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from pipeline.data.several_tags import SEPARATOR
 from pipeline.data.vectors import idf
 from pipeline.data.vocabulary import COUNTS_FILE, Vocabulary
 from pipeline.data.words import EXPANDS, SIGNS, WordRule, code_points
+from pipeline.files import scratch_folder
 from pipeline.model import network, warmup
 from pipeline.model.network import OUTPUT
 from pipeline.settings import Settings
@@ -94,7 +94,7 @@ def export(
         return spec._replace(export_outputs=outputs)
 
     served = tf.estimator.Estimator(model_fn, model_dir=estimator.model_dir, config=estimator.config)
-    with TemporaryDirectory(prefix="tagger-words-") as scratch:
+    with scratch_folder("words") as scratch:
         rule = Path(scratch, RULE)
         rule.write_text(json.dumps({name: getattr(settings, name) for name in ("vocabulary_size", "vector_mode")}))
         warmup.write(vocabulary, SERVING, Path(scratch, warmup.FILE))

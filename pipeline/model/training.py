@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import tensorflow as tf
 
 from pipeline.data import posts
 from pipeline.errors import TrainingFailed
-from pipeline.files import digest
+from pipeline.files import digest, scratch_folder
 from pipeline.model import events, input_fn, network, temperature
 from pipeline.model.validation import Validation, ValidationHook
 from pipeline.progress import Advance, OnEpoch, SaveCheckpoint, Track, log_lines, no_checkpoint, no_report
@@ -107,15 +106,15 @@ class CheckpointHook(tf.estimator.SessionRunHook):
         if not self.done < self.listener.step < self.steps:
             return
         self.done, name = self.listener.step, f"model.ckpt-{self.listener.step}"
-        with TemporaryDirectory(prefix="tagger-checkpoint-") as scratch:
+        with scratch_folder("checkpoint") as scratch:
             for file in self.model_dir.glob(f"{name}.*"):
                 shutil.copy(file, scratch)
             # TensorFlow's own file `checkpoint` contains a path of this machine.
             tf.compat.v1.train.update_checkpoint_state(scratch, name)
-            events.write(Path(scratch), self.progress.losses, self.validation.curve if self.validation else {})
+            events.write(scratch, self.progress.losses, self.validation.curve if self.validation else {})
             if self.validation:
-                self.validation.save(Path(scratch))
-            self.save(Path(scratch), self.done)
+                self.validation.save(scratch)
+            self.save(scratch, self.done)
 
 
 def step_of(model_dir: Path) -> int:

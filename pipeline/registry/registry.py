@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline.errors import (
     BadInput,
@@ -16,17 +15,20 @@ from pipeline.errors import (
     Unavailable,
     escape_control,
 )
+from pipeline.files import scratch_folder
 from pipeline.registry import cards as by_number
+from pipeline.registry import collected, signing
 from pipeline.registry import events as log_events
-from pipeline.registry import signing
 from pipeline.registry.card import MODEL, Card
 from pipeline.registry.cards import CARDS
 from pipeline.registry.events import PROMOTE, PUBLISH, ROLLBACK, Event, live_history, model_digest
 from pipeline.registry.serving_dir import ServingDir
+from pipeline.registry.serving_dir import path_of as serving_path
 from pipeline.store import signatures
 from pipeline.store.append_log import AppendLog
-from pipeline.store.documents import Document
+from pipeline.store.needs import needing
 from pipeline.store.objects import Store
+from pipeline.store.runs import RUNS
 
 log = logging.getLogger(__name__)
 
@@ -34,25 +36,11 @@ TRIES = 3
 """How often the serving directory is tried to be made right, before a store that fails is given up."""
 
 LOG = f"registry/{MODEL}/log"
-COLLECTED = f"registry/{MODEL}/collected"
-FORMERLY_COLLECTED = f"registry/{MODEL}/let_go"
-"""Where format 1 noted which versions garbage collection had removed."""
-
 Decide = Callable[[list[Event]], tuple[Card, int, str] | Event]
 """Given the log so far, decides the next event: its version's card, the version that goes live, and the reason.
 
 An event is returned instead if it is in the log already, so that there is nothing to add.
 """
-
-
-class Collected(Document):
-    """A note that garbage collection removed a version's files, with when and why."""
-
-    WHAT = "note of a removal"
-
-    version: int
-    at: str
-    why: str
 
 
 class Registry:
@@ -68,9 +56,9 @@ class Registry:
 
     def cards(self) -> list[Card]:
         """The card of every published version, newest first."""
-        return self._cards(self.events())
+        return self.cards_of(self.events())
 
-    def _cards(self, events: list[Event]) -> list[Card]:
+    def cards_of(self, events: list[Event]) -> list[Card]:
         """The events' versions, newest first, without those whose card is lost or of a newer format."""
         found = []
         for version in log_events.versions_of(events):
@@ -118,22 +106,24 @@ class Registry:
             self.reconcile()
             return event
         self._refuse_outdated_comparison(card, events, compared_with)  # before anything is written
-        numbered = by_number.write_with_number(self.store, card, {event.version for event in events})
-        if earlier:  # its files may have been gone meanwhile
-            self.store.remove(f"{COLLECTED}/{numbered.version}.json")
-        # Not before the number is this version's own: the signature would replace that of another one.
-        signing.sign_version(self.store, numbered)
+        with needing(self.store, card.path):  # from before there is a card that would name them
+            self._refuse_incomplete(card)
+            numbered = by_number.write_with_number(self.store, card, {event.version for event in events})
+            if earlier:  # its files may have been gone meanwhile
+                collected.withdraw(self.store, numbered.version)
+            # Not before the number is this version's own: the signature would replace that of another one.
+            signing.sign_version(self.store, numbered)
 
-        def decide(events: list[Event]) -> tuple[Card, int, str] | Event:
-            # A retry may have published it while the task that it replaces was still running.
-            if published := log_events.publication(events, numbered.version):
-                return published
-            champion = self._refuse_outdated_comparison(numbered, events, compared_with)
-            if champion and not forced and champion.is_newer_than(numbered):
-                return numbered, champion.version, f"its data is newer than that of version {numbered.version}"
-            return numbered, numbered.version, forced or reason
+            def decide(events: list[Event]) -> tuple[Card, int, str] | Event:
+                # A retry may have published it while the task that it replaces was still running.
+                if published := log_events.publication(events, numbered.version):
+                    return published
+                champion = self._refuse_outdated_comparison(numbered, events, compared_with)
+                if champion and not forced and champion.is_newer_than(numbered):
+                    return numbered, champion.version, f"its data is newer than that of version {numbered.version}"
+                return numbered, numbered.version, forced or reason
 
-        return self._log(PUBLISH, decide, by=by)
+            return self._log(PUBLISH, decide, by=by)
 
     def _refuse_outdated_comparison(self, card: Card, events: list[Event], compared_with: int | None) -> Card | None:
         """The live version's card; StageOutOfOrder if that is another model than the candidate was compared with."""
@@ -162,12 +152,7 @@ class Registry:
         Raises BadInput if there is no such version or no reason, CorruptArtifact if files are missing or damaged.
         """
         card, given = self._published(version), log_events.checked_reason(reason)
-
-        def decide(events: list[Event]) -> tuple[Card, int, str]:
-            self._refuse_unservable(card)
-            return card, version, given
-
-        return self._log(PROMOTE, decide, by=log_events.user())
+        return self._log(PROMOTE, lambda _: (card, version, given), by=log_events.user())
 
     def rollback(self, reason: str, bad: int | None = None) -> Event:
         """Make the version live that was live before `bad`, by default the one that is live when this begins.
@@ -190,7 +175,6 @@ class Registry:
                     "`tagger promote`"
                 )
             card = self._published(history[-2])
-            self._refuse_unservable(card)
             return card, card.version, given
 
         return self._log(ROLLBACK, decide, by=log_events.user())
@@ -210,12 +194,19 @@ class Registry:
         gone = self.collected(card.version)
         fault = gone or next(filter(None, self.store.faults(card.path, card.files)), None)
         if not fault and signatures.keys().trusted:
-            with TemporaryDirectory(prefix="tagger-verify-") as scratch:
-                self.fetch(card.version, Path(scratch, str(card.version)))
+            with scratch_folder("verify") as scratch:
+                folder = Path(scratch, str(card.version))
+                self.store.download(card.path, card.files, folder)
+                signing.refuse_untrusted(self.store, card.version, folder)
         if fault:
             raise CorruptArtifact(
                 f"version {card.version} cannot go live: {fault}; the live version is unchanged, promote another one"
             )
+
+    def _refuse_incomplete(self, card: Card) -> None:
+        """Raise CorruptArtifact if files of a model that is to be published are missing or damaged."""
+        if fault := next(filter(None, self.store.faults(card.path, card.files)), None):
+            raise CorruptArtifact(f"the model of run {card.run} cannot be published: {fault}; run export again")
 
     def reconcile(self) -> None:
         """Make the serving directory hold the live version whole, and no published version with a higher number.
@@ -289,8 +280,7 @@ class Registry:
         """
         for card in self.cards() if cards is None else cards:
             if f"{card.path}/".startswith(f"{folder}/"):
-                note = Collected(version=card.version, at=_now().isoformat(timespec="seconds"), why=why)
-                self.store.create(f"{COLLECTED}/{card.version}.json", note.to_dict())
+                collected.note(self.store, card.version, why)
 
     def note_unpublished(self) -> None:
         """Record that the files are gone of each version whose publication was interrupted, if they are.
@@ -298,7 +288,7 @@ class Registry:
         So its number stays taken, and it is known that nothing is missing. If its run is made again, its export
         publishes it.
         """
-        noted = {*self.store.names(COLLECTED), *(f"{event.version}.json" for event in self.events())}
+        noted = {f"{version}.json" for version in {*self.collected_versions(), *log_events.versions_of(self.events())}}
         for name in self.store.names(CARDS):
             try:
                 card = self.card(int(name.removesuffix(".json"))) if name not in noted else None
@@ -309,23 +299,22 @@ class Registry:
 
     def with_files(self) -> list[Card]:
         """The card of every published version whose files garbage collection has not removed, newest first."""
-        gone = {*self.store.names(COLLECTED), *self.store.names(FORMERLY_COLLECTED)}
-        return self._cards([event for event in self.events() if f"{event.version}.json" not in gone])
+        gone = self.collected_versions()
+        return self.cards_of([event for event in self.events() if event.version not in gone])
+
+    def collected_versions(self) -> set[int]:
+        """The versions whose files garbage collection has removed."""
+        return collected.versions(self.store)
 
     def collected(self, version: int) -> str | None:
         """A sentence that says when garbage collection removed the version's files; None if it has not."""
-        for folder in (COLLECTED, FORMERLY_COLLECTED):
-            path = f"{folder}/{version}.json"
-            if document := self.store.read(path):
-                note = Collected.parse(document, self.store.display_path(path))
-                return f"garbage collection removed its files on {note.at[:10]} ({note.why})"
-        return None
+        return collected.sentence(self.store, version)
 
     def _published(self, version: int) -> Card:
         events = self.events()
         # A card without an entry in the log belongs to a publication that was interrupted.
         if version not in {event.version for event in events}:
-            listed = ", ".join(str(card.version) for card in self._cards(events)) or "none yet"
+            listed = ", ".join(str(card.version) for card in self.cards_of(events)) or "none yet"
             raise BadInput(
                 f"{self.store.url} does not hold version {version} (published: {listed}): name one of these or run "
                 "`tagger run`"
@@ -373,7 +362,11 @@ class Registry:
                 reason=escape_control(reason),
                 model=model_digest(card),
             )
-            if entry := self.log.append(number, event.to_dict()):
+            with needing(self.store, card.path, f"{RUNS}/{card.run}", serving_path(card.version)):
+                if action != PUBLISH:
+                    self._refuse_unservable(card)
+                entry = self.log.append(number, event.to_dict())
+            if entry:
                 return Event.parse(entry, self.store.display_path(LOG))
 
     def _refuse_overwriting(self, card: Card) -> None:

@@ -1,10 +1,8 @@
 """The serving directory, from which TensorFlow Serving loads the model: the live version, and none above it."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from pipeline.files import FileEntry
+from pipeline.files import FileEntry, scratch_folder
 from pipeline.registry.card import MODEL, Card
 from pipeline.store.objects import Store
 
@@ -56,9 +54,9 @@ class ServingDir:
     def bring(self, card: Card) -> None:
         """Copy the version's files to the directory, and remove other files from the version's folder."""
         path = path_of(card.version)
-        with TemporaryDirectory(prefix="tagger-serve-") as scratch:
-            self.store.download(card.path, card.files, Path(scratch))
-            self.store.upload(Path(scratch), path, sorted(card.files, key=lambda name: (name == SAVED_MODEL, name)))
+        with scratch_folder("serve") as scratch:
+            self.store.download(card.path, card.files, scratch)
+            self.store.upload(scratch, path, sorted(card.files, key=lambda name: (name == SAVED_MODEL, name)))
         for name in self.store.sizes(path).keys() - card.files.keys():
             self.store.remove(f"{path}/{name}")
 

@@ -4,9 +4,9 @@ Anybody can check them with its command `model_signing verify`, too: https://git
 """
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline.errors import CorruptArtifact, needs_extra
+from pipeline.files import scratch_folder
 from pipeline.registry.card import MODEL, Card
 from pipeline.store import signatures
 from pipeline.store.objects import Store
@@ -22,11 +22,11 @@ def sign_version(store: Store, card: Card) -> None:
         return
     with needs_extra("sign", PURPOSE):
         from model_signing import signing
-    with TemporaryDirectory(prefix="tagger-sign-") as scratch:
+    with scratch_folder("sign") as scratch:
         folder, name = Path(scratch, str(card.version)), f"{card.version}.sig"
         store.download(card.path, card.files, folder)
         signing.Config().use_elliptic_key_signer(private_key=key).sign(folder, Path(scratch, name))
-        store.upload(Path(scratch), SIGNATURES, [name])
+        store.upload(scratch, SIGNATURES, [name])
 
 
 def refuse_untrusted(store: Store, version: int, folder: Path) -> None:
@@ -37,7 +37,7 @@ def refuse_untrusted(store: Store, version: int, folder: Path) -> None:
     with needs_extra("sign", PURPOSE):
         from model_signing import verifying
     path = f"{SIGNATURES}/{version}.sig"
-    with TemporaryDirectory(prefix="tagger-verify-") as scratch:
+    with scratch_folder("verify") as scratch:
         signature, data = Path(scratch, "signature"), store.read_bytes(path)
         signature.write_bytes(data or b"")
         faults = ["it is gone"] if data is None else []

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from markupsafe import Markup
 from pipeline.checks.comparison import SIGNIFICANCE, mcnemar
 from pipeline.data import posts
 from pipeline.errors import BadInput
+from pipeline.files import scratch_folder
 from pipeline.report import figures, html
 from pipeline.report.facts import Facts
 from pipeline.report.runs import SCORES
@@ -170,7 +169,7 @@ def corrected_for_several(differences: Sequence[Difference]) -> list[Difference]
 def _correct(facts: Facts) -> np.ndarray:
     """Whether the run's model tagged each test post correctly: bool [posts]."""
     manifest = facts.manifests["evaluate"]
-    with TemporaryDirectory(prefix="tagger-compare-") as scratch:
-        facts.run.fetch(manifest, Path(scratch), [name for name in manifest.files if name.startswith("predictions/")])
-        batches = posts.batches(Path(scratch), "predictions", ["label", "predicted"])
+    with scratch_folder("compare") as scratch:
+        facts.run.fetch(manifest, scratch, [name for name in manifest.files if name.startswith("predictions/")])
+        batches = posts.batches(scratch, "predictions", ["label", "predicted"])
         return posts.correct(pa.Table.from_batches(list(batches)))

@@ -5,11 +5,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.checks.verdict import action_of
 from pipeline.data import posts
+from pipeline.files import scratch_folder
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.registry.series import Observation, Series
@@ -56,9 +56,9 @@ class Facts:
     def of(cls, run: Run) -> "Facts":
         """Read them from the store; StageOutOfOrder if the run does not exist."""
         record, manifests = run.existing(), run.manifests()
-        with TemporaryDirectory(prefix="tagger-report-") as scratch:
-            found = [_document(run, manifests.get("evaluate"), name, Path(scratch)) for name in (EVALUATION, DECISION)]
-            rejected = _rejected(run, manifests.get("ingest"), Path(scratch))
+        with scratch_folder("report") as scratch:
+            found = [_document(run, manifests.get("evaluate"), name, scratch) for name in (EVALUATION, DECISION)]
+            rejected = _rejected(run, manifests.get("ingest"), scratch)
         champion, published = _champion(run, found[1]), published_by(run, manifests)
         trained = Run(run.store, champion.run).record() if champion else None
         return cls(

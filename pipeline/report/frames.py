@@ -4,14 +4,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pyarrow as pa
 
 from pipeline.data import held_out, posts, tag_matrix
 from pipeline.errors import BadInput, CorruptArtifact, StageOutOfOrder
-from pipeline.files import read_lines
+from pipeline.files import read_lines, scratch_folder
 from pipeline.report.facts import Facts
 from pipeline.report.runs import SCORES, newest_first
 from pipeline.settings import read
@@ -102,7 +101,7 @@ def _warn(run: Run, error: CorruptArtifact) -> None:
 @contextmanager
 def _folders(run: Run, *stages: str) -> Iterator[dict[str, Path]]:
     """Copies of what these stages of the run left; StageOutOfOrder if one has not been run."""
-    with TemporaryDirectory(prefix="tagger-frames-") as scratch:
+    with scratch_folder("frames") as scratch:
         folders = {stage: Path(scratch, stage) for stage in stages}
         for stage, folder in folders.items():
             manifest = run.manifest(stage)

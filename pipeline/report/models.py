@@ -14,11 +14,26 @@ SHOWN = 30
 
 WORDS = {PUBLISH: "Published", PROMOTE: "Promoted", ROLLBACK: "Rolled back"}
 
+CHANGES = 50
+"""Entries of the log on one page, which also has the versions that they are about."""
 
-def render(registry: Registry, report_link: Callable[[str], str] | None = None) -> str:
-    """The page as HTML; `report_link` makes the address of a run's report from the run's name."""
-    events, cards = registry.events(), registry.cards()
-    live, since = next((card for card in cards if events and card.version == events[-1].live), None), _since(events)
+
+def render(
+    registry: Registry,
+    report_link: Callable[[str], str] | None = None,
+    older_link: Callable[[int], str] | None = None,
+    before: int | None = None,
+) -> str:
+    """The page as HTML, of the newest entries of the log, or of those before the one with this number.
+
+    `report_link` makes the address of a run's report from the run's name, and `older_link` that of another page from
+    the number of the entry before which it ends.
+    """
+    events = registry.events()
+    shown = [event for event in events if before is None or event.number < before][-CHANGES:]
+    has_older = bool(shown) and shown[0].number > 1
+    cards = registry.cards_of(shown)
+    live = registry.card(events[-1].live) if events else None
     entries = Series(registry.store)
     series, agreements = entries.observations(), entries.agreements()
     lived = {event.live for event in events}
@@ -26,10 +41,11 @@ def render(registry: Registry, report_link: Callable[[str], str] | None = None) 
     return html.render(
         "models",
         live=live,
-        since=since,
+        since=_since(events),
         cards=cards,
-        collected={card.version for card in cards if registry.collected(card.version)},
-        events=events[::-1],
+        collected=registry.collected_versions(),
+        events=shown[::-1],
+        older=older_link(shown[0].number) if older_link and has_older else None,
         words=WORDS,
         series=series[::-1][:SHOWN],
         agreements=agreements[::-1][:SHOWN],

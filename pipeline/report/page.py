@@ -1,11 +1,11 @@
 """Renders the report of a run as one HTML page that needs nothing else: no script, no file, no network."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.files import scratch_folder
 from pipeline.report import figures, html
 from pipeline.report.facts import Facts, lineage, observations, published_by
 from pipeline.store.runs import PAGE, REPORT, Run
@@ -35,7 +35,7 @@ def latest(run: Run) -> str:
     """The report in the store, if it was made of all that is known of the run, and else one that is made now."""
     if observations(run, published_by(run, run.manifests())):
         return render(run)
-    with TemporaryDirectory(prefix="tagger-report-") as scratch:
+    with scratch_folder("report") as scratch:
         saved = Path(scratch, REPORT, FILE)
         if run.resume(REPORT, PAGE, run.manifests(), saved.parent) and saved.is_file():
             return saved.read_text(errors="replace")
@@ -44,9 +44,9 @@ def latest(run: Run) -> str:
 
 def save(run: Run) -> str:
     """Render the report, save it in the store in place of an earlier one, and return its path there for a person."""
-    with TemporaryDirectory(prefix="tagger-report-") as scratch:
+    with scratch_folder("report") as scratch:
         Path(scratch, FILE).write_text(render(run))
-        run.save(REPORT, PAGE, Path(scratch), run.manifests())
+        run.save(REPORT, PAGE, scratch, run.manifests())
     saved = run.saved(REPORT, PAGE)
     assert saved is not None  # noqa: S101 - for the type checker: it was just saved
     return run.store.display_path(f"{saved.path}/{FILE}")

@@ -1,6 +1,6 @@
 """Describes the runs of a store: what the command line lists, and what the frames are made of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipeline.errors import CorruptArtifact
@@ -8,6 +8,7 @@ from pipeline.registry.card import Card
 from pipeline.registry.cards import cards_of
 from pipeline.settings import Settings
 from pipeline.stages.plan import CHECKPOINT, CONFUSION_MATRIX, DECISION, EVALUATION
+from pipeline.store import run_index
 from pipeline.store.manifest import Manifest, current, warnings_of
 from pipeline.store.objects import Store
 from pipeline.store.runs import PAGE, REPORT, Run, every_run
@@ -78,15 +79,38 @@ def paths(run: Run) -> dict[str, str]:
     return {what: run.store.display_path(path) for what, path in found.items()}
 
 
-def newest_first(store: Store, damaged: Callable[[Run, CorruptArtifact], None]) -> list[dict[str, Any]]:
-    """Describe every run; `damaged` is called for those that cannot be read."""
-    found = []
-    for run in every_run(store):
+def newest_first(
+    store: Store, damaged: Callable[[Run, CorruptArtifact], None], limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Describe the newest runs, or every one; `damaged` is called for those that cannot be read."""
+    descriptions = list[dict[str, Any]]()
+    for run in newest_runs(store):
+        if len(descriptions) == limit:
+            break
         try:
-            found += [described(run)] if run.record() else []
+            descriptions += [described(run)] if run.record() else []
         except CorruptArtifact as error:
             damaged(run, error)
-    return sorted(found, key=lambda each: str(each["created"]), reverse=True)
+    return descriptions
+
+
+def newest_runs(store: Store) -> Iterator[Run]:
+    """The runs of the store, newest first by their logical time. Those that are not in the index are read for it."""
+    runs = {run.name: run for run in every_run(store)}
+    times = run_index.times(store, runs)
+    for name in runs.keys() - times.keys():
+        times[name] = _index_time(runs[name])
+    for name in sorted(runs, key=lambda name: (times[name], name), reverse=True):
+        yield runs[name]
+
+
+def _index_time(run: Run) -> str:
+    """The run's time as in the index: newer than any if run.json is damaged, older than any without it."""
+    try:
+        record = run.record()
+    except CorruptArtifact:
+        return "damaged"
+    return run_index.time_of(record.created) if record else ""
 
 
 def note(run: Run, manifest: Manifest | None) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ from pipeline.checks.verdict import action_of
 from pipeline.data import held_out, learned, posts, tag_matrix
 from pipeline.data.vocabulary import VOCABULARY_FILE
 from pipeline.errors import ExportRefused, GateNotPassed
-from pipeline.files import read_lines
+from pipeline.files import read_lines, scratch_folder
 from pipeline.model import network, parity, serving
 from pipeline.settings import Settings
 from pipeline.stages import model_card
@@ -47,7 +46,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     if action_of(decision) == "keep":
         raise GateNotPassed(f"nothing is exported: {'; '.join(decision['reasons'])}")
     labels = read_lines(inputs["fit_vocabulary"] / LABELS)
-    with TemporaryDirectory(prefix="tagger-export-") as scratch:
+    with scratch_folder("export") as scratch:
         with network.trained(inputs["train"] / CHECKPOINT, settings, len(labels)) as estimator:
             model = serving.export(
                 estimator,

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
@@ -14,7 +13,7 @@ from pipeline.data import posts
 from pipeline.data.several_tags import SEPARATOR, by_tag
 from pipeline.data.vocabulary import MOST_PAIRS, Counts, Vocabulary, count, merged, most_frequent
 from pipeline.errors import BadInput
-from pipeline.files import write_lines
+from pipeline.files import scratch_folder, write_lines
 from pipeline.progress import Advance
 from pipeline.settings import Settings
 from pipeline.stages.context import Context
@@ -63,7 +62,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     Raises BadInput if a split is empty, if the train posts have one tag only, or if more posts than
     max_rejected_fraction have a tag that occurs in the test split only.
     """
-    with TemporaryDirectory(prefix="tagger-count-") as whole:
+    with scratch_folder("count") as whole:
         run_shard(inputs, Path(whole), settings, context)
         return gather([Path(whole)], out, settings, context)
 

@@ -20,6 +20,7 @@ from pipeline.errors import BadInput, TaggerError
 from pipeline.progress import repeated
 from pipeline.store.documents import Document
 from pipeline.store.names import is_name, required
+from pipeline.store.needs import needing
 from pipeline.store.objects import Store
 from pipeline.store.runs import TUNINGS
 
@@ -89,7 +90,7 @@ def hold(store: Store, name: str) -> Iterator[Callable[[], None]]:
             )
 
     try:
-        with repeated(renew, RENEWED):
+        with needing(store, folder), repeated(renew, RENEWED):
             yield check
     finally:
         store.write(path, mine.model_copy(update={"ended": True}).to_dict())

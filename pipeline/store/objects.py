@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -60,6 +61,7 @@ class Store:
         Raises BadInput if the protocol is unknown or not installed, or if the URL holds another one.
         """
         self.url = url.rstrip("/") or url
+        self.outermost = self
         if "::" in url:
             raise BadInput(
                 f"store {url!r} cannot be used: '::' in it would make fsspec open another place than the "
@@ -290,6 +292,20 @@ class Store:
             if f"{full}/" != top and not name.endswith(UNFINISHED):
                 tree[name] = 0 if is_folder else int(about["size"])
         return tree
+
+    def unfinished(self, before: datetime) -> Iterator[tuple[str, int]]:
+        """The files on a local disk that a process was writing before that time and did not finish, with their sizes.
+
+        An object store shows no file that is not complete.
+        """
+        if not isinstance(self.fs, LocalFileSystem):
+            return
+        with self._answering(""):
+            for path in Path(self.root).rglob(f"*{UNFINISHED}"):
+                with suppress(FileNotFoundError):  # it has been finished meanwhile
+                    about = path.stat()
+                    if about.st_mtime < before.timestamp():
+                        yield path.relative_to(self.root).as_posix(), about.st_size
 
     def remove(self, path: str) -> None:
         """Remove a file or a folder; do nothing if it does not exist."""

@@ -11,9 +11,11 @@ from pipeline.errors import BadInput, StageOutOfOrder, Unavailable, escape_contr
 from pipeline.files import entries
 from pipeline.settings import Deployment, Settings
 from pipeline.source_policy import checked, refuse_secrets
+from pipeline.store import run_index
 from pipeline.store.documents import Document
 from pipeline.store.manifest import ATTEMPT, MANIFEST, TIME, Manifest
 from pipeline.store.names import ILLEGAL, is_name, required
+from pipeline.store.needs import needing
 from pipeline.store.notes import APPROVED, REFUSED, Approval, Refusal, Saved
 from pipeline.store.objects import Store
 from pipeline.store.record import RECORD as RECORD
@@ -103,13 +105,20 @@ class Run:
         refuse_secrets(settings.source)
         if record.allowed is not None:
             checked(settings.source, record.allowed)
+        with needing(self.store, self.path):
+            record = self._write_record(record)
+        run_index.add(self.store, self.name, record.created)
+        return record
+
+    def _write_record(self, record: Record) -> Record:
+        """Write run.json; if it is there already, with the logical time that it has."""
         path = f"{self.path}/{RECORD}"
         for _ in range(3):
             if self.store.create(path, record.to_dict()):
                 return record
             if known := self.record():  # else it was removed meanwhile
                 self._refuse_other(known, record)
-                kept = {"created": known.created, "airflow_run_id": known.airflow_run_id or airflow_run_id}
+                kept = {"created": known.created, "airflow_run_id": known.airflow_run_id or record.airflow_run_id}
                 record = record.model_copy(update=kept)
                 self.store.write(path, record.to_dict())
                 return record
@@ -265,16 +274,18 @@ class Run:
 
         Raises StageOutOfOrder if that is not the last one.
         """
-        manifest = self.evaluated()
-        if seen != manifest.attempt:
-            shown = f"{seen} was shown" if seen else "it is not said which one was seen"
-            raise StageOutOfOrder(
-                f"nothing is approved, because evaluate of run {self.name} left {manifest.attempt} last, with accuracy "
-                f"{manifest.summary.get('accuracy', 0):.4f}, and {shown}: look at that result, then approve it by name"
-            )
-        by, why = escape_control(by), escape_control(why)
-        noted = Approval(by=by, why=why, at=datetime.now(UTC), evaluated=self.attempt(manifest))
-        self.store.write(f"{self.path}/{APPROVED}", noted.to_dict())
+        with needing(self.store, self.path):
+            manifest = self.evaluated()
+            if seen != manifest.attempt:
+                shown = f"{seen} was shown" if seen else "it is not said which one was seen"
+                raise StageOutOfOrder(
+                    f"nothing is approved, because evaluate of run {self.name} left {manifest.attempt} last, with "
+                    f"accuracy {manifest.summary.get('accuracy', 0):.4f}, and {shown}: look at that result, then "
+                    "approve it by name"
+                )
+            by, why = escape_control(by), escape_control(why)
+            noted = Approval(by=by, why=why, at=datetime.now(UTC), evaluated=self.attempt(manifest))
+            self.store.write(f"{self.path}/{APPROVED}", noted.to_dict())
 
     def approval(self, evaluated: Manifest | None = None) -> Approval | None:
         """The approval of this result of evaluate, by default the last; None if none or only another was approved."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ from pipeline.checks.comparison import mcnemar
 from pipeline.data import posts
 from pipeline.errors import BadInput, TrainingFailed
 from pipeline.execution.runner import run_stage
+from pipeline.files import scratch_folder
 from pipeline.progress import Track, log_lines
 from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.settings.tuning import SEARCHABLE
@@ -193,8 +193,8 @@ class TuningRun:
     def _right(self, asked: Asked, trial: Trial) -> Any:
         """Whether the trial's network tags each validation post correctly: bool [validation posts]."""
         run = Run(self.store.within(f"{self.path}/trials"), f"trial{trial.number}")
-        with TemporaryDirectory(prefix="tagger-tuning-") as scratch:
-            run.fetch(run.manifests()["train"], Path(scratch), [VALIDATED])
+        with scratch_folder("tuning") as scratch:
+            run.fetch(run.manifests()["train"], scratch, [VALIDATED])
             table = pq.read_table(Path(scratch, VALIDATED))
         return posts.correct(table)
 

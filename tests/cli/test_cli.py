@@ -568,3 +568,15 @@ def test_a_run_that_changes_nothing_says_so(tagger, finished_run, tmp_path):
     _, out, _ = tagger("show", "again", "--store", tmp_path / "store")
     assert f"unchanged  version {version}, which run finished published, accuracy " in out
     assert f"cached     from run finished: {', '.join(STAGES)}" in out.splitlines()
+
+
+def test_runs_lists_the_newest_and_says_that_there_are_more(tagger, tmp_path):
+    for day in (1, 2, 3):
+        Run(Store(str(tmp_path / "store")), f"of_day_{day}").begin(Settings(), CREATED.replace(day=day))
+    status, out, err = tagger("runs", "--store", str(tmp_path / "store"), "--limit", "2")
+    assert [day for day in (1, 2, 3) if f"of_day_{day}" in out] == [2, 3]
+    assert "only the newest 2 runs are listed: add --all, or a higher --limit" in err
+    for options in (["--all"], ["--limit", "3"]):
+        status, out, err = tagger("runs", "--store", str(tmp_path / "store"), *options)
+        assert (status, err) == (0, "")
+        assert [day for day in (1, 2, 3) if f"of_day_{day}" in out] == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""How many calls of the store are made: constant for a publication, linear for garbage collection."""
+"""How many calls of the store are made: constant for a publication or a page, linear for garbage collection."""
 
 import uuid
 from collections import Counter
@@ -12,8 +12,14 @@ from pipeline.registry.card import Card
 from pipeline.registry.events import PROMOTE, PUBLISH, Event
 from pipeline.registry.registry import CARDS, LOG, Registry
 from pipeline.registry.serving_dir import path_of
-from pipeline.settings import Deployment
+from pipeline.report import models
+from pipeline.report.runs import newest_first, newest_runs
+from pipeline.settings import Deployment, Settings
+from pipeline.store import run_index
+from pipeline.store.documents import FORMAT
+from pipeline.store.manifest import Manifest
 from pipeline.store.objects import Store
+from pipeline.store.runs import Record, Run
 from tests.conftest import small_version
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -147,3 +153,95 @@ def test_garbage_collection_makes_calls_in_proportion_to_the_runs(tmp_path):
         calls[runs] = store.calls.total()
     assert calls[20] - calls[10] == 2 * (calls[10] - calls[5])
     assert calls[20] < 20 * 50
+
+
+def finished(store, count, folder):
+    """Runs that published a version each and ended long ago, as one commit of a log and many documents."""
+    entries = {}
+    for version in range(1, count + 1):
+        at = START + timedelta(hours=version)
+        run = Run(store, str(version))
+        record = Record(
+            run=run.name, created=at, started=at, airflow_run_id=None, settings=Settings(), deployment=Deployment()
+        )
+        store.write(f"{run.path}/run.json", record.to_dict())
+        run_index.add(store, run.name, at)
+        card = card_of(version, folder).model_copy(
+            update={"version": record.first_version, "path": f"{run.path}/export/{at:%Y%m%dT%H%M%S}-00000000"}
+        )
+        store.upload(folder, card.path)
+        exported = Manifest(
+            stage="export",
+            run=run.name,
+            attempt=card.path.rpartition("/")[-1],
+            files=card.files,
+            inputs={},
+            summary={"rows": 1},
+            seconds=1.0,
+            peak_mib=None,
+            finished=at.isoformat(),
+        )
+        run.adopt(exported)
+        store.write(f"{CARDS}/{card.version}.json", card.to_dict())
+        event = Event(
+            number=version,
+            at=at.isoformat(),
+            action=PUBLISH,
+            version=card.version,
+            live=card.version,
+            by="by",
+            reason="",
+        )
+        entries[f"{version:08d}.json"] = event.to_dict()
+        store.write(f"{LOG}/{version:08d}.json", event.to_dict())
+    store.write(f"{LOG}.json", {"format": FORMAT, "entries": entries})
+    Registry(store).reconcile()
+
+
+def test_pages_make_as_many_calls_whatever_the_history(model, monkeypatch):
+    monkeypatch.setattr(models, "CHANGES", 3)
+    calls = {}
+    for count in (10, 100):
+        store = Counting(f"memory://{uuid.uuid4().hex}")
+        finished(store, count, model)
+        store.calls.clear()
+        listed = newest_first(store, damaged=pytest.fail, limit=3)
+        assert [each["run"] for each in listed] == [str(count), str(count - 1), str(count - 2)]
+        page = models.render(Registry(store), older_link=str)
+        assert f'<a href="{count - 2}">' in page
+        assert page.count("publish") >= 3
+        calls[count] = store.calls
+    assert calls[10] == calls[100]
+
+
+def test_the_pages_of_the_models_together_have_every_version_once(model, monkeypatch):
+    monkeypatch.setattr(models, "CHANGES", 3)
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    finished(store, 7, model)
+    pages, before = [], [None]
+    while before:
+        pages.append(models.render(Registry(store), None, lambda number: before.append(number) or "x", before.pop()))
+    assert len(pages) == 3
+    for card in Registry(store).cards():
+        assert sum(f"<tr><td>{card.version}</td>" in page for page in pages) == 1
+
+
+def test_a_run_that_is_not_in_the_index_is_listed_in_its_place_and_indexed_by_garbage_collection(model):
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    finished(store, 4, model)
+    store.remove(run_index.entries(store)[run_index.digest_of("3")])
+    assert [run.name for run in newest_runs(store)] == ["4", "3", "2", "1"]
+    list(collect(store, Deployment.of({"keep_versions": 2, "keep_days": 1})))
+    assert sorted(run_index.entries(store)) == sorted(map(run_index.digest_of, "234"))
+    assert [run.name for run in newest_runs(store)] == ["4", "3", "2"]
+
+
+def test_garbage_collection_that_removes_makes_calls_in_proportion_to_the_runs(model):
+    calls = {}
+    for count in (20, 40, 80):
+        store = Counting(f"memory://{uuid.uuid4().hex}")
+        finished(store, count, model)
+        store.calls.clear()
+        assert len(list(collect(store, Deployment.of({"keep_versions": 0, "keep_days": 0})))) == count - 1
+        calls[count] = store.calls.total()
+    assert calls[80] - calls[40] == 2 * (calls[40] - calls[20])

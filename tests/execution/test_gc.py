@@ -1,18 +1,22 @@
+import os
+import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import CorruptArtifact
+from pipeline.errors import CorruptArtifact, Unavailable
 from pipeline.execution import cache
 from pipeline.execution.gc import collect, removals
 from pipeline.execution.verify import verify
 from pipeline.registry.registry import CARDS, Registry
 from pipeline.registry.serving_dir import path_of
 from pipeline.settings import Deployment, Settings
+from pipeline.store.needs import needing
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+from pipeline.tuning.tuning import TuningRun
 from tests.conftest import small_version
 
 NOW = datetime.now(UTC)
@@ -195,3 +199,121 @@ def test_old_tunings_are_removed_but_the_latest(store):
     assert [removal.path for removal in gone] == ["tunings/old", "tunings/interrupted"]
     assert gone[0].bytes > 0
     assert sorted(store.folders("tunings")) == ["latest", "running"]
+
+
+def begun(store, name, started):
+    """A run that was begun at that time and did nothing yet."""
+    run = Run(store, name)
+    record = run.begin(Settings(), started)
+    store.write(f"{run.path}/run.json", record.model_copy(update={"started": started}).to_dict())
+    return run
+
+
+def test_a_run_that_was_begun_is_kept_until_it_is_old(store):
+    run = begun(store, "begun", NOW)
+    assert paths(store, now=NOW + timedelta(days=29)) == []
+    assert paths(store, now=NOW + timedelta(days=31)) == [run.path]
+
+
+@pytest.mark.parametrize(
+    ("days", "keep_days", "approval_hours", "kept"),
+    [
+        (0.1, 0, 1, True),
+        (6.9, 0, 1, True),
+        (7.1, 0, 1, False),
+        (31, 30, 1, False),
+        (31, 30, 32 * 24, True),
+        (33, 30, 32 * 24, False),
+    ],
+)
+def test_a_run_that_has_not_ended_is_kept_as_long_as_work_or_an_approval_may_take(
+    store, tmp_path, days, keep_days, approval_hours, kept
+):
+    run = begun(store, "waiting", NOW)
+    (tmp_path / "out").mkdir()
+    run.commit("evaluate", tmp_path / "out", inputs={}, summary={"rows": 1}, seconds=1, peak_mib=None)
+    settings = Deployment.of({"keep_versions": 0, "keep_days": keep_days, "approval_hours": approval_hours})
+    planned = removals(store, settings, datetime.now(UTC) + timedelta(days=days))
+    assert [removal.path for removal in planned] == ([] if kept else [run.path])
+
+
+def test_a_run_that_has_ended_is_kept_for_keep_days_only(store, published):
+    published(1)
+    published(2)
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+    assert "runs/run1" in paths(store, keep_versions=0, keep_days=0, now=soon)
+    Run(store, "refused").begin(Settings(), NOW)
+    Run(store, "refused").refuse("ingest", "no")
+    assert "runs/refused" in paths(store, keep_versions=0, keep_days=0, now=soon)
+
+
+def test_a_run_that_was_begun_or_approved_again_has_not_ended(store, tmp_path):
+    run = begun(store, "rejected", NOW - timedelta(days=2))
+    (tmp_path / "out").mkdir()
+    run.commit("evaluate", tmp_path / "out", inputs={}, summary={"rows": 1}, seconds=1, peak_mib=None)
+    run.refuse("export", "rejected by a person")
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+    assert paths(store, keep_days=0, now=soon) == [run.path]
+    run.approve("another person", "it is good")
+    assert paths(store, keep_days=0, now=soon) == []
+    run.refuse("export", "rejected again")
+    assert paths(store, keep_days=0, now=soon) == [run.path]
+    run.begin(Settings(), NOW)
+    assert paths(store, keep_days=0, now=soon) == []
+
+
+def test_what_somebody_needs_or_holds_is_kept_though_it_is_old(store, published):
+    for version in (1, 2, 3):
+        published(version)
+    for name in ("old", "other", "latest"):
+        store.write(f"tunings/{name}/tuning.json", {"created": NOW.isoformat()})
+        store.write(f"tunings/{name}/result.json", {"finished": (NOW + timedelta(hours=name == "latest")).isoformat()})
+    everything = paths(store, keep_versions=0)
+    assert {"runs/run1", "models/stackoverflow_tagger/1", "tunings/old"} <= set(everything)
+    with needing(store, "runs/run1"), needing(store, path_of(1)), TuningRun(store, "old").held():
+        planned = paths(store, keep_versions=0)
+        assert not {"runs/run1", "models/stackoverflow_tagger/1", "tunings/old"} & set(planned)
+        assert {"runs/run2", "models/stackoverflow_tagger/2", "tunings/other"} <= set(planned)
+    assert paths(store, keep_versions=0) == everything
+
+
+def test_a_tuning_that_a_process_of_another_release_holds_is_kept_for_a_week(store):
+    for name in ("held", "left", "latest"):
+        store.write(f"tunings/{name}/tuning.json", {"created": (NOW - timedelta(days=40)).isoformat()})
+    store.write("tunings/held/held.json", {"host": "elsewhere", "process": 1, "at": NOW.timestamp()})
+    store.write("tunings/left/held.json", {"host": "elsewhere", "process": 1, "at": NOW.timestamp() - 8 * 86_400})
+    assert paths(store, now=NOW) == ["tunings/latest", "tunings/left"]
+
+
+FOLDERS = ["", "runs/run1", "runs/run1/ingest/x", "registry/stackoverflow_tagger/log", "cache/train", "feedback/asked"]
+
+
+@pytest.mark.parametrize(
+    "folder", [*FOLDERS, "tunings/t/trials/runs/trial1", "models/stackoverflow_tagger/1", "gc/needed"]
+)
+def test_a_file_that_a_killed_process_was_writing_is_removed_after_a_day(store, folder):
+    begun(store, "run1", NOW)
+    place = Path(store.url, folder)
+    place.mkdir(parents=True, exist_ok=True)
+    for name, hours in {"old": 25, "young": 23}.items():
+        (place / f"{name}.json.0123.writing").write_text("half")
+        os.utime(place / f"{name}.json.0123.writing", (NOW.timestamp() - 3600 * hours,) * 2)
+    (planned,) = removals(store, Deployment(), NOW)
+    assert (planned.path, planned.bytes) == (f"{folder}/old.json.0123.writing".lstrip("/"), 4)
+    assert [removal.path for removal in collect(store, Deployment(), NOW)] == [planned.path]
+    assert [path.name for path in place.glob("*.writing")] == ["young.json.0123.writing"]
+
+
+def test_notes_of_killed_processes_count_for_a_while_and_are_then_removed(store, published, monkeypatch):
+    for version in (1, 2, 3):
+        published(version)
+    store.write("gc/needed/dead.json", {"paths": ["runs/run1"], "at": time.time()})
+    store.write("gc/collectors/dead.json", {"paths": ["runs/run2"], "at": time.time()})
+    with pytest.raises(Unavailable, match=r"garbage collection is removing .*runs/run2: try again in a minute"):
+        Registry(store).promote(2, "better")
+    assert "runs/run1" not in collected(store)
+    assert len(store.names("gc/needed")) == len(store.names("gc/collectors")) == 1
+    later = time.time() + 8 * 86_400
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert "runs/run1" in collected(store)
+    assert store.names("gc/needed") == store.names("gc/collectors") == []

@@ -10,7 +10,8 @@ import pytest
 from pipeline.errors import BadInput
 from pipeline.execution.gc import collect
 from pipeline.execution.verify import verify
-from pipeline.registry.registry import COLLECTED, Registry
+from pipeline.registry.collected import COLLECTED
+from pipeline.registry.registry import Registry
 from pipeline.settings import Deployment
 from pipeline.store import signatures
 from pipeline.store.objects import Store

@@ -22,7 +22,8 @@ from pipeline.execution.sign import sign_store
 from pipeline.execution.verify import verify
 from pipeline.execution.work import Work
 from pipeline.registry import model_cache
-from pipeline.registry.registry import CARDS, COLLECTED, LOG, Registry
+from pipeline.registry.collected import COLLECTED
+from pipeline.registry.registry import CARDS, LOG, Registry
 from pipeline.registry.series import SERIES, Series
 from pipeline.registry.serving_dir import path_of
 from pipeline.report import page
