@@ -135,9 +135,9 @@ class Store:
         place = document.pop(PLACE, "")
         # A store in a folder of another may be opened by its own URL. Earlier releases stored no place.
         if place and not f"/{self.path(path)}".endswith(f"/{place}"):
+            shown = self.display_path(path)
             raise CorruptArtifact(
-                f"{self.display_path(path)} is a document that was written to {place}: restore the "
-                "one that belongs here"
+                f"{shown} is a document that was written to {place}: restore the one that belongs here"
             )
         return document
 
