@@ -87,6 +87,8 @@ def _observe(store: Store) -> None:
     row |= {"probability": 0.5}
     feedback.write(store, feedback.ASKED, "a", [row])
     feedback.write(store, feedback.TAGGED, "b", [row | {"tags": "java", "told": CREATED}])
+    feedback.write(store, feedback.ASKED, "c", [row | {"id": "c-0.0"}])
+    feedback.forget(store, ["c-0"])
 
 
 def _leave_unfinished(run: Run, folder: Path) -> None:

@@ -23,6 +23,7 @@ from pipeline.execution.verify_registry import (
 from pipeline.progress import Track, log_lines
 from pipeline.registry.registry import LOG
 from pipeline.stages.plan import LAST, STAGES
+from pipeline.store import needs, run_index
 from pipeline.store.manifest import MANIFEST
 from pipeline.store.notes import PUBLISHED, REFUSED, Publication, Saved
 from pipeline.store.objects import Store
@@ -32,8 +33,11 @@ SAVED = re.compile(rf"([^/]+)/({CHECKPOINT}|{SHARDS}/[^/]+|{PAGE})\.json")
 """The documents of a run that name a folder which was saved with them: its stage, and its name there."""
 
 OF_RUN = re.compile(r"([^/]+/)?[^/]+\.json|[^/]+/(shards|cluster)/[^/]+\.json")
-OF_TUNING = OF_CACHE = re.compile(r"([^/]+/)?[^/]+\.json")
+OF_TUNING = OF_CACHE = OF_OTHER = re.compile(r"([^/]+/)?[^/]+\.json")
 """The documents in each of these folders. One of them names every other file that counts."""
+
+OTHER_FOLDERS = (run_index.BEGUN, needs.FOLDER)
+"""Folders of documents that name no files."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ def _checks(store: Store, name: str | None) -> Faults:
     versions = versions_of(store, events)
     if name is None:
         yield from _runs(store, versions)
+        for folder in OTHER_FOLDERS:
+            yield from documents(store, folder, store.sizes(folder), OF_OTHER)
         yield from guarded(check_registry(store, events))
         for tuning in store.folders(TUNINGS):
             yield from guarded(_tuning(store, f"{TUNINGS}/{tuning}"))

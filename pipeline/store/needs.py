@@ -15,7 +15,8 @@ from pipeline.errors import TaggerError, Unavailable
 from pipeline.store.documents import Document
 from pipeline.store.objects import Store
 
-NEEDED, COLLECTORS = "gc/needed", "gc/collectors"
+FOLDER = "gc"
+NEEDED, COLLECTORS = f"{FOLDER}/needed", f"{FOLDER}/collectors"
 """Folders of the notes of those who need something, and of those of the garbage collections."""
 
 SECONDS = {NEEDED: 7 * 86_400.0, COLLECTORS: 86_400.0}
@@ -25,10 +26,10 @@ REMOVING_SECONDS = 3_600.0
 """How long a garbage collection's note blocks the path that it is removing."""
 
 
-class Note(Document):
+class Intent(Document):
     """Which paths somebody needs or is removing, and when this was written, in seconds since 1970."""
 
-    WHAT = "note for garbage collection"
+    WHAT = "intent"
 
     paths: list[str]
     at: float
@@ -80,7 +81,7 @@ class Collector:
 
     def __init__(self, store: Store) -> None:
         self._store, self._name = store, _new_name(COLLECTORS)
-        self._seen = dict[str, Note]()
+        self._seen = dict[str, Intent]()
 
     def __enter__(self) -> Self:
         _write(self._store, self._name, [])
@@ -122,19 +123,21 @@ def _new_name(folder: str) -> str:
     return f"{folder}/{uuid.uuid4().hex}.json"
 
 
-def _write(store: Store, name: str, paths: list[str]) -> Note:
-    note = Note(paths=paths, at=time.time())
+def _write(store: Store, name: str, paths: list[str]) -> Intent:
+    note = Intent(paths=paths, at=time.time())
     store.write(name, note.to_dict())
     return note
 
 
-def _notes(store: Store, folder: str, *, known: Collection[str] = (), every: bool = False) -> dict[str, Note]:
+def _notes(store: Store, folder: str, *, known: Collection[str] = (), every: bool = False) -> dict[str, Intent]:
     """The notes that count, or every one, by path, without those that are known."""
-    found = dict[str, Note]()
+    found = dict[str, Intent]()
     for name in store.names(folder):
         path = f"{folder}/{name}"
-        if path not in known and (document := store.read(path)):
-            note = Note.parse(document, store.display_path(path))
+        data = None if path in known else store.read_bytes(path)
+        if data is not None:
+            document = store.opened(path, data, "if no garbage collection is running, remove it")
+            note = Intent.parse(document, store.display_path(path))
             if every or note.is_younger(SECONDS[folder]):
                 found[path] = note
     return found

@@ -101,14 +101,14 @@ class Store:
         """The store itself, if it exists; BadInput if the folder or bucket does not exist or is empty."""
         with self._answering(""):
             try:
-                found = self.fs.ls(self.root, detail=True)
+                entries = self.fs.ls(self.root, detail=True)
             except ABSENT as error:
                 self._refuse_missing_bucket(error)
                 raise BadInput(
-                    f"there is no store at {self.url}: see that --store or TAGGER_STORE names the right place, or make "
-                    "one there with `tagger run`"
+                    f"there is no store at {self.url}: name the right place by --store or TAGGER_STORE, or make one "
+                    "there with `tagger run`"
                 ) from None
-            if [(str(about["name"]), about["type"]) for about in found] == [(self.root, "file")]:
+            if [(str(about["name"]), about["type"]) for about in entries] == [(self.root, "file")]:
                 raise BadInput(f"the store {self.url} is a file: name a folder by --store or TAGGER_STORE")
         return self
 
@@ -125,9 +125,8 @@ class Store:
         try:
             document = self._placed(path, _document(data))
         except ValueError:
-            raise CorruptArtifact(
-                f"{self.display_path(path)} is not the document that was written there: {cure}"
-            ) from None
+            shown = self.display_path(path)
+            raise CorruptArtifact(f"{shown} is not the document that was written there: {cure}") from None
         return signatures.unsigned(self.prefix + path, document, self.display_path(path))
 
     def _placed(self, path: str, document: dict[str, Any]) -> dict[str, Any]:

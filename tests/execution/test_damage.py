@@ -1,6 +1,6 @@
 """Every file and document of a store is damaged, one after the other: `tagger verify` names it.
 
-The few that may be gone without a word are listed with the reason. The files of feedback have tests of their own.
+The few that may be gone without a word are listed with the reason.
 """
 
 import re
@@ -25,6 +25,8 @@ MAY_BE_GONE = {
     r"runs/[^/]+/report/page\.json": "`tagger report` makes the report again",
     r"runs/[^/]+/published\.json": "it says only which other documents must be there",
     r"runs/under_way/\w+/(shards/0|checkpoint|cluster/\w+)\.json": "the stage is begun again",
+    r"begun/.*": "the next garbage collection adds the run to the index again",
+    r"feedback/forgotten/.*": "what it forgets has been removed from the files that are there",
     r"tunings/t/result\.json": "`tagger tune` finds it again from the trials",
     r"tunings/t/journal/LAST\.json": "the search knows one operation less",
 }
@@ -32,6 +34,8 @@ MAY_BE_GONE = {
 
 FOLDERS_MAY_BE_GONE = {
     r"runs/(same|unpublished|refused|under_way)": "garbage collection removes what nothing needs",
+    r"begun": "the next garbage collection makes the index again",
+    r"feedback/forgotten": "what it forgets has been removed from the files that are there",
     r"runs/under_way/\w+": "the stage is begun again",
     r"runs/under_way/\w+/(shards|checkpoint|cluster)": "the stage is begun again",
     r"tunings(/t(/trials(/runs)?)?)?": "garbage collection, or whoever needs the room, removes it",
@@ -64,7 +68,7 @@ def store(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def names(store: Store) -> list[str]:
-    return [name for name in sorted(store.sizes("")) if not name.startswith("feedback/")]
+    return sorted(store.sizes(""))
 
 
 def kind(name: str) -> str:
