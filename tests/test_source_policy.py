@@ -475,7 +475,7 @@ class TestRuns:
         (data / "posts.csv").symlink_to(tmp_path / "private.csv")
         with pytest.raises(BadInput, match="is not one that Airflow's runs may read"):
             run_stage("ingest", run)
-        self.begin(here, {"source": str(data / "more" / "new.csv")})
+        run = self.begin(here, {"source": str(data / "more" / "new.csv")})
         write_csv(data / "more" / "new.csv", TINY)
         assert run_stage("ingest", run)["posts"] == len(TINY)
 

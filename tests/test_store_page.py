@@ -24,6 +24,8 @@ def files(once, tmp_path, monkeypatch) -> list[str]:
     monkeypatch.setenv(signatures.SIGNING_KEY, str(new_key(tmp_path, "ours")[0]))
     store = rich_store(once, tmp_path)
     sign_store(store)
+    with TuningRun(store, "t").held():
+        pass
     with TuningRun(store, "t").held(), needing(store, "runs/first"), Collector(store):
         return sorted(store.sizes(""))
 

@@ -33,11 +33,11 @@ SAVED = re.compile(rf"([^/]+)/({CHECKPOINT}|{SHARDS}/[^/]+|{PAGE})\.json")
 """The documents of a run that name a folder which was saved with them: its stage, and its name there."""
 
 OF_RUN = re.compile(r"([^/]+/)?[^/]+\.json|[^/]+/(shards|cluster)/[^/]+\.json")
-OF_TUNING = OF_CACHE = OF_OTHER = re.compile(r"([^/]+/)?[^/]+\.json")
+OF_TUNING = OF_FOLDER = re.compile(r"([^/]+/)?[^/]+\.json")
 """The documents in each of these folders. One of them names every other file that counts."""
 
-OTHER_FOLDERS = (run_index.BEGUN, needs.FOLDER)
-"""Folders of documents that name no files."""
+FOLDERS = (cache.FOLDER, run_index.BEGUN, needs.FOLDER)
+"""Folders of documents beside the runs, which name no files of their own."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,6 @@ def _checks(store: Store, name: str | None) -> Faults:
     versions = versions_of(store, events)
     if name is None:
         yield from _runs(store, versions)
-        for folder in OTHER_FOLDERS:
-            yield from documents(store, folder, store.sizes(folder), OF_OTHER)
         yield from guarded(check_registry(store, events))
         for tuning in store.folders(TUNINGS):
             yield from guarded(_tuning(store, f"{TUNINGS}/{tuning}"))
@@ -93,10 +91,11 @@ def _feedback(store: Store) -> Faults:
 
 
 def _runs(store: Store, versions: Collection[int]) -> Faults:
-    """Check the runs, and the results of stages that are kept for other runs."""
+    """Check the runs, and the documents beside them."""
     for run in every_run(store):
         yield from guarded(_run(run, versions))
-    yield from documents(store, cache.FOLDER, store.sizes(cache.FOLDER), OF_CACHE)
+    for folder in FOLDERS:
+        yield from documents(store, folder, store.sizes(folder), OF_FOLDER)
 
 
 def _run(run: Run, versions: Collection[int]) -> Faults:

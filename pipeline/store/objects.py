@@ -105,8 +105,8 @@ class Store:
             except ABSENT as error:
                 self._refuse_missing_bucket(error)
                 raise BadInput(
-                    f"there is no store at {self.url}: name the right place by --store or TAGGER_STORE, or make one "
-                    "there with `tagger run`"
+                    f"there is no store at {self.url}: see that --store or TAGGER_STORE names the right place, or make "
+                    "one there with `tagger run`"
                 ) from None
             if [(str(about["name"]), about["type"]) for about in entries] == [(self.root, "file")]:
                 raise BadInput(f"the store {self.url} is a file: name a folder by --store or TAGGER_STORE")

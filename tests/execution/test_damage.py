@@ -25,7 +25,7 @@ MAY_BE_GONE = {
     r"runs/[^/]+/report/page\.json": "`tagger report` makes the report again",
     r"runs/[^/]+/published\.json": "it says only which other documents must be there",
     r"runs/under_way/\w+/(shards/0|checkpoint|cluster/\w+)\.json": "the stage is begun again",
-    r"begun/.*": "the next garbage collection adds the run to the index again",
+    r"(tunings/t/trials/)?begun/.*": "the next garbage collection adds the run to the index again",
     r"feedback/forgotten/.*": "what it forgets has been removed from the files that are there",
     r"tunings/t/result\.json": "`tagger tune` finds it again from the trials",
     r"tunings/t/journal/LAST\.json": "the search knows one operation less",
@@ -34,8 +34,8 @@ MAY_BE_GONE = {
 
 FOLDERS_MAY_BE_GONE = {
     r"runs/(same|unpublished|refused|under_way)": "garbage collection removes what nothing needs",
-    r"begun": "the next garbage collection makes the index again",
-    r"feedback/forgotten": "what it forgets has been removed from the files that are there",
+    r"(tunings/t/trials/)?begun": "the next garbage collection makes the index again",
+    r"feedback(/forgotten)?": "whoever must forget all recorded posts may remove it",
     r"runs/under_way/\w+": "the stage is begun again",
     r"runs/under_way/\w+/(shards|checkpoint|cluster)": "the stage is begun again",
     r"tunings(/t(/trials(/runs)?)?)?": "garbage collection, or whoever needs the room, removes it",

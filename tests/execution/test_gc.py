@@ -254,7 +254,7 @@ def test_a_run_that_was_begun_or_approved_again_has_not_ended(store, tmp_path):
     run.refuse("export", "rejected by a person")
     soon = datetime.now(UTC) + timedelta(seconds=5)
     assert paths(store, keep_days=0, now=soon) == [run.path]
-    run.approve("another person", "it is good")
+    run.approve("another person", "it is good", run.evaluated().attempt)
     assert paths(store, keep_days=0, now=soon) == []
     run.refuse("export", "rejected again")
     assert paths(store, keep_days=0, now=soon) == [run.path]

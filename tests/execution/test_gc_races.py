@@ -175,7 +175,7 @@ def do_again(store):
 
 def approve(store):
     run = Run(store, "run4")
-    run.approve("a person", "it is good")
+    run.approve("a person", "it is good", run.evaluated().attempt)
     return lambda: run.approval() is not None
 
 

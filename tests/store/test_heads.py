@@ -154,7 +154,7 @@ def test_an_entry_that_the_key_signed_for_its_place_in_another_log_is_refused(si
         broken = f"{number + 1:08d}.json follows another entry than the one before it: restore"
         with pytest.raises(CorruptArtifact, match=broken):
             AppendLog(signed, "log").entries()
-        assert "follows another entry" in AppendLog(signed, "log").fault()
+        assert "follows another entry" in next(AppendLog(signed, "log").faults())
         signed.write(path, genuine)
     assert len(AppendLog(signed, "log").entries()) == 5
 

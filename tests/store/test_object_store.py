@@ -1,6 +1,7 @@
 """Names with glob signs on every kind of store, and what an S3 server's refusals mean, over HTTP."""
 
 import uuid
+from datetime import UTC, datetime
 from threading import Thread
 
 import pytest
@@ -45,8 +46,11 @@ CALLS = {
     "read": lambda store, path, *_: store.read(f"{path}/x.json"),
     "read_bytes": lambda store, path, *_: store.read_bytes(f"{path}/first"),
     "exists": lambda store, path, *_: store.exists(f"{path}/first"),
-    "sizes": lambda store, path, *_: store.sizes(path),
-    "tree": lambda store, path, *_: store.tree(path),
+    "opened": lambda store, path, *_: store.opened(f"{path}/x.json", store.read_bytes(f"{path}/x.json")),
+    "sealed": lambda store, path, *_: store.opened(f"{path}/x.json", store.sealed(f"{path}/x.json", {"mine": 3})),
+    "unfinished": lambda store, *_: list(store.unfinished(datetime.now(UTC))),
+    "sizes": lambda store, path, *_: store.sizes(path).keys(),  # a document is as long as its path
+    "tree": lambda store, path, *_: store.tree(path).keys(),
     "names": lambda store, path, *_: store.names(path),
     "folders": lambda store, path, *_: store.folders(path),
     "faults": lambda store, path, folder, _: list(store.faults(path, entries(folder))),
