@@ -24,7 +24,7 @@ NEVER = 10_000
 class Place:
     """Where the tests make stores: in this folder or on S3, with the environment variables to reach it.
 
-    Processes are killed at each `step`-th write.
+    Processes are killed at each `step`-th write, in the second way beginning with the second one.
     """
 
     name: str
@@ -54,12 +54,17 @@ def artifacts(finished_run, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=["local", "s3-some", pytest.param("s3", marks=pytest.mark.thorough)])
+@pytest.fixture(
+    scope="module",
+    params=["local-some", "s3-some", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("local", "s3"))],
+)
 def place(request, tmp_path_factory):
-    if request.param == "local":
-        return Place("local", tmp_path_factory.mktemp("stores"), {}, ("before", "halfway"))
+    some = request.param.endswith("-some")
+    if request.param.startswith("local"):
+        step = 2 if some else 1
+        return Place(request.param, tmp_path_factory.mktemp("stores"), {}, ("before", "halfway"), step)
     # One put is whole or absent on S3.
-    step = 4 if request.param == "s3-some" else 1
+    step = 8 if some else 1
     return Place(request.param, None, request.getfixturevalue("s3"), ("before",), step)
 
 

@@ -32,8 +32,8 @@ def prepared(place, name, finished_run, artifacts, stage, shards=1):
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_at_every_write(place, stage, finished_run, artifacts):
     tried = 0
-    for how in place.ways:
-        for last in range(1, NEVER, place.step):
+    for first, how in enumerate(place.ways, 1):
+        for last in range(first, NEVER, place.step):
             store, run = prepared(place, f"{stage}-{how}-{last}", finished_run, artifacts, stage)
             if not is_killed(place, store, stage, artifacts, last, how):
                 break
