@@ -95,12 +95,9 @@ def asks_person(run: Run) -> bool:
 
 def unapproved(run: Run, evaluated: Manifest) -> str:
     """The sentence for a model that waits for a person, who may approve this result of evaluate."""
-    asks = action_of(evaluated.summary) == "ask"
-    why = (
-        f"the gate cannot tell whether the model of run {run.name} is worse than the live one"
-        if asks
-        else (f"TAGGER_APPROVAL is on for run {run.name}")
-    )
+    why = f"TAGGER_APPROVAL is on for run {run.name}"
+    if action_of(evaluated.summary) == "ask":
+        why = f"the gate cannot tell whether the model of run {run.name} is worse than the live one"
     return (
         f"{why}, and nobody has approved this result, so nothing is published: read its report, then `tagger approve "
         f"{run.name} --evaluated {evaluated.attempt} --reason WHY` and run export again"

@@ -150,7 +150,8 @@ def test_a_run_that_nobody_can_approve_ends_and_publishes_nothing(airflow):
 def test_export_alone_does_not_publish_what_nobody_approved(airflow):
     for stage in ("ingest", "fit_vocabulary", "vectorize", "train", "evaluate", "approve", "export"):
         done = airflow("tasks", "test", DAG_ID, stage, DATE)
-    assert "nobody has approved the model of run test__2026-01-05T00_00_00_00_00" in done.stdout
+    run = "test__2026-01-05T00_00_00_00_00"
+    assert f"TAGGER_APPROVAL is on for run {run}, and nobody has approved this result" in done.stdout
     assert Registry(airflow.store).events() == []
     done = airflow("tasks", "test", DAG_ID, "export", DATE, TAGGER_APPROVAL="off")
     assert len(Registry(airflow.store).events()) == 1, done.stdout
