@@ -61,18 +61,17 @@ def check_version(store: Store, version: int, events: Iterable[Event]) -> Faults
     if card is None:
         yield str(cards.lost(store, version))
         return
+    yield from guarded(_copy(store, card))
     notes = notes_of(version)
     if any(map(store.exists, notes)):
-        yield None
-    elif not about:
+        return  # garbage collection has removed, or is removing, its files and its run
+    if not about:
         cure = f"its publication was interrupted, run export of run {card.run} again, or `tagger gc` to forget it"
         yield from files(store, card.path, card.files, cure)
-    else:
-        yield from guarded(_files(store, card, notes[0]))
-        yield from guarded(_signature(store, card))
-    yield from guarded(_copy(store, card))
-    if about:
-        yield from guarded(_run_of(store, card, about))
+        return
+    yield from guarded(_files(store, card, notes[0]))
+    yield from guarded(_signature(store, card))
+    yield from guarded(_run_of(store, card, about))
 
 
 def _files(store: Store, card: Card, note: str) -> Faults:

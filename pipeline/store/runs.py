@@ -337,13 +337,13 @@ class Run:
             cpu_seconds=cpu_seconds,
         )
         self.store.upload(folder, f"{self.path}/{stage}/{manifest.attempt}")
-        self.adopt(manifest)
-        return manifest
+        return self.adopt(manifest)
 
-    def adopt(self, manifest: Manifest) -> None:
-        """Make an attempt, of this run or of another one, the result of this run's stage."""
-        made_with = manifest.model_copy(update={"settings": settings_digest(self._settings)})
-        self.store.write(f"{self.path}/{manifest.stage}/{MANIFEST}", made_with.to_dict())
+    def adopt(self, manifest: Manifest) -> Manifest:
+        """Make an attempt, of this run or of another one, the result of this run's stage; its manifest as written."""
+        manifest = manifest.model_copy(update={"settings": settings_digest(self._settings)})
+        self.store.write(f"{self.path}/{manifest.stage}/{MANIFEST}", manifest.to_dict())
+        return manifest
 
 
 def _digests(inputs: Mapping[str, Manifest]) -> dict[str, str]:

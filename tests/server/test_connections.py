@@ -299,7 +299,7 @@ def test_json_that_would_take_far_more_memory_than_its_bytes_is_not_decoded(smal
 
 def test_signs_inside_texts_are_no_values(small):
     for text in ('[{",\\' * 200_000, '"' * 400_000, "\\" * 400_000, '\\",' * 300_000):
-        assert small.ask(PREDICT, json.dumps({"instances": [text]}).encode())[0] == 503
+        assert small.ask(PREDICT, json.dumps({"instances": [text]}).encode())[0] == 404
 
 
 def test_nothing_of_all_this_left_a_traceback_or_a_line_for_each_request(small):

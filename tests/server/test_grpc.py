@@ -344,7 +344,7 @@ def test_classify_answers_its_own_signature_only(server, name):
     status, sentence = server.refused(f"{PREDICTION}/Classify", request.SerializeToString())
     assert (status, sentence) == (
         "INVALID_ARGUMENT",
-        f"the signature {name!r} does not classify: ask classify, or name none",
+        f"the signature {name!r} is not answered: ask classify",
     )
 
 

@@ -205,7 +205,7 @@ def test_each_signature_is_checked_for_each_verb(served):
 def test_an_output_is_given_once(served, name, number):
     tensor = {"name": "post", "shape": [1], "datatype": "BYTES", "data": ["css"]}
     answer = served.client.post(INFER, json={"inputs": [tensor], "outputs": [{"name": name}] * number})
-    refused(answer, 400, f"the output {name!r} is asked for twice")
+    refused(answer, 400, f"outputs has {name!r} twice")
 
 
 def test_a_context_is_not_copied_for_each_example(served):
