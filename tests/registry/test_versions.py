@@ -54,6 +54,11 @@ def published_at_once(store, model, runs_and_models):
     return [int(out) for out, _ in ended]
 
 
+def faults(store):
+    """What is wrong with the store, except that its runs have no manifests: their models only are written here."""
+    return [fault for fault in verify(store).faults if "/export/manifest.json is gone" not in fault]
+
+
 def published_versions(store):
     return [event.version for event in Registry(store).events() if event.action == "publish"]
 
@@ -67,7 +72,7 @@ def test_runs_of_one_second_that_publish_at_once_get_numbers_of_their_own(store,
         card = Registry(store).card(version)
         assert (card.run, card.checkpoint) == (run, checkpoint)
     assert Registry(store).disagreement() is None
-    assert verify(store).faults == []
+    assert faults(store) == []
 
 
 def test_a_task_and_its_retry_that_publish_at_once_publish_once(store, model):
@@ -127,7 +132,7 @@ def test_a_publication_killed_at_any_write_keeps_its_number(tmp_path, model, tak
         assert publisher.publish(store, card, model) == own
         assert published_versions(store) == list(range(FIRST, own + 1))
         assert sorted(store.names(CARDS)) == [f"{version}.json" for version in range(FIRST, own + 1)]
-        assert verify(store).faults == []
+        assert faults(store) == []
     assert last > 8
 
 
@@ -139,7 +144,7 @@ def test_a_number_reserved_by_a_publication_that_never_ended_is_passed_over(tmp_
     for run, version in (("run", FIRST + 1), ("dead", FIRST + 2)):
         assert publisher.publish(store, publisher.card_of(run, "other", FIRST, model), model) == version
     assert published_versions(store) == [FIRST + 1, FIRST + 2]
-    assert verify(store).faults == []
+    assert faults(store) == []
 
 
 def test_the_signature_of_a_version_is_not_replaced_by_that_of_the_next(tmp_path, model, monkeypatch):
