@@ -61,6 +61,7 @@ def test_the_parse_of_the_dag_file():
     assert_sound(whole.parse_rows(rounds=1), peers=0)
 
 
+@pytest.mark.thorough
 def test_a_run_beside_the_scripts(loaded, monkeypatch):
     monkeypatch.setenv("TAGGER_MIN_ACCURACY", "0")  # so few posts teach little
     measured = whole.whole(loaded[0], rounds=1)
@@ -87,6 +88,7 @@ def test_others_than_those_of_keras_are_not_timed(loaded, monkeypatch, name, oth
         text.text_rows(loaded[1], rounds=1)
 
 
+@pytest.mark.thorough
 def test_training_beside_the_articles_way_and_keras_fit(loaded):
     from benchmarks.training import training_rows
 

@@ -235,7 +235,7 @@ def moments(url, work, step):
     return range(1, store.count + 1, step)
 
 
-steps = pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.thorough)])
+steps = pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.thorough)])
 
 
 def tried(need, url, at=None, meanwhile=None):
