@@ -58,7 +58,9 @@ def test_export_twice_leaves_the_same_version(called, airflow):
 
 def test_retention_removes_by_its_own_dag(called, airflow):
     keep = {"TAGGER_KEEP_DAYS": "0", "TAGGER_KEEP_VERSIONS": "0"}
-    Run(airflow.store, "unfinished").begin(Settings(), datetime(2026, 1, 1, tzinfo=UTC))
+    begun = datetime(2026, 1, 1, tzinfo=UTC)
+    record = Run(airflow.store, "unfinished").begin(Settings(), begun).model_copy(update={"started": begun})
+    airflow.store.write(f"{RUNS}/unfinished/run.json", record.to_dict())
     done = airflow("tasks", "test", GC_ID, "gc", DATE, **keep)
     assert "new_state=success" in done.stdout, done.stdout
     assert "removed runs/unfinished" in done.stdout
