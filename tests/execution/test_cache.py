@@ -236,7 +236,7 @@ def test_a_result_that_is_collected_while_it_is_adopted_is_made_again(first, mon
 
     def slow(run, manifest):
         cache.evict(first.store, {first.name})
-        adopt(run, manifest)
+        return adopt(run, manifest)
 
     monkeypatch.setattr(Run, "adopt", slow)
     run = second(first)

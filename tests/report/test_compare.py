@@ -1,6 +1,7 @@
 """Runs beside each other, against what each run's own documents and predictions say."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -73,8 +74,9 @@ def test_the_correction_is_said_where_there_are_several(compared, two_runs, tmp_
     shutil.copytree(two_runs.url, tmp_path / "store")
     store = Store(str(tmp_path / "store"))
     shutil.copytree(f"{store.url}/runs/second", f"{store.url}/runs/third")
-    run = store.read("runs/third/run.json")
-    store.write("runs/third/run.json", run | {"run": "third"})
+    for name in filter(re.compile(r"([^/]+/)?[^/]+\.json").fullmatch, store.sizes("runs/second")):
+        store.write(f"runs/third/{name}", store.read(f"runs/second/{name}"))
+    store.write("runs/third/run.json", store.read("runs/second/run.json") | {"run": "third"})
     several = Comparison.of([Run(store, name) for name in ("finished", "second", "third")])
     page = tmp_path / "page.html"
     app(
