@@ -10,7 +10,6 @@ from pipeline.execution.faults import Faults, documents, files, guarded, lost, s
 from pipeline.files import scratch_folder
 from pipeline.registry import cards
 from pipeline.registry.card import Card
-from pipeline.registry.cards import CARDS
 from pipeline.registry.collected import paths_of as notes_of
 from pipeline.registry.events import Event
 from pipeline.registry.registry import LOG, Registry
@@ -40,8 +39,7 @@ def events_of(store: Store) -> list[Event]:
 
 def versions_of(store: Store, events: Iterable[Event]) -> list[int]:
     """The versions that have a card, or an entry in the log."""
-    names = (name.removesuffix(".json") for name in store.names(CARDS))
-    return sorted({int(name) for name in names if name.isdecimal()} | {event.version for event in events})
+    return sorted({*cards.numbers(store)} | {event.version for event in events})
 
 
 def check_registry(store: Store, events: list[Event]) -> Faults:

@@ -14,6 +14,12 @@ def path_of(version: int) -> str:
     return f"{CARDS}/{version}.json"
 
 
+def numbers(store: Store) -> list[int]:
+    """The versions that have a card, also of interrupted publications, oldest first; other files are passed over."""
+    stems = (name.removesuffix(".json") for name in store.names(CARDS))
+    return sorted(int(stem) for stem in stems if stem.isdecimal())
+
+
 def card_at(store: Store, version: int) -> Card | None:
     """The version's card, or None where there is none."""
     document = store.read(path_of(version))

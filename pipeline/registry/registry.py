@@ -195,9 +195,7 @@ class Registry:
         fault = gone or next(filter(None, self.store.faults(card.path, card.files)), None)
         if not fault and signatures.keys().trusted:
             with scratch_folder("verify") as scratch:
-                folder = Path(scratch, str(card.version))
-                self.store.download(card.path, card.files, folder)
-                signing.refuse_untrusted(self.store, card.version, folder)
+                self._download(card, Path(scratch, str(card.version)))
         if fault:
             raise CorruptArtifact(
                 f"version {card.version} cannot go live: {fault}; the live version is unchanged, promote another one"
@@ -258,13 +256,17 @@ class Registry:
         card = self.published(version)
         if gone := self.collected(card.version):
             raise CorruptArtifact(f"version {card.version} cannot be fetched: {gone}; name another version")
+        self._download(card, folder)
+        return card
+
+    def _download(self, card: Card, folder: Path) -> None:
+        """Copy the version's files; CorruptArtifact if one is damaged, or if no trusted key signed them."""
         self.store.download(card.path, card.files, folder)
         try:
             signing.refuse_untrusted(self.store, card.version, folder)
         except CorruptArtifact:
             shutil.rmtree(folder)  # so that nobody uses what is there
             raise
-        return card
 
     def published(self, version: int | None) -> Card:
         """The card of a published version (None: the live one's); BadInput if there is no such version."""
@@ -288,10 +290,10 @@ class Registry:
         So its number stays taken, and it is known that nothing is missing. If its run is made again, its export
         publishes it.
         """
-        noted = {f"{version}.json" for version in {*self.collected_versions(), *log_events.versions_of(self.events())}}
-        for name in self.store.names(CARDS):
+        known = {*self.collected_versions(), *log_events.versions_of(self.events())}
+        for version in by_number.numbers(self.store):
             try:
-                card = self.card(int(name.removesuffix(".json"))) if name not in noted else None
+                card = self.card(version) if version not in known else None
             except CorruptArtifact:
                 continue  # `tagger verify` names it
             if card and any(self.store.faults(card.path, card.files)):

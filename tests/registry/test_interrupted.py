@@ -10,6 +10,8 @@ import pytest
 from pipeline.errors import BadInput
 from pipeline.execution.gc import collect
 from pipeline.execution.verify import verify
+from pipeline.registry import cards
+from pipeline.registry.cards import CARDS
 from pipeline.registry.collected import COLLECTED
 from pipeline.registry.registry import Registry
 from pipeline.settings import Deployment
@@ -137,3 +139,12 @@ def test_the_cure_that_verify_names_works(killed, tmp_path):
         }
         list(collect(store, Deployment()))
         assert verify(store).faults == []
+
+
+def test_a_file_among_the_cards_that_is_no_card_is_passed_over(tmp_path):
+    store = Store(str(tmp_path))
+    small_version(store, 1, tmp_path / "out", created=CREATED)
+    store.write_bytes(f"{CARDS}/notes.txt", b"mine")
+    Registry(store).note_unpublished()
+    assert verify(store).faults == []
+    assert cards.numbers(store) == [1]

@@ -167,13 +167,15 @@ def test_what_is_forgotten_is_in_no_file_whatever_is_done_meanwhile(tmp_path, ma
         assert [each["id"] for each in feedback.asked(Store(url), "a")][-1] == "kept.0"
 
 
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def kill() -> None:
+    raise Killed
+
+
 def test_a_forget_that_was_killed_at_any_moment_is_completed_by_gc(tmp_path):
-    class Killed(BaseException):
-        pass
-
-    def kill() -> None:
-        raise Killed
-
     for moment in count():
         url = str(tmp_path / str(moment))
         filled(url)
@@ -194,12 +196,6 @@ def test_a_forget_that_was_killed_at_any_moment_is_completed_by_gc(tmp_path):
 
 
 def test_a_flush_that_was_killed_at_any_moment_stops_no_reader(tmp_path):
-    class Killed(BaseException):
-        pass
-
-    def kill() -> None:
-        raise Killed
-
     for moment in count():
         url = str(tmp_path / str(moment))
         store = Interrupted(url, moment, kill)
