@@ -15,6 +15,7 @@ from pipeline.execution import feedback, feedback_files, forgotten
 from pipeline.stages.plan import FEEDBACK_FILE
 from pipeline.store import durable
 from pipeline.store.objects import Store
+from tests.registry.interleaving import Killed, kill
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 OLD = NOW - timedelta(days=100)
@@ -165,14 +166,6 @@ def test_what_is_forgotten_is_in_no_file_whatever_is_done_meanwhile(tmp_path, ma
             assert "text of other" in left, moment
         settled(Store(url))
         assert [each["id"] for each in feedback.asked(Store(url), "a")][-1] == "kept.0"
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-def kill() -> None:
-    raise Killed
 
 
 def test_a_forget_that_was_killed_at_any_moment_is_completed_by_gc(tmp_path):
