@@ -277,12 +277,13 @@ def test_what_somebody_needs_or_holds_is_kept_though_it_is_old(store, published)
     assert paths(store, keep_versions=0) == everything
 
 
-def test_a_tuning_that_a_process_of_another_release_holds_is_kept_for_a_week(store):
+def test_a_tuning_is_kept_while_a_process_of_another_release_renews_its_hold(store):
+    now = datetime.now(UTC)
     for name in ("held", "left", "latest"):
-        store.write(f"tunings/{name}/tuning.json", {"created": (NOW - timedelta(days=40)).isoformat()})
-    store.write("tunings/held/held.json", {"host": "elsewhere", "process": 1, "at": NOW.timestamp()})
-    store.write("tunings/left/held.json", {"host": "elsewhere", "process": 1, "at": NOW.timestamp() - 8 * 86_400})
-    assert paths(store, now=NOW) == ["tunings/latest", "tunings/left"]
+        store.write(f"tunings/{name}/tuning.json", {"created": (now - timedelta(days=40)).isoformat()})
+    store.write("tunings/held/held.json", {"host": "elsewhere", "process": 1, "at": now.timestamp()})
+    store.write("tunings/left/held.json", {"host": "elsewhere", "process": 1, "at": now.timestamp() - 901})
+    assert paths(store, now=now) == ["tunings/latest", "tunings/left"]
 
 
 FOLDERS = ["", "runs/run1", "runs/run1/ingest/x", "registry/stackoverflow_tagger/log", "cache/train", "feedback/asked"]

@@ -61,12 +61,13 @@ class Forger:
         self.keys = signatures._keys(str(self.private), "")
 
     def document(self, path: str) -> dict:
-        return {n: v for n, v in json.loads((self.root / path).read_text()).items() if n not in ("sha256", "signature")}
+        document = json.loads((self.root / path).read_text())
+        return {name: value for name, value in document.items() if name not in {"sha256", "signature", objects.PLACE}}
 
     def put(self, path: str, document: dict) -> None:
-        """Write a document with the digest that it must have."""
+        """Write a document with the place and the digest that it must have."""
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
-        (self.root / path).write_bytes(objects._json(document))
+        (self.root / path).write_bytes(objects._json(document | {objects.PLACE: path}))
 
     def sign(self, path: str, document: dict, *, as_key: str | None = None) -> None:
         """Write a document signed with the forger's own key, under its id or another's."""
