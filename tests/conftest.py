@@ -23,10 +23,12 @@ from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import SAVED_MODEL
 from pipeline.settings import Deployment, Settings
 from pipeline.sources.source import Source
+from pipeline.stages import export
 from pipeline.stages.context import Context
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+from tests.fresh_process import Forker
 from tests.slow import SLOW
 
 REAL_POSTS = Path(__file__).parents[2] / "shared" / "data" / "stack-overflow-16k.csv"
@@ -98,6 +100,16 @@ def _slow() -> dict[Path, int]:
     paths = [Path(__file__).parent / name for name in SLOW]
     assert [path for path in paths if not path.is_file()] == []
     return {path: place for place, path in enumerate(paths)}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forker() -> Iterator[None]:
+    """Let export check its models in processes that have imported TensorFlow already, but not in test_export.py."""
+    forker = Forker()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "subprocess", forker)
+        yield
+    forker.close()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -61,10 +61,10 @@ def artifacts(finished_run, tmp_path_factory):
 def place(request, tmp_path_factory):
     some = request.param.endswith("-some")
     if request.param.startswith("local"):
-        step = 2 if some else 1
+        step = 4 if some else 1
         return Place(request.param, tmp_path_factory.mktemp("stores"), {}, ("before", "halfway"), step)
     # One put is whole or absent on S3.
-    step = 8 if some else 1
+    step = 12 if some else 1
     return Place(request.param, None, request.getfixturevalue("s3"), ("before",), step)
 
 

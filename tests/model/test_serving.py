@@ -143,6 +143,9 @@ def test_no_posts_and_invalid_utf8_get_an_answer(served):
     assert opened.tag_and_vectors([b"\xff\xfe word \xc3"])[1].sum() > 0
 
 
+@pytest.mark.parametrize(
+    "served", [("count", 1, "keras"), ("log_tfidf", 2, "signs")], indirect=True, ids=["words", "all"]
+)
 def test_the_export_contains_its_words_and_tags(served):
     """The files it was made from are moved away, so only the assets are left to read."""
     *_, model = served

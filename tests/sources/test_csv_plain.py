@@ -59,7 +59,7 @@ def chunk(request, monkeypatch):
 @pytest.mark.usefixtures("chunk")
 @pytest.mark.parametrize("columns", [Columns("post", "tags"), Columns("post", None), KEPT, SEVERAL])
 def test_any_bytes_give_the_same_rows(columns):
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(st.lists(st.sampled_from(PIECES), max_size=60).map(b"".join))
     def check(content):
         same(b"post,tags\n" + content, columns)
@@ -71,7 +71,7 @@ def test_any_bytes_give_the_same_rows(columns):
 @pytest.mark.parametrize("columns", [Columns("post", "tags"), KEPT, SEVERAL])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_well_formed_rows_give_the_same_rows(columns, line_end):
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=80, deadline=None)
     @given(st.lists(ROW, max_size=30))
     def check(rows):
         quoted = ("".join(f'"{post.replace(chr(34), chr(34) * 2)}",{tag}{line_end}') for post, tag in rows)

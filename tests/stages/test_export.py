@@ -19,6 +19,11 @@ from pipeline.stages import export, model_card
 from pipeline.stages.context import Context
 
 
+@pytest.fixture(autouse=True)
+def processes_as_in_production(monkeypatch):
+    monkeypatch.setattr(export, "subprocess", subprocess)
+
+
 @pytest.fixture(scope="module")
 def exported(finished_run, tmp_path_factory):
     """The SavedModel of the finished run, and the cases of its parity check."""
