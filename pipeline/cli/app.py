@@ -20,7 +20,7 @@ from pipeline.errors import BadInput, escape_control
 from pipeline.settings import Deployment, Settings, Tuning, read_all
 from pipeline.source_policy import is_url
 from pipeline.store.objects import Store
-from pipeline.store.runs import Run, name_of
+from pipeline.store.runs import find_run, name_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -141,16 +141,15 @@ def store_of(url: str | None) -> Store:
 
 def run_name(store: Store, given: str) -> str:
     """Find a run's name in the store, given that name or its Airflow run id; BadInput where no run has the id."""
-    name = name_of(given)
-    if given == name:
-        return name
-    record = Run(store, name).record()
-    if record is None or record.airflow_run_id != given:
+    if given == name_of(given):
+        return given
+    run = find_run(store, given)
+    if run is None:
         raise BadInput(
             f"{store.url} holds no run {given!r}: `tagger runs` lists its runs; the name of a new one may have "
             "only letters, digits, '.', '_' and '-'"
         )
-    return name
+    return run.name
 
 
 @contextmanager

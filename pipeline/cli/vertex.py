@@ -29,7 +29,7 @@ MOUNT = Path("/gcs")
 NAME, TRAIN = "vertex", "train"
 """The run of a job's store, and the stage that a cluster does together."""
 
-PATIENCE = 24 * 3600.0
+CHIEF_SECONDS = 24 * 3600.0
 """Seconds that the other processes wait for the chief to prepare the posts."""
 
 
@@ -95,11 +95,11 @@ def _folder(variable: str) -> str:
 
 
 def _await_inputs(run: Run) -> None:
-    """Wait until the chief has prepared what the cluster trains on. Raises Unavailable after PATIENCE."""
-    limit = time.monotonic() + PATIENCE
+    """Wait until the chief has prepared what the cluster trains on. Raises Unavailable after CHIEF_SECONDS."""
+    limit = time.monotonic() + CHIEF_SECONDS
     while run.record() is None or not all(run.manifest(stage) for stage in STAGES[TRAIN].needs):
         if time.monotonic() > limit:
-            raise Unavailable(f"the chief has not prepared the posts within {PATIENCE:,.0f} seconds: see its log")
+            raise Unavailable(f"the chief has not prepared the posts within {CHIEF_SECONDS:,.0f} seconds: see its log")
         time.sleep(tf_config.POLL)
 
 

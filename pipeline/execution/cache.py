@@ -107,10 +107,8 @@ def lookup(objects: Store, stage: str, work_keys: list[str]) -> Manifest | None:
     """The entry under the first key, None if there is none; its files are not checked."""
     if not work_keys:
         return None
-    path = _path(stage, work_keys[0])
     try:
-        document = objects.read(path)
-        return Manifest.parse(document, objects.display_path(path)) if document else None
+        return objects.load(_path(stage, work_keys[0]), Manifest)
     except CorruptArtifact:
         return None
 

@@ -14,12 +14,11 @@ from typing import Any
 from pipeline import tf_config
 from pipeline.errors import BadInput, CorruptArtifact, Unavailable
 from pipeline.execution.work import Work
-from pipeline.stages.plan import CHECKPOINT as MODEL_DIR
-from pipeline.stages.plan import LABELS, Stage
+from pipeline.stages.plan import LABELS, MODEL_DIR, Stage
 from pipeline.store.manifest import Manifest
 from pipeline.store.runs import SHARDS, Run
 
-CHECKPOINT = f"{SHARDS}/checkpoint"
+FOR_EVALUATOR = f"{SHARDS}/checkpoint"
 """Where the chief's last checkpoint is saved, for the evaluator. A retry cannot resume from it, because it is not known
 which posts the workers had trained on."""
 
@@ -73,7 +72,7 @@ def take_part(work: Work, place: tf_config.Place, scratch: Path) -> None:
         if place.kind == tf_config.EVALUATOR:
             checkpoints.fetch_committed()
             with suppress(TimeoutExpired):
-                child.wait(tf_config.PATIENCE)
+                child.wait(tf_config.LONGEST_WAIT)
 
 
 @contextmanager
@@ -101,9 +100,9 @@ def _attend(child: subprocess.Popen[str], place: tf_config.Place, is_over: Calla
     """Wait until the chief has committed the stage.
 
     Raises BadInput if the subprocess does, and Unavailable if the subprocess fails, if the chief is not reachable
-    within PATIENCE seconds, or if it was and is not for LOST seconds.
+    within LONGEST_WAIT seconds, or if it was and is not for LOST seconds.
     """
-    chief, limit = place.addresses[tf_config.CHIEF][0], time.monotonic() + tf_config.PATIENCE
+    chief, limit = place.addresses[tf_config.CHIEF][0], time.monotonic() + tf_config.LONGEST_WAIT
     while not is_over():
         if child.poll():
             sentence = child.stdout.read() if child.stdout else ""
@@ -130,11 +129,11 @@ class _Checkpoints:
 
     def fetch_saved(self) -> None:
         """Copy the checkpoint that is saved now, unless it was copied before or is being replaced."""
-        saved = self.run.saved(self.stage, CHECKPOINT)
+        saved = self.run.saved(self.stage, FOR_EVALUATOR)
         if saved is None or saved.path == self.path:
             return
         with TemporaryDirectory(dir=self.model_dir.parent) as scratch, suppress(CorruptArtifact):  # it was replaced
-            if self.run.resume(self.stage, CHECKPOINT, self.inputs, Path(scratch, "saved")):
+            if self.run.resume(self.stage, FOR_EVALUATOR, self.inputs, Path(scratch, "saved")):
                 self._place(Path(scratch, "saved"))
                 self.path = saved.path
 

@@ -242,8 +242,7 @@ def _note_path(path: str) -> str:
 
 
 def _note(store: Store, path: str) -> Note | None:
-    document = store.read(_note_path(path))
-    return Note.parse(document, store.display_path(_note_path(path))) if document else None
+    return store.load(_note_path(path), Note)
 
 
 def _damaged(store: Store, path: str, why: str) -> CorruptArtifact:

@@ -69,8 +69,7 @@ class Forgotten:
             if name in self.tombstones:
                 continue
             try:
-                if document := self.store.read(f"{FOLDER}/{name}"):
-                    tombstone = Tombstone.parse(document, self.store.display_path(f"{FOLDER}/{name}"))
+                if tombstone := self.store.load(f"{FOLDER}/{name}", Tombstone):
                     self.tombstones[name] = tombstone
                     self._ids |= set(tombstone.ids)
             except CorruptArtifact as error:

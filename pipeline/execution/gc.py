@@ -287,8 +287,8 @@ class _FoundRun:
         try:
             if RECORD in self.tree and (record := self.run.record()):
                 begun.append(record.started)
-            if APPROVED in self.tree and (document := self.run.store.read(f"{self.run.path}/{APPROVED}")):
-                begun.append(Approval.parse(document, APPROVED).at)
+            if APPROVED in self.tree and (approval := self.run.document(Approval, APPROVED)):
+                begun.append(approval.at)
             if REFUSED in self.tree and (refusal := self.run.refusal()):
                 refused = refusal.at
         except CorruptArtifact as error:

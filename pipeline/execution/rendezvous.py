@@ -60,7 +60,7 @@ def joined(run: Run, stage: str, number: int, count: int, host: str | None = Non
     """Set TF_CONFIG for process `number` of `count`, once all have come to do the stage.
 
     `host` is the address by which the others reach this machine; if None, the one that its name has. Raises Unavailable
-    if not all are there within tf_config.PATIENCE seconds.
+    if not all are there within tf_config.LONGEST_WAIT seconds.
     """
     with closing(_listening()) as listener:
         mine = Announcement(address=f"{host or _host()}:{listener.getsockname()[1]}", start=uuid.uuid4().hex)
@@ -83,16 +83,16 @@ def joined(run: Run, stage: str, number: int, count: int, host: str | None = Non
 
 def _gather(run: Run, folder: str, mine: Announcement, count: int) -> list[Announcement]:
     """As the chief, wait until every other process answers where it announced itself, and write who takes part."""
-    limit = time.monotonic() + tf_config.PATIENCE
+    limit = time.monotonic() + tf_config.LONGEST_WAIT
     while True:
-        found = [_announced(run, f"{folder}/{number}.json") for number in range(1, count)]
+        found = [run.store.load(f"{folder}/{number}.json", Announcement) for number in range(1, count)]
         there = [other for other in found if other and tf_config.answers(other.address)]
         if len(there) == count - 1:
             break
         if time.monotonic() > limit:
             raise Unavailable(
                 f"only {1 + len(there)} of the {count} processes that train together have come within "
-                f"{tf_config.PATIENCE:.0f} seconds: give Airflow as many free task slots, or lower TAGGER_TRAINERS"
+                f"{tf_config.LONGEST_WAIT:.0f} seconds: give Airflow as many free task slots, or lower TAGGER_TRAINERS"
             )
         time.sleep(tf_config.POLL)
     members = [mine, *there]
@@ -102,16 +102,16 @@ def _gather(run: Run, folder: str, mine: Announcement, count: int) -> list[Annou
 
 def _await(run: Run, folder: str, mine: Announcement, number: int) -> list[Announcement]:
     """As another process, wait until the chief has written that this one takes part."""
-    limit = time.monotonic() + tf_config.PATIENCE
+    limit = time.monotonic() + tf_config.LONGEST_WAIT
     while time.monotonic() < limit:
-        if document := run.store.read(f"{folder}/{MEMBERS}"):
-            members = Cluster.parse(document, f"{folder}/{MEMBERS}").members
+        if cluster := run.store.load(f"{folder}/{MEMBERS}", Cluster):
+            members = cluster.members
             if number < len(members) and members[number].start == mine.start:
                 return members
         time.sleep(tf_config.POLL)
     raise Unavailable(
-        f"the chief of the {tf_config.VARIABLE} cluster has not begun within {tf_config.PATIENCE:.0f} seconds: give "
-        "Airflow enough free task slots for all processes that train together"
+        f"the chief of the {tf_config.VARIABLE} cluster has not begun within {tf_config.LONGEST_WAIT:.0f} seconds: "
+        "give Airflow enough free task slots for all processes that train together"
     )
 
 
@@ -125,18 +125,13 @@ def _exit_without_member(run: Run, folder: str, members: list[Announcement]) -> 
     def look() -> None:
         for number, member in enumerate(members):
             with suppress(TaggerError):  # the store fails for the stage, too, which says so
-                now = _announced(run, f"{folder}/{number}.json")
+                now = run.store.load(f"{folder}/{number}.json", Announcement)
                 if now and now.start != member.start:
                     log.error("process %d of the cluster was lost: start all of them again", number)
                     os._exit(1)
 
     with repeated(look, WATCH):
         yield
-
-
-def _announced(run: Run, path: str) -> Announcement | None:
-    document = run.store.read(path)
-    return Announcement.parse(document, path) if document else None
 
 
 def _listening() -> socket.socket:

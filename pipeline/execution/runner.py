@@ -208,7 +208,7 @@ def _do(work: Work, report: dict[str, Any]) -> Manifest:
 
 def _save_checkpoint(work: Work) -> SaveCheckpoint:
     """Save a checkpoint in the store: for a retry of the stage, or for the evaluator of this process's cluster."""
-    name = cluster_worker.CHECKPOINT if tf_config.here() else CHECKPOINT
+    name = cluster_worker.FOR_EVALUATOR if tf_config.here() else CHECKPOINT
     return lambda folder, step: work.run.save(work.stage.name, name, folder, work.inputs)
 
 

@@ -21,7 +21,7 @@ TENSORFLOW_SERVING = "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest
 PORT, PREDICT, HEALTH = 8080, f"/v1/models/{MODEL}:predict", "/healthz"
 """Where `tagger serve` answers in an image of one's own; Vertex AI tells it in AIP_HTTP_PORT and so on."""
 
-PATIENCE = 1800.0
+UPLOAD_SECONDS = 1800.0
 """Seconds within which an upload must be done."""
 
 
@@ -49,7 +49,7 @@ def upload(registry: Registry, version: int | None, project: str, location: str,
             model=_model(types, registry, card, image),
             **{"parent_model": f"{parent}/models/{MODEL_ID}"} if known else {"model_id": MODEL_ID},
         )
-        done = client.upload_model(request=request).result(timeout=PATIENCE)
+        done = client.upload_model(request=request).result(timeout=UPLOAD_SECONDS)
     return f"{done.model}@{done.model_version_id}"
 
 

@@ -37,7 +37,7 @@ from pipeline.store.manifest import Manifest
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 
-PATIENCE = timedelta(days=7)
+ASKS_AGAIN_AFTER = timedelta(days=7)
 """Time after which a version that stays below its limit asks for another retraining; until then it has asked."""
 
 NOTHING_NEW = "nothing new: there is no post for the live version that its run did not have"
@@ -144,7 +144,7 @@ def _has_called(so_far: list[Entry], version: int, at: str) -> bool:
 
     A run may take long, or be refused by the gate; Airflow would queue one more run for each time that it is asked.
     """
-    since = datetime.fromisoformat(at) - PATIENCE
+    since = datetime.fromisoformat(at) - ASKS_AGAIN_AFTER
     observed = (each for each in so_far if isinstance(each, Observation) and each.live.version == version)
     return any(each.called and datetime.fromisoformat(each.at) > since for each in observed)
 

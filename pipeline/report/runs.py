@@ -7,7 +7,7 @@ from pipeline.errors import CorruptArtifact
 from pipeline.registry.card import Card
 from pipeline.registry.cards import cards_of
 from pipeline.settings import Settings
-from pipeline.stages.plan import CHECKPOINT, CONFUSION_MATRIX, DECISION, EVALUATION
+from pipeline.stages.plan import CONFUSION_MATRIX, DECISION, EVALUATION, MODEL_DIR
 from pipeline.store import run_index
 from pipeline.store.manifest import Manifest, current, warnings_of
 from pipeline.store.objects import Store
@@ -22,7 +22,7 @@ SHOWN = {
     "decision": ("evaluate", DECISION),
     "confusions": ("evaluate", CONFUSION_MATRIX),
     "predicted": ("evaluate", "predictions"),
-    "checkpoint": ("train", CHECKPOINT),
+    "checkpoint": ("train", MODEL_DIR),
 }
 """What a person may want to open, each as a stage and one of its files or folders."""
 

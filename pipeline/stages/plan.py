@@ -12,7 +12,7 @@ from pipeline.data import LABELS as LABELS  # fit_vocabulary: the tags
 FREQUENT = "frequent"
 """fit_vocabulary: a folder with a Vocabulary of more words than the network knows, to measure drift."""
 
-CHECKPOINT = "model"
+MODEL_DIR = "model"
 """train: the Estimator's model_dir."""
 
 VALIDATED = "validated.parquet"

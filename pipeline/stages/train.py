@@ -22,7 +22,7 @@ from pipeline.model.validation import Validation, logits_of
 from pipeline.model.warm_start import Initial, WarmStart
 from pipeline.settings import Settings
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CARD, CHECKPOINT, LABELS, RESUME, VALIDATED, WARM_START
+from pipeline.stages.plan import CARD, LABELS, MODEL_DIR, RESUME, VALIDATED, WARM_START
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     is not what the posts and the settings require.
     """
     labels = read_lines(inputs["fit_vocabulary"] / LABELS)
-    tags, model_dir, begun = len(labels), out / CHECKPOINT, list[WarmStart]()
+    tags, model_dir, begun = len(labels), out / MODEL_DIR, list[WarmStart]()
     if place := tf_config.here():
         if settings.warm_start == "live":
             raise BadInput("warm_start=live is for one process: set warm_start=none, or train without TF_CONFIG")
@@ -96,7 +96,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
 def _pick_thresholds(out: Path, vectors: Path, settings: Settings, tags: int) -> list[str]:
     """Write the threshold of each tag, picked on the validation posts; return a warning if there are none."""
     validation = Validation(vectors, settings.vocabulary_size, tags)
-    logits = logits_of(validation.vectors, [each for layer in attribution.weights(out / CHECKPOINT) for each in layer])
+    logits = logits_of(validation.vectors, [each for layer in attribution.weights(out / MODEL_DIR) for each in layer])
     thresholds.write(out / thresholds.FILE, thresholds.pick(expit(logits), validation.labels))
     if len(validation.labels):
         return []

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pipeline.errors import BadInput, StageOutOfOrder, Unavailable, escape_control
 from pipeline.files import entries
 from pipeline.settings import Deployment, Settings
 from pipeline.source_policy import checked, refuse_secrets
 from pipeline.store import run_index
-from pipeline.store.documents import Document
+from pipeline.store.documents import Kind
 from pipeline.store.manifest import ATTEMPT, MANIFEST, TIME, Manifest
 from pipeline.store.names import ILLEGAL, is_name, required
 from pipeline.store.needs import needing
@@ -21,8 +21,6 @@ from pipeline.store.objects import Store
 from pipeline.store.record import RECORD as RECORD
 from pipeline.store.record import Record as Record
 from pipeline.store.record import differences, settings_digest
-
-Kind = TypeVar("Kind", bound=Document)
 
 RUNS = "runs"
 """Folder of the runs."""
@@ -145,9 +143,7 @@ class Run:
 
     def document(self, kind: type[Kind], name: str) -> Kind | None:
         """The document of this kind and name in the run's folder; None if there is none."""
-        path = f"{self.path}/{name}"
-        document = self.store.read(path)
-        return kind.parse(document, self.store.display_path(path)) if document else None
+        return self.store.load(f"{self.path}/{name}", kind)
 
     def existing(self) -> Record:
         """The content of run.json.
@@ -348,6 +344,13 @@ class Run:
 
 def _digests(inputs: Mapping[str, Manifest]) -> dict[str, str]:
     return {name: made_from.digest for name, made_from in inputs.items()}
+
+
+def find_run(store: Store, name_or_id: str) -> Run | None:
+    """The run with this name or Airflow run id; None if none has it."""
+    run = Run(store, name_of(name_or_id))
+    record = run.record()
+    return run if record and name_or_id in {run.name, record.airflow_run_id} else None
 
 
 def every_run(store: Store) -> Iterator[Run]:

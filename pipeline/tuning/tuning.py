@@ -54,13 +54,12 @@ class TuningRun:
 
     def asked(self) -> Asked:
         """What the tuning was begun with; BadInput if it was not begun."""
-        path = f"{self.path}/{TUNING}"
-        document = self.store.read(path)
-        if document is None:
+        asked = self.store.load(f"{self.path}/{TUNING}", Asked)
+        if asked is None:
             raise BadInput(
                 f"{self.store.url} holds no tuning {self.name!r}: `tagger tunings` lists those that are finished"
             )
-        return Asked.parse(document, self.store.display_path(path))
+        return asked
 
     def begin(self, asked: Asked, track: Track = log_lines) -> Asked:
         """Begin the tuning, or go on with it, and ingest its posts.
@@ -107,12 +106,8 @@ class TuningRun:
     def trials(self) -> list[Trial]:
         """The trials that are done, in the order of their numbers."""
         folder = f"{self.path}/done"
-        read = (self._trial(f"{folder}/{name}") for name in self.store.names(folder))
+        read = (self.store.load(f"{folder}/{name}", Trial) for name in self.store.names(folder))
         return sorted((trial for trial in read if trial), key=lambda trial: trial.number)
-
-    def _trial(self, path: str) -> Trial | None:
-        document = self.store.read(path)
-        return Trial.parse(document, self.store.display_path(path)) if document else None
 
     def spent(self, asked: Asked) -> bool:
         """Whether the trials have taken as long as budget_minutes allows."""
@@ -125,7 +120,7 @@ class TuningRun:
         A trial that was interrupted is done again. Raises what the stages raise, except TrainingFailed.
         """
         path, search = f"{self.path}/done/{number:04d}.json", Search(self.store, self.path, asked)
-        if trial := self._trial(path):
+        if trial := self.store.load(path, Trial):
             search.settle(number, trial)
             return trial
         origins = dict(enumerate(asked.references))

@@ -91,7 +91,7 @@ def child():
 
 
 def test_a_chief_that_never_comes_is_reported(child, monkeypatch):
-    monkeypatch.setattr(tf_config, "PATIENCE", 0.0)
+    monkeypatch.setattr(tf_config, "LONGEST_WAIT", 0.0)
     place = Place.of(config("ps", chief=[f"127.0.0.1:{free_port()}"], ps=["127.0.0.1:1"]))
     with pytest.raises(Unavailable, match=r"ps 0: the chief at .* does not answer"):
         cluster_worker._attend(child, place, lambda: False)
@@ -119,7 +119,7 @@ def test_a_process_that_trains_ends_without_its_parameter_server(kind, status):
 import time
 from pipeline import tf_config
 from pipeline.model import distributed
-tf_config.PATIENCE, tf_config.POLL = 0.0, 0.01
+tf_config.LONGEST_WAIT, tf_config.POLL = 0.0, 0.01
 with distributed._exit_without_servers(tf_config.Place.of({place!r})):
     time.sleep({300 if status else 1})
 """

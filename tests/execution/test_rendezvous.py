@@ -74,7 +74,7 @@ def test_processes_that_are_started_again_form_a_new_cluster(tmp_path):
 
 @pytest.mark.parametrize(("number", "said"), [(0, "only 1 of the 3 processes"), (2, "the chief .* has not begun")])
 def test_who_waits_in_vain_says_what_is_missing(tmp_path, monkeypatch, number, said):
-    monkeypatch.setattr(tf_config, "PATIENCE", 0.3)
+    monkeypatch.setattr(tf_config, "LONGEST_WAIT", 0.3)
     monkeypatch.setattr(tf_config, "POLL", 0.1)
     monkeypatch.setenv("TF_CONFIG", "before")
     run = Run(Store(str(tmp_path)), "together")

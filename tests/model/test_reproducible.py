@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.execution import cache
 from pipeline.model import network, serving
-from pipeline.stages.plan import CHECKPOINT
+from pipeline.stages.plan import MODEL_DIR
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import files_of
@@ -86,7 +86,7 @@ def test_two_moved_models_in_one_process_read_their_own_words_and_tags(finished_
     renamed = tmp_path / "renamed" / "labels.txt"
     renamed.parent.mkdir()
     renamed.write_text(tags.replace("python", "snake"))
-    with network.trained(stages / "train" / CHECKPOINT, settings, len(tags.split())) as estimator:
+    with network.trained(stages / "train" / MODEL_DIR, settings, len(tags.split())) as estimator:
         models = [
             serving.export(
                 estimator,

@@ -25,7 +25,7 @@ from pipeline.registry.serving_dir import path_of
 from pipeline.registry.signing import SIGNATURES
 from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
-from pipeline.store import objects, signatures
+from pipeline.store import documents, objects, signatures
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, write_csv
@@ -67,7 +67,7 @@ class Forger:
     def put(self, path: str, document: dict) -> None:
         """Write a document with the place and the digest that it must have."""
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
-        (self.root / path).write_bytes(objects._json(document | {objects.PLACE: path}))
+        (self.root / path).write_bytes(documents.encode(document | {objects.PLACE: path}))
 
     def sign(self, path: str, document: dict, *, as_key: str | None = None) -> None:
         """Write a document signed with the forger's own key, under its id or another's."""

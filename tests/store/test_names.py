@@ -10,7 +10,7 @@ from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.files import FileEntry
 from pipeline.registry.card import Card
 from pipeline.settings import Settings
-from pipeline.store import objects
+from pipeline.store import documents
 from pipeline.store.hold import held, hold
 from pipeline.store.manifest import Manifest
 from pipeline.store.names import LONGEST, is_name
@@ -202,7 +202,7 @@ def test_no_method_of_a_store_leaves_it(kind, name, tmp_path, request):
 def planted(path, document):
     """Write a document as whoever may write to the place does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(objects._json(document))
+    path.write_bytes(documents.encode(document))
 
 
 SETTINGS = {"source": "/etc/passwd", "force": "drift", "tuned": "x", "publish": True, "min_accuracy": 0.0, "no": 1}
