@@ -12,7 +12,7 @@ from typing import Any
 from pipeline import tf_config
 from pipeline.errors import CorruptArtifact
 from pipeline.execution.work import Work
-from pipeline.stages.plan import STAGES, CacheExtra
+from pipeline.stages.plan import CHAMPION, FEEDBACK, LEARNS, STAGES, WARM_START
 from pipeline.store.code import code_digest, package_version
 from pipeline.store.manifest import Manifest
 from pipeline.store.objects import Store
@@ -38,7 +38,7 @@ def keys(work: Work) -> list[str]:
         "code": code_digest(),
         "packages": {name: package_version(name) for name in PACKAGES},
     }
-    alternatives = [EXTRAS[extra](work) for extra in work.stage.cache_extra]
+    alternatives = [alternatives_of(work) for alternatives_of in EXTRAS.values()]
     return [_sha256(described | {"extra": extra}) for extra in product(*alternatives)]
 
 
@@ -47,44 +47,53 @@ def _setting(work: Work, name: str) -> Any:
     return getattr(settings, name) if name in type(settings).model_fields else getattr(deployment, name)
 
 
+def feedback_of(work: Work) -> str | None:
+    """The digest of the feedback that the run learns from, if it does."""
+    from pipeline.execution import feedback  # imports Arrow, without which the DAG file is parsed
+
+    store = feedback.store_for(work.settings, work.source, work.run.store)
+    return None if store is None else feedback.fingerprint(store)
+
+
 def _source(work: Work) -> list[object]:
+    if not work.stage.reads_source:
+        return [None]
     fingerprint = work.source.fingerprint()
     return [] if fingerprint is None else [fingerprint]
 
 
 def _feedback(work: Work) -> list[object]:
-    """The digest of the feedback that the run learns from, if it does."""
-    from pipeline.execution import feedback  # imports Arrow, without which the DAG file is parsed
-
-    store = feedback.store_for(work.settings, work.source, work.run.store)
-    return [None if store is None else feedback.fingerprint(store)]
+    return [feedback_of(work) if FEEDBACK in work.stage.further_inputs else None]
 
 
 def _champion(work: Work) -> list[object]:
     """The champion's version; "itself" if it is the candidate's own model: the verdict is then always the same."""
     champion = work.champion
-    if champion and champion.card and champion.card.checkpoint == work.inputs["train"].summary["checkpoint"]:
+    if CHAMPION not in work.stage.further_inputs:
+        return [None]
+    if champion and champion.card and champion.card.checkpoint == work.inputs[LEARNS].summary["checkpoint"]:
         return ["itself"]
     return [champion.version if champion else None, "itself"]
 
 
 def _warm_start(work: Work) -> list[object]:
     """The version that training begins from, if it does."""
-    return [work.champion.version if work.champion and work.settings.warm_start == "live" else None]
+    begins_from = WARM_START in work.stage.further_inputs and work.settings.warm_start == "live"
+    return [work.champion.version if begins_from and work.champion else None]
 
 
 def _cluster(work: Work) -> list[object]:
     """The cluster's size, because a cluster trains other weights than a single process."""
-    place = tf_config.here()
+    place = tf_config.here() if work.stage.by_cluster else None
     return [place.size if place else None]
 
 
-EXTRAS: dict[CacheExtra, Callable[[Work], list[object]]] = {
+EXTRAS: dict[str, Callable[[Work], list[object]]] = {
     "source": _source,
     "feedback": _feedback,
     "champion": _champion,
-    "cluster": _cluster,
     "warm_start": _warm_start,
+    "cluster": _cluster,
 }
 """What else a key depends on. Each function returns alternatives, and every combination of these makes a key."""
 

@@ -10,7 +10,7 @@ from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.registry.card import Card
 from pipeline.registry.cards import cards_of
 from pipeline.registry.registry import Registry
-from pipeline.stages.plan import CARD
+from pipeline.stages.plan import CARD, LEARNS
 from pipeline.store.manifest import Manifest, current
 from pipeline.store.objects import Store
 from pipeline.store.runs import Record, Run
@@ -57,5 +57,5 @@ class Champion:
 def manifests_of(store: Store, card: Card) -> dict[str, Manifest]:
     """The manifests of the run that made the version; empty if that run has replaced them since, or is gone."""
     manifests = Run(store, card.run).manifests()
-    trained = current(manifests, "train")
+    trained = current(manifests, LEARNS)
     return manifests if trained and trained.summary["checkpoint"] == card.checkpoint else {}

@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from typing import Self
 
 from pipeline.errors import CorruptArtifact, NewerFormat
 from pipeline.execution import cache
@@ -20,7 +21,7 @@ from pipeline.stages.plan import LAST, STAGES
 from pipeline.store import run_index
 from pipeline.store.hold import held
 from pipeline.store.manifest import ATTEMPT, MANIFEST, Manifest, attempt_time, current
-from pipeline.store.needs import Collector, drop_old, overlap
+from pipeline.store.needs import Collector, Needs, drop_old
 from pipeline.store.notes import APPROVED, PUBLISHED, REFUSED, Approval
 from pipeline.store.objects import Store
 from pipeline.store.runs import (
@@ -69,7 +70,7 @@ def removals(store: Store, deployment: Deployment, now: datetime | None = None) 
     Raises CorruptArtifact if a card or manifest that is needed to decide cannot be read.
     """
     now = now or datetime.now(UTC)
-    planned = _plan(Registry(store), deployment, now, Collector(store).needed())
+    planned = _plan(Registry(store), deployment, now, Collector(store).needs())
     return [*planned, *_unfinished_files(store, now)]
 
 
@@ -84,13 +85,14 @@ def collect(store: Store, deployment: Deployment, now: datetime | None = None) -
     evicted: set[str] | None = None
     with Collector(store) as collector:
         while True:
-            planned = _plan(registry, deployment, now, collector.needed())
+            known = collector.needs()
+            planned = _plan(registry, deployment, now, known)
             going = {removal.path.rpartition("/")[-1] for removal in planned}
             if evicted is None or going - evicted:
                 cache.evict(store, going)
                 evicted = going | (evicted or set())
                 continue
-            look = _Look(collector, planned, _cards_by_run(registry) if planned else {})
+            look = _Look(collector, known, planned, _cards_by_run(registry) if planned else {})
             for removal in planned:
                 if not _remove(registry, removal, look):
                     break
@@ -108,9 +110,10 @@ def collect(store: Store, deployment: Deployment, now: datetime | None = None) -
 
 @dataclass(frozen=True)
 class _Look:
-    """What garbage collection has decided to remove, and the cards of the versions with files, by their files' run."""
+    """What garbage collection has decided to remove, knowing these needs, and the cards with files by their run."""
 
     collector: Collector
+    known: Needs
     planned: Sequence[Removal]
     cards: Mapping[str, Sequence[Card]]
 
@@ -133,7 +136,7 @@ def _remove(registry: Registry, removal: Removal, look: _Look) -> bool:
     The documents of a folder go first, so that a reader sees it as removed and never as incomplete.
     """
     store, path = registry.store, removal.path
-    if not look.collector.may_remove(path, look.paths):
+    if not look.collector.may_remove(path, look.paths, look.known):
         return False
     if path.startswith(f"{MODELS}/"):
         registry.serving.withdraw(int(path.rpartition("/")[-1]))
@@ -184,17 +187,13 @@ class _Kept:
     cards: Sequence[Card]
     before: datetime
     working_since: datetime
-    needed: Collection[str]
-
-    def needs(self, path: str) -> bool:
-        """Whether somebody needs something of the path at the moment."""
-        return overlap([path], self.needed)
+    needs: Needs
 
 
-def _plan(registry: Registry, deployment: Deployment, now: datetime, needed: Collection[str]) -> list[Removal]:
+def _plan(registry: Registry, deployment: Deployment, now: datetime, needs: Needs) -> list[Removal]:
     before = now - timedelta(days=deployment.keep_days)
     working_since = now - max(WORKING, timedelta(hours=deployment.approval_hours))
-    kept = _Kept(_cards_to_keep(registry, deployment, before), before, working_since, needed)
+    kept = _Kept(_cards_to_keep(registry, deployment, before), before, working_since, needs)
     store = registry.store
     return [
         *_versions_to_remove(registry, kept),
@@ -234,33 +233,40 @@ def _versions_to_remove(registry: Registry, kept: _Kept) -> Iterator[Removal]:
     removable = {event.version for event in registry.events() if f"{event.version}.json" in cards}
     removable -= {card.version for card in kept.cards}
     for version, files in registry.serving.versions().items():
-        if version in removable and not kept.needs(path_of(version)):
+        if version in removable and not kept.needs.overlap([path_of(version)]):
             why = "a version that is old, and neither live nor among the keep_versions before it"
             yield Removal(path_of(version), why, sum(files.values()))
 
 
 @dataclass(frozen=True)
 class _FoundRun:
-    """A run as one listing of the store shows it: the files and folders in it (`tree`), with their sizes in bytes."""
+    """A run as one listing of the store shows it: the files and folders in it (`tree`), with their sizes in bytes.
+
+    Of the stages in `newer` only a newer version of the pipeline can read the manifest. `begun` is when the run was
+    last begun or approved, `refused` when it was refused; NEVER for what was not done, UNKNOWN for what is unreadable.
+    """
 
     run: Run
     tree: Mapping[str, int]
-    newer: set[str] = field(default_factory=set)  # stages whose manifest only a newer version of the pipeline can read
+    manifests: Mapping[str, Manifest]
+    newer: Collection[str]
+    begun: datetime
+    refused: datetime
 
-    @cached_property
-    def manifests(self) -> dict[str, Manifest]:
-        """The manifests of its stages. They are read after the listing, so none is older than the listing."""
-        found = dict[str, Manifest]()
+    @classmethod
+    def read(cls, run: Run, tree: Mapping[str, int]) -> Self:
+        """Read the run's documents after the listing, so that none is older than the listing."""
+        manifests, newer = dict[str, Manifest](), list[str]()
         for stage in STAGES:
             try:
-                manifest = self.run.manifest(stage) if f"{stage}/" in self.tree else None
+                manifest = run.manifest(stage) if f"{stage}/" in tree else None
             except NewerFormat as error:
-                log.warning("nothing of run %s is removed: %s", self.run.name, error)
-                self.newer.add(stage)
+                log.warning("nothing of run %s is removed: %s", run.name, error)
+                newer.append(stage)
                 continue
             if manifest:
-                found[stage] = manifest
-        return found
+                manifests[stage] = manifest
+        return cls(run, tree, manifests, newer, *_begun_and_refused(run, tree))
 
     @property
     def named(self) -> Iterator[str]:
@@ -281,47 +287,45 @@ class _FoundRun:
         return found
 
     @cached_property
-    def _noted(self) -> tuple[datetime, datetime]:
-        """When the run was last begun or approved, and when it was refused; NEVER for what was not done."""
-        begun, refused = [NEVER], NEVER
-        try:
-            if RECORD in self.tree and (record := self.run.record()):
-                begun.append(record.started)
-            if APPROVED in self.tree and (approval := self.run.document(Approval, APPROVED)):
-                begun.append(approval.at)
-            if REFUSED in self.tree and (refusal := self.run.refusal()):
-                refused = refusal.at
-        except CorruptArtifact as error:
-            log.warning("nothing of run %s is removed: %s", self.run.name, error)
-            return UNKNOWN, UNKNOWN
-        return max(begun), refused
-
-    @cached_property
     def last_work(self) -> datetime:
         """When something was last done in the run; NEVER for a folder that is not a run, UNKNOWN if unreadable."""
         times = [datetime.fromisoformat(manifest.finished) for manifest in self.manifests.values()]
         times += [attempt_time(attempt) for attempts in self.attempts.values() for attempt in attempts]
-        return UNKNOWN if self.newer else max([*times, *self._noted])
+        return UNKNOWN if self.newer else max([*times, self.begun, self.refused])
 
     @property
     def has_ended(self) -> bool:
         """Whether it was refused or did its last stage after it was begun or approved last."""
-        begun, refused = self._noted
         last = current(self.manifests, LAST)
         if last is None or last.run != self.run.name:  # one from the cache has the time of the run that made it
-            return refused >= begun or last is not None
+            return self.refused >= self.begun or last is not None
         # A manifest's time has whole seconds.
-        return max(refused, datetime.fromisoformat(last.finished)) >= begun.replace(microsecond=0)
+        return max(self.refused, datetime.fromisoformat(last.finished)) >= self.begun.replace(microsecond=0)
 
     def is_used(self, kept: _Kept) -> bool:
         """Whether it is young, is not yet done, or is needed by somebody at the moment."""
         since = kept.before if self.has_ended else min(kept.before, kept.working_since)
-        return self.last_work >= since or kept.needs(self.run.path)
+        return self.last_work >= since or kept.needs.overlap([self.run.path])
 
     def removal(self, path: str, why: str) -> Removal:
         """The removal of a folder of the run, by its name; of the whole run if the name is empty."""
         size = sum(size for name, size in self.tree.items() if not path or name.startswith(f"{path}/"))
         return Removal(f"{self.run.path}/{path}".rstrip("/"), why, size)
+
+
+def _begun_and_refused(run: Run, tree: Collection[str]) -> tuple[datetime, datetime]:
+    begun, refused = NEVER, NEVER
+    try:
+        if RECORD in tree and (record := run.record()):
+            begun = record.started
+        if APPROVED in tree and (approval := run.document(Approval, APPROVED)):
+            begun = max(begun, approval.at)
+        if REFUSED in tree and (refusal := run.refusal()):
+            refused = refusal.at
+    except CorruptArtifact as error:
+        log.warning("nothing of run %s is removed: %s", run.name, error)
+        return UNKNOWN, UNKNOWN
+    return begun, refused
 
 
 def _find_runs(store: Store) -> list[_FoundRun]:
@@ -333,7 +337,7 @@ def _find_runs(store: Store) -> list[_FoundRun]:
             trees.setdefault(run, {})[inside] = size
     for tree in trees.values():
         tree.pop("", None)
-    return [_FoundRun(Run(store, run), tree) for run, tree in sorted(trees.items())]
+    return [_FoundRun.read(Run(store, run), tree) for run, tree in sorted(trees.items())]
 
 
 def _runs_to_remove(store: Store, kept: _Kept) -> Iterator[Removal]:
@@ -367,7 +371,7 @@ def _tunings_to_remove(store: Store, kept: _Kept) -> Iterator[Removal]:
     for name, time in (ended | other).items():
         path = f"{TUNINGS}/{name}"
         since = kept.before if name in ended else min(kept.before, kept.working_since)
-        if time < since and name != last and not kept.needs(path) and not held(store, name):
+        if time < since and name != last and not kept.needs.overlap([path]) and not held(store, name):
             yield Removal(path, "an old tuning that is not the latest", sum(store.tree(path).values()))
 
 

@@ -4,10 +4,8 @@ import logging
 import os
 from typing import Any
 
-from pipeline.execution.work import Work
 from pipeline.files import scratch_folder
 from pipeline.report.runs import SCORES, described
-from pipeline.store.manifest import Manifest
 from pipeline.store.runs import PAGE, REPORT, Run
 
 URI = "MLFLOW_TRACKING_URI"
@@ -18,12 +16,6 @@ NAME, EVALUATED, VERDICT, VERSION, WHY = (
 """The tags by which a run is found in MLflow again, and which say what became of it."""
 
 log = logging.getLogger(__name__)
-
-
-def mirror_after(work: Work, _: Manifest) -> dict[str, Any]:
-    """Copy the run after a stage; it adds nothing to the summary."""
-    mirror(work.run)
-    return {}
 
 
 def mirror(run: Run) -> None:

@@ -12,6 +12,7 @@ from pipeline.files import FileEntry
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.stages import model_card
+from pipeline.stages.plan import FIRST, JUDGES, LEARNS
 from pipeline.store.manifest import Manifest, warnings_of
 from pipeline.store.notes import PUBLISHED, Publication
 from pipeline.store.runs import Run
@@ -44,10 +45,10 @@ def _publish(work: Work, exported: Manifest) -> dict[str, Any]:
     """
     if not work.settings.publish:
         log.info("nothing is published, because the run's setting publish is false")
-        accuracy = work.inputs["evaluate"].summary["accuracy"]
+        accuracy = work.inputs[JUDGES].summary["accuracy"]
         return {"version": None, "accuracy": accuracy, "live": False, "warnings": warnings_of(work.inputs)}
-    # Of the very result that the card is made of: evaluate may be run again at any time.
-    evaluated = work.inputs["evaluate"]
+    # Of the very result that the card is made of: the stage may be run again at any time.
+    evaluated = work.inputs[JUDGES]
     approval = work.run.approval(evaluated)
     if approval is None and (work.needs_approval or action_of(evaluated.summary) == "ask"):
         raise GateNotPassed(unapproved(work.run, evaluated))
@@ -89,7 +90,7 @@ def _publish(work: Work, exported: Manifest) -> dict[str, Any]:
 
 def asks_person(run: Run) -> bool:
     """Whether the gate could not tell and leaves it to a person whether the run's model is published."""
-    evaluated = run.manifest("evaluate")
+    evaluated = run.manifest(JUDGES)
     return evaluated is not None and action_of(evaluated.summary) == "ask"
 
 
@@ -116,17 +117,17 @@ def _without_card(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
 
 def _card(work: Work, exported: Manifest) -> Card:
     record, inputs = work.record, work.inputs
-    evaluation = inputs["evaluate"].summary
+    evaluation = inputs[JUDGES].summary
     return Card(
         version=record.first_version,
         run=work.run.name,
         data=record.created.astimezone(UTC).isoformat(),
         path=work.run.attempt(exported),
-        checkpoint=inputs["train"].summary["checkpoint"],
+        checkpoint=inputs[LEARNS].summary["checkpoint"],
         accuracy=evaluation["accuracy"],
         macro_f1=evaluation["macro_f1"],
         tags=evaluation["tags"],
-        synthetic=inputs["ingest"].summary["synthetic"],
+        synthetic=inputs[FIRST].summary["synthetic"],
         published=datetime.now(UTC).isoformat(timespec="seconds"),
         files=exported.files,
         warnings=warnings_of(inputs),

@@ -1,23 +1,10 @@
-"""Makes the report of a run after a stage. If that fails, the run goes on without one."""
+"""Makes the report of a run. If that fails, the run goes on without one."""
 
 import logging
-from typing import Any
 
-from pipeline.execution.work import Work
-from pipeline.store.manifest import Manifest
 from pipeline.store.runs import Run
 
 log = logging.getLogger(__name__)
-
-
-def report_after(work: Work, manifest: Manifest) -> dict[str, Any]:
-    """Make the report after a stage that the run did itself; it adds nothing to the summary.
-
-    A stage from the cache takes a quarter of a second, and a report three times as long: `tagger report` makes it.
-    """
-    if manifest.run == work.run.name:
-        make_report(work.run)
-    return {}
 
 
 def make_report(run: Run) -> None:

@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
@@ -16,28 +16,18 @@ from pipeline import tf_config
 from pipeline.errors import BadInput, ExportRefused, GateNotPassed, TrainingFailed, Unavailable
 from pipeline.execution import cache, cluster_worker, inputs, measure
 from pipeline.execution.drift_check import check_drift
-from pipeline.execution.mirror import mirror, mirror_after
+from pipeline.execution.mirror import mirror
 from pipeline.execution.publication import publish
-from pipeline.execution.reporting import make_report, report_after
+from pipeline.execution.reporting import make_report
 from pipeline.execution.work import Work
 from pipeline.files import scratch_folder
 from pipeline.progress import OnEpoch, SaveCheckpoint, Track, log_lines, no_report
 from pipeline.stages import accounting
-from pipeline.stages.plan import After, Before
 from pipeline.store.manifest import Manifest
 from pipeline.store.needs import needing
 from pipeline.store.runs import CHECKPOINT, SHARDS, Run
 
 log = logging.getLogger(__name__)
-
-BEFORE: dict[Before, Callable[[Work], dict[str, Any]]] = {"drift": check_drift}
-AFTER: dict[After, Callable[[Work, Manifest], dict[str, Any]]] = {
-    "publish": publish,
-    "report": report_after,
-    "mirror": mirror_after,
-}
-"""What a stage's entry in the table (`before`, `after`) asks for."""
-
 
 REFUSALS = (BadInput, GateNotPassed, TrainingFailed, ExportRefused)
 """The errors by which a stage says that this run cannot go on, whoever tries it again."""
@@ -111,8 +101,13 @@ def _run_stage(work: Work) -> dict[str, Any]:
     summary = manifest.summary | report
     if account := accounting.sentence(summary):
         log.info("%s of run %s: %s", name, run.name, account)
-    for step in work.stage.after:
-        summary |= AFTER[step](work, manifest)
+    if work.stage.publishes:
+        summary |= publish(work, manifest)
+    # A stage from the cache takes a quarter of a second, and a report three times as long: `tagger report` makes it.
+    if work.stage.makes_report and manifest.run == run.name:
+        make_report(run)
+    if work.stage.mirrors:
+        mirror(run)
     return summary
 
 
@@ -137,10 +132,8 @@ def run_shard(name: str, run: Run, index: int, track: Track = log_lines) -> dict
 
 
 def _check_before(work: Work) -> dict[str, Any]:
-    """Do the checks that come before the stage, and return what they add to its summary."""
-    report: dict[str, Any] = {}
-    for check in work.stage.before:
-        report |= BEFORE[check](work)
+    """Do the check that comes before the stage, if any, and return what it adds to the stage's summary."""
+    report = check_drift(work) if work.stage.checks_drift else {}
     _log_warnings(report)
     return report
 
@@ -153,9 +146,7 @@ def _log_warnings(summary: Mapping[str, Any]) -> None:
 
 def _source_state(work: Work) -> object:
     """The state of source and feedback, to notice a change while they are read; None for a stage that reads neither."""
-    if "source" not in work.stage.cache_extra:
-        return None
-    return work.source.state(), cache.EXTRAS["feedback"](work)
+    return (work.source.state(), cache.feedback_of(work)) if work.stage.reads_source else None
 
 
 def _take_part(work: Work, place: tf_config.Place, *, done: bool) -> dict[str, Any]:

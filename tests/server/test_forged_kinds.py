@@ -151,7 +151,7 @@ KINDS = [
     ),
     Kind("Hold", "tunings/t/held.json", "tunings/t/tuning.json", hold),
     Kind("Intent", "gc/collectors/0.json", "runs/first/run.json", lambda s: need(s, "runs/first")),
-    Kind("Intent", "gc/needed/0.json", "runs/first/run.json", lambda s: Collector(s).needed()),
+    Kind("Intent", "gc/needed/0.json", "runs/first/run.json", lambda s: Collector(s).needs()),
     Kind(
         "",
         "tunings/t/trials/runs/trial1/train/manifest.json",
