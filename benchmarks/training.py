@@ -193,7 +193,7 @@ def _vectors(folder: Path, source: str, words: int, **values: Any) -> tuple[Path
     for stage in ("ingest", "fit_vocabulary", "vectorize"):
         run_stage(stage, run)
     made = run.manifests()
-    run.fetch(made["vectorize"], folder / "vectors")
+    run.files.fetch(made["vectorize"], folder / "vectors")
     return folder / "vectors", settings, made["fit_vocabulary"].summary["tags"]
 
 

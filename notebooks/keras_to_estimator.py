@@ -57,7 +57,7 @@ settings.source
 def folder_of(stage: str) -> Path:
     """A copy of what a stage of the run left."""
     folder = Path(scratch.name, stage)
-    run.fetch(run.manifest(stage), folder)
+    run.files.fetch(run.manifest(stage), folder)
     return folder
 
 

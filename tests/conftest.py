@@ -25,6 +25,7 @@ from pipeline.settings import Deployment, Settings
 from pipeline.sources.source import Source
 from pipeline.stages.context import Context
 from pipeline.stages.plan import STAGES
+from pipeline.store.manifest import ATTEMPT
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.slow import SLOW
@@ -136,7 +137,7 @@ def context_of(settings: Settings, **deployment: object) -> Context:
 def inputs_of(run: Run, folder: Path) -> dict[str, Path]:
     inputs = {}
     for name in ("ingest", "fit_vocabulary", "vectorize", "train"):
-        run.fetch(run.manifest(name), folder / name)
+        run.files.fetch(run.manifest(name), folder / name)
         inputs[name] = folder / name
     return inputs
 
@@ -165,6 +166,11 @@ def no_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+def attempts(run: Run, stage: str) -> list[str]:
+    """The names of the stage's attempts that have a folder, complete or not."""
+    return [name for name in run.store.names(f"{run.path}/{stage}") if ATTEMPT.fullmatch(name)]
+
+
 def small_version(store: Store, version: int, folder: Path, *, created: datetime, publish: bool = True) -> Run:
     """A run whose stages left tiny files (ingest once, export twice), and which published the version."""
     run = Run(store, f"run{version}")
@@ -180,7 +186,7 @@ def small_version(store: Store, version: int, folder: Path, *, created: datetime
             version=version,
             run=run.name,
             data=created.isoformat(),
-            path=run.attempt(manifest),
+            path=manifest.path,
             checkpoint=str(version),
             accuracy=0.9,
             macro_f1=0.9,

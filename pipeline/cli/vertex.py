@@ -78,7 +78,7 @@ def job(arguments: list[str] | None = None) -> None:
     _copy(run.store, card.path, list(card.files), target)
     if "AIP_TENSORBOARD_LOG_DIR" in os.environ:
         curves = [name for name in trained.files if ".tfevents" in name]
-        _copy(run.store, run.attempt(trained), curves, Store(_folder("AIP_TENSORBOARD_LOG_DIR")))
+        _copy(run.store, trained.path, curves, Store(_folder("AIP_TENSORBOARD_LOG_DIR")))
     out.print(f"version {card.version}, accuracy {card.accuracy:.4f}, is in {target.url}", soft_wrap=True)
 
 

@@ -16,7 +16,6 @@ from pipeline.stages.plan import CHAMPION, FEEDBACK, LEARNS, STAGES, WARM_START
 from pipeline.store.code import code_digest, package_version
 from pipeline.store.manifest import Manifest
 from pipeline.store.objects import Store
-from pipeline.store.runs import Run
 
 FOLDER = "cache"
 FORMER = "reuse"
@@ -125,7 +124,7 @@ def lookup(objects: Store, stage: str, work_keys: list[str]) -> Manifest | None:
 def find(objects: Store, stage: str, work_keys: list[str]) -> Manifest | None:
     """The entry under the first key, None if there is none or a file of it is missing or damaged."""
     manifest = lookup(objects, stage, work_keys)
-    whole = manifest and not any(objects.faults(Run(objects, manifest.run).attempt(manifest), manifest.files))
+    whole = manifest and not any(objects.faults(manifest.path, manifest.files))
     return manifest if whole else None
 
 

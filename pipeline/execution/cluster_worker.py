@@ -16,7 +16,8 @@ from pipeline.errors import BadInput, CorruptArtifact, Unavailable
 from pipeline.execution.work import Work
 from pipeline.stages.plan import LABELS, MODEL_DIR, Stage
 from pipeline.store.manifest import Manifest
-from pipeline.store.runs import SHARDS, Run
+from pipeline.store.run_files import SHARDS
+from pipeline.store.runs import Run
 
 FOR_EVALUATOR = f"{SHARDS}/checkpoint"
 """Where the chief's last checkpoint is saved, for the evaluator. A retry cannot resume from it, because it is not known
@@ -60,7 +61,7 @@ def take_part(work: Work, place: tf_config.Place, scratch: Path) -> None:
     needed = ["fit_vocabulary"] if place.kind == tf_config.PS else list(work.inputs)
     folders = {name: scratch / "inputs" / name for name in needed}
     for name, folder in folders.items():
-        run.fetch(work.inputs[name], folder)
+        run.files.fetch(work.inputs[name], folder)
     job = {
         "labels": str(folders["fit_vocabulary"] / LABELS),
         "vectors": str(folders.get("vectorize", "")),
@@ -129,11 +130,11 @@ class _Checkpoints:
 
     def fetch_saved(self) -> None:
         """Copy the checkpoint that is saved now, unless it was copied before or is being replaced."""
-        saved = self.run.saved(self.stage, FOR_EVALUATOR)
+        saved = self.run.files.saved(self.stage, FOR_EVALUATOR)
         if saved is None or saved.path == self.path:
             return
         with TemporaryDirectory(dir=self.model_dir.parent) as scratch, suppress(CorruptArtifact):  # it was replaced
-            if self.run.resume(self.stage, FOR_EVALUATOR, self.inputs, Path(scratch, "saved")):
+            if self.run.files.resume(self.stage, FOR_EVALUATOR, self.inputs, Path(scratch, "saved")):
                 self._place(Path(scratch, "saved"))
                 self.path = saved.path
 
@@ -143,7 +144,7 @@ class _Checkpoints:
         if manifest:
             wanted = [name for name in manifest.files if Path(name).name.startswith((STATE_FILE, "model.ckpt-"))]
             with TemporaryDirectory(dir=self.model_dir.parent) as scratch:
-                self.run.fetch(manifest, Path(scratch), wanted)
+                self.run.files.fetch(manifest, Path(scratch), wanted)
                 self._place(Path(scratch, MODEL_DIR))
 
     def _place(self, folder: Path) -> None:

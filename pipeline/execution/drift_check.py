@@ -81,7 +81,7 @@ def _by_chance(new_posts: int, lineage: Run, ingested: Manifest, words: Path) ->
     if not train_files:
         return drift.NO_DRIFT  # the first release kept its posts in another form
     with scratch_folder("learned") as folder:
-        lineage.fetch(ingested, Path(folder), train_files)
+        lineage.files.fetch(ingested, Path(folder), train_files)
         several = lineage.existing().settings.multi_tag
         return chance.expected(new_posts, Path(folder), Vocabulary.load(words), several=several)
 
@@ -93,5 +93,5 @@ def counted_words(run: Run, manifests: Mapping[str, Manifest], words: str, folde
     """
     fitted = manifests["fit_vocabulary"]
     listed = {name: entry for name, entry in fitted.files.items() if Path(name).parent == Path(words)}
-    run.store.download(run.attempt(fitted), listed, folder)
+    run.store.download(fitted.path, listed, folder)
     return manifests["ingest"].summary, folder / words

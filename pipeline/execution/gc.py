@@ -20,23 +20,12 @@ from pipeline.settings import Deployment
 from pipeline.stages.plan import LAST, STAGES
 from pipeline.store import run_index
 from pipeline.store.hold import held
-from pipeline.store.manifest import ATTEMPT, MANIFEST, Manifest, attempt_time, current
+from pipeline.store.manifest import ATTEMPT, MANIFEST, RUNS, Manifest, attempt_time, current
 from pipeline.store.needs import Collector, Needs, drop_old
 from pipeline.store.notes import APPROVED, PUBLISHED, REFUSED, Approval
 from pipeline.store.objects import Store
-from pipeline.store.runs import (
-    PAGE,
-    RECORD,
-    REPORT,
-    RESULT,
-    RUNS,
-    TUNING,
-    TUNINGS,
-    UNFINISHED,
-    Run,
-    every_run,
-    name_of,
-)
+from pipeline.store.run_files import PAGE, REPORT, UNFINISHED
+from pipeline.store.runs import RECORD, RESULT, TUNING, TUNINGS, Run, every_run, name_of
 
 log = logging.getLogger(__name__)
 
@@ -271,7 +260,7 @@ class _FoundRun:
     @property
     def named(self) -> Iterator[str]:
         """The folders that its manifests name, in this run or in others; as far as possible also of newer formats."""
-        yield from map(self.run.attempt, self.manifests.values())
+        yield from (manifest.path for manifest in self.manifests.values())
         for stage in self.newer:
             document = self.run.store.read(f"{self.run.path}/{stage}/{MANIFEST}") or {}
             yield f"{RUNS}/{document.get('run')}/{stage}/{document.get('attempt')}"

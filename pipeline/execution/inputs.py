@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.errors import CorruptArtifact, StageOutOfOrder
 from pipeline.execution.work import Work
 from pipeline.stages.plan import FurtherInput
-from pipeline.store.runs import CHECKPOINT, SHARDS
+from pipeline.store.run_files import CHECKPOINT, SHARDS
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ def fetch(work: Work, top: Path) -> dict[str, Path]:
     """Copy all inputs of the stage to folders under `top`, and return these by the input's name."""
     folders = {name: top / name for name in work.inputs}
     for name, manifest in work.inputs.items():
-        work.run.fetch(manifest, folders[name])
+        work.run.files.fetch(manifest, folders[name])
     for kind in work.stage.further_inputs:
         if FURTHER_INPUTS[kind](work, top / kind):
             folders[kind] = top / kind
@@ -32,7 +32,7 @@ def fetch_for_shard(work: Work, index: int, top: Path) -> dict[str, Path]:
     for name, manifest in work.inputs.items():
         in_shards = name == work.stage.sharded_by
         names = posts.shard_files(manifest.files, index, work.record.deployment.shards) if in_shards else None
-        work.run.fetch(manifest, folders[name], names)
+        work.run.files.fetch(manifest, folders[name], names)
     return folders
 
 
@@ -45,7 +45,7 @@ def fetch_shard_results(work: Work, top: Path) -> list[Path]:
     if not work.stage.sharded_by or (count := work.record.deployment.shards) == 1:
         return []
     folders = [top / str(index) for index in range(count)]
-    found = [run.resume(name, f"{SHARDS}/{index}", work.inputs, folder) for index, folder in enumerate(folders)]
+    found = [run.files.resume(name, f"{SHARDS}/{index}", work.inputs, folder) for index, folder in enumerate(folders)]
     if all(found):
         return folders
     if not any(found) or _gathered_before(work):
@@ -76,7 +76,7 @@ def _fetch_warm_start(work: Work, folder: Path) -> bool:
 def _fetch_checkpoint(work: Work, folder: Path) -> bool:
     """Copy the checkpoint that an earlier try of the stage saved; False if there is none or it is damaged."""
     try:
-        return work.run.resume(work.stage.name, CHECKPOINT, work.inputs, folder)
+        return work.run.files.resume(work.stage.name, CHECKPOINT, work.inputs, folder)
     except CorruptArtifact as error:
         log.warning("%s begins again: %s", work.stage.name, error)
         return False

@@ -6,7 +6,8 @@ from typing import Any
 
 from pipeline.files import scratch_folder
 from pipeline.report.runs import SCORES, described
-from pipeline.store.runs import PAGE, REPORT, Run
+from pipeline.store.run_files import PAGE, REPORT
+from pipeline.store.runs import Run
 
 URI = "MLFLOW_TRACKING_URI"
 EXPERIMENT = "stackoverflow_tagger"
@@ -45,7 +46,7 @@ def _mirror(run: Run) -> None:
     for name, value in tags.items():
         if value:
             client.set_tag(there.info.run_id, name, str(value)[:5000])
-    if saved := run.saved(REPORT, PAGE):
+    if saved := run.files.saved(REPORT, PAGE):
         with scratch_folder("mirror") as scratch:
             run.store.download(saved.path, saved.files, scratch)
             client.log_artifacts(there.info.run_id, str(scratch))

@@ -122,7 +122,7 @@ def _card(work: Work, exported: Manifest) -> Card:
         version=record.first_version,
         run=work.run.name,
         data=record.created.astimezone(UTC).isoformat(),
-        path=work.run.attempt(exported),
+        path=exported.path,
         checkpoint=inputs[LEARNS].summary["checkpoint"],
         accuracy=evaluation["accuracy"],
         macro_f1=evaluation["macro_f1"],

@@ -17,7 +17,8 @@ from pipeline import tf_config
 from pipeline.errors import TaggerError, Unavailable
 from pipeline.progress import repeated
 from pipeline.store.documents import Document
-from pipeline.store.runs import CLUSTER, Run
+from pipeline.store.run_files import CLUSTER
+from pipeline.store.runs import Run
 
 MEMBERS = "members.json"
 """The name of the document by which the chief says who takes part."""

@@ -25,7 +25,8 @@ from pipeline.progress import OnEpoch, SaveCheckpoint, Track, log_lines, no_repo
 from pipeline.stages import accounting
 from pipeline.store.manifest import Manifest
 from pipeline.store.needs import needing
-from pipeline.store.runs import CHECKPOINT, SHARDS, Run
+from pipeline.store.run_files import CHECKPOINT, SHARDS
+from pipeline.store.runs import Run
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def _run_stage(work: Work) -> dict[str, Any]:
         manifest = _do(work, report)
         if _source_state(work) == state_before:  # else it is not known which of the two states was read
             cache.store(run.store, manifest, keys)
-    run.discard(name)
+    run.files.discard(name)
     run.withdraw_refusal(name)
     summary = manifest.summary | report
     if account := accounting.sentence(summary):
@@ -127,7 +128,7 @@ def run_shard(name: str, run: Run, index: int, track: Track = log_lines) -> dict
         with _scratch(name) as scratch:
             folders, out = inputs.fetch_for_shard(work, index, scratch / "inputs"), _empty(scratch / "out")
             done = _module(name).run_shard(folders, out, work.settings, work.context())
-            run.save(name, f"{SHARDS}/{index}", out, work.inputs)
+            run.files.save(name, f"{SHARDS}/{index}", out, work.inputs)
         return {"shard": index} | asdict(done)
 
 
@@ -191,7 +192,7 @@ def _do(work: Work, report: dict[str, Any]) -> Manifest:
         if summary:
             manifest = run.commit(name, out, inputs=work.inputs, summary=summary, **asdict(usage))
     if refusal:
-        run.discard(name)
+        run.files.discard(name)
         raise refusal
     log.info("%s of run %s is complete after %.1f s", name, run.name, usage.seconds)
     return manifest
@@ -200,7 +201,7 @@ def _do(work: Work, report: dict[str, Any]) -> Manifest:
 def _save_checkpoint(work: Work) -> SaveCheckpoint:
     """Save a checkpoint in the store: for a retry of the stage, or for the evaluator of this process's cluster."""
     name = cluster_worker.FOR_EVALUATOR if tf_config.here() else CHECKPOINT
-    return lambda folder, step: work.run.save(work.stage.name, name, folder, work.inputs)
+    return lambda folder, step: work.run.files.save(work.stage.name, name, folder, work.inputs)
 
 
 def _module(name: str) -> Any:

@@ -27,7 +27,8 @@ from pipeline.store import needs, run_index
 from pipeline.store.manifest import MANIFEST
 from pipeline.store.notes import PUBLISHED, REFUSED, Publication, Saved
 from pipeline.store.objects import Store
-from pipeline.store.runs import CHECKPOINT, PAGE, RECORD, REPORT, RESULT, SHARDS, TUNING, TUNINGS, Run, every_run
+from pipeline.store.run_files import CHECKPOINT, PAGE, REPORT, SHARDS
+from pipeline.store.runs import RECORD, RESULT, TUNING, TUNINGS, Run, every_run
 
 SAVED = re.compile(rf"([^/]+)/({CHECKPOINT}|{SHARDS}/[^/]+|{PAGE})\.json")
 """The documents of a run that name a folder which was saved with them: its stage, and its name there."""
@@ -115,14 +116,14 @@ def _stage(run: Run, stage: str, names: Collection[str]) -> Faults:
     yield lost(run, RECORD, names, "restore it, or start a new run")
     if manifest := run.manifest(stage):
         again = f"run {stage} again"
-        yield from files(run.store, run.attempt(manifest), manifest.files, again)
+        yield from files(run.store, manifest.path, manifest.files, again)
         yield from sources(run, manifest.inputs, names)
 
 
 def _saved(run: Run, stage: str, name: str, names: Collection[str]) -> Faults:
     """Check a saved folder of the run: a checkpoint, a shard's result, or the report."""
     again = f"`tagger report {run.name}` makes it again" if stage == REPORT else f"run {stage} again"
-    if saved := run.saved(stage, name):
+    if saved := run.files.saved(stage, name):
         yield from files(run.store, saved.path, saved.files, again)
         yield from sources(run, saved.inputs, names)
         if stage == REPORT and saved.refused and not _passed_since(run, saved):

@@ -157,7 +157,9 @@ def _known(
     try:
         if ingested is None:
             raise CorruptArtifact(f"run {run.name} has no ingest")
-        run.fetch(ingested, folder, [name for name in ingested.files if name.startswith(tuple(f"{k}/" for k in kinds))])
+        run.files.fetch(
+            ingested, folder, [name for name in ingested.files if name.startswith(tuple(f"{k}/" for k in kinds))]
+        )
     except CorruptArtifact as error:
         log.warning("the posts of the live version's run cannot be read: %s", error)
         return _learned(registry, version, warnings).has

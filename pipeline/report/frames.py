@@ -106,5 +106,5 @@ def _folders(run: Run, *stages: str) -> Iterator[dict[str, Path]]:
             manifest = run.manifest(stage)
             if manifest is None:
                 raise StageOutOfOrder(f"run {run.name} has no result of {stage}: run that stage first")
-            run.fetch(manifest, folder)
+            run.files.fetch(manifest, folder)
         yield folders

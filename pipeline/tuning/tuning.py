@@ -189,7 +189,7 @@ class TuningRun:
         """Whether the trial's network tags each validation post correctly: bool [validation posts]."""
         run = Run(self.store.within(f"{self.path}/trials"), f"trial{trial.number}")
         with scratch_folder("tuning") as scratch:
-            run.fetch(run.manifests()["train"], scratch, [VALIDATED])
+            run.files.fetch(run.manifests()["train"], scratch, [VALIDATED])
             table = pq.read_table(Path(scratch, VALIDATED))
         return posts.correct(table)
 

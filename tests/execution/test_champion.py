@@ -81,7 +81,7 @@ def test_other_posts_are_refused_before_any_shard_is_vectorized(first, tmp_path)
         run_shard("vectorize", run, 0)
     assert list(run.manifests()) == ["ingest", "fit_vocabulary"]
     assert run.refusal().stage == "vectorize"
-    assert run.saved("report", "page") is not None
+    assert run.files.saved("report", "page") is not None
 
 
 def test_a_forced_run_goes_on_and_its_warnings_name_the_reason(first, tmp_path):

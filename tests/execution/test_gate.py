@@ -43,7 +43,7 @@ def learned_by(store, version, folder):
 
 
 def texts_of(run, folder, *sides):
-    run.fetch(run.manifest("ingest"), folder)
+    run.files.fetch(run.manifest("ingest"), folder)
     batches = [batch for side in sides for batch in posts.batches(folder, f"posts/{side}")]
     return pa.Table.from_batches(batches)["post"]
 
@@ -155,7 +155,7 @@ def test_the_card_the_decision_and_the_log_name_what_was_compared_and_forced(fir
     assert f"version {first.existing().first_version}: accuracy" in (folder / "model-card.md").read_text()
     assert "compared on all 2 test posts." in (folder / "model-card.md").read_text()
     assert Registry(run.store).events()[-1].reason == "forced regression: the test posts are wrong"
-    run.fetch(run.manifest("evaluate"), tmp_path / "evaluate", ["decision.json"])
+    run.files.fetch(run.manifest("evaluate"), tmp_path / "evaluate", ["decision.json"])
     decision = json.loads((tmp_path / "evaluate" / "decision.json").read_text())
     assert decision["comparison"]["coverage"] == "compared on all 2 test posts"
     assert decision["thresholds"]["force"] == "regression"

@@ -181,7 +181,7 @@ def test_other_files_among_the_runs_are_ignored(store, published, stray):
 
 def test_unfinished_work_in_a_kept_run_is_removed(store, published, tmp_path):
     run = published(1)
-    run.save("train", "checkpoint", tmp_path / "out1", {})
+    run.files.save("train", "checkpoint", tmp_path / "out1", {})
     assert f"{run.path}/train/checkpoint" not in paths(store, now=NOW)
     assert f"{run.path}/train/checkpoint" in collected(store)
     assert store.names(f"{run.path}/train") == []

@@ -33,7 +33,7 @@ def row(number: int, tags: str, told: int | None = 0, post: str | None = "how to
 
 def ingested(run: Run, folder) -> list[tuple[str, str, int]]:
     run_stage("ingest", run)
-    run.fetch(run.manifest("ingest"), folder)
+    run.files.fetch(run.manifest("ingest"), folder)
     kinds = [posts.of_side(side) for side in posts.SIDES]
     table = pa.concat_tables([pa.Table.from_batches(posts.batches(folder, kind), posts.POSTS) for kind in kinds])
     return sorted(map(tuple, (each.values() for each in table.to_pylist())), key=lambda each: each[2])

@@ -89,7 +89,7 @@ def test_nothing_is_left_when_the_stage_is_complete(tmp_path):
     configs(started)
     end(*started)
     assert run.store.names("runs/together/train/cluster") == ["0.json", "1.json", "members.json"]
-    run.discard("train")
+    run.files.discard("train")
     assert run.store.names("runs/together/train") == []
 
 

@@ -66,7 +66,7 @@ def test_a_failed_gate_keeps_its_evidence_publishes_nothing_and_stops_export(new
     run = new_run(min_accuracy=1.0, epochs=1, learning_rate=1e-9)
     with pytest.raises(GateNotPassed, match=r"accuracy 0\.\d+ on the test posts is below min_accuracy 1.0"):
         run_through(run)
-    run.fetch(run.manifest("evaluate"), tmp_path / "evidence")
+    run.files.fetch(run.manifest("evaluate"), tmp_path / "evidence")
     assert json.loads((tmp_path / "evidence" / "evaluation.json").read_text())["verdict"] == "failed"
     with pytest.raises(GateNotPassed, match="nothing is exported: accuracy"):
         run_stage("export", run)

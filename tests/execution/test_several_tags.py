@@ -71,19 +71,19 @@ def copied(several, tmp_path) -> Run:
 
 @pytest.fixture
 def evaluation(several, tmp_path) -> dict:
-    several.fetch(several.manifest("evaluate"), tmp_path / "evaluated")
+    several.files.fetch(several.manifest("evaluate"), tmp_path / "evaluated")
     return json.loads((tmp_path / "evaluated/evaluation.json").read_text())
 
 
 @pytest.fixture
 def labels(several, tmp_path) -> list[str]:
-    several.fetch(several.manifest("fit_vocabulary"), tmp_path / "fitted")
+    several.files.fetch(several.manifest("fit_vocabulary"), tmp_path / "fitted")
     return read_lines(tmp_path / "fitted/labels.txt")
 
 
 def answers_of(run: Run, folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The true and the predicted tags of the test posts, bool [posts, tags], and the probabilities."""
-    run.fetch(run.manifest("evaluate"), folder)
+    run.files.fetch(run.manifest("evaluate"), folder)
     table = pa.Table.from_batches(list(posts.batches(folder, "predictions")))
     probabilities = np.array(table["probabilities"].to_pylist(), np.float32)
     sets = []
@@ -110,7 +110,7 @@ def test_the_scores_are_those_of_the_answers(several, evaluation, tmp_path):
 
 
 def test_thresholds_are_picked_on_the_validation_posts(several, evaluation, tmp_path):
-    several.fetch(several.manifest("train"), tmp_path / "trained")
+    several.files.fetch(several.manifest("train"), tmp_path / "trained")
     limits = json.loads((tmp_path / "trained/thresholds.json").read_text())
     assert limits == [each["threshold"] for each in evaluation["per_tag"].values()]
     assert len({*limits}) > 10
@@ -153,7 +153,7 @@ def test_the_exported_graph_gives_the_same_tags_as_the_answers(several, tmp_path
 
 def test_an_export_with_other_thresholds_is_refused(several, tmp_path):
     inputs = inputs_of(several, tmp_path) | {"evaluate": tmp_path / "evaluate"}
-    several.fetch(several.manifest("evaluate"), inputs["evaluate"])
+    several.files.fetch(several.manifest("evaluate"), inputs["evaluate"])
     cases = tmp_path / "cases.parquet"
     pq.write_table(export._cases(inputs, read_lines(inputs["fit_vocabulary"] / "labels.txt")), cases)
     with model_cache.opened(Registry(several.store), None) as model:
@@ -205,7 +205,7 @@ def test_the_gate_may_ask_for_a_macro_f1(copied):
 
 def test_without_validation_posts_each_threshold_is_a_half_and_the_run_says_so(copied, tmp_path):
     run = done(begin(copied.store, "unvalidated", validation_fraction=0), "train")
-    run.fetch(run.manifest("train"), tmp_path / "trained")
+    run.files.fetch(run.manifest("train"), tmp_path / "trained")
     assert set(json.loads((tmp_path / "trained/thresholds.json").read_text())) == {0.5}
     assert run.manifest("train").summary["warnings"] == [
         "there are no validation posts, so the threshold of each tag is 0.5: set validation_fraction"
@@ -274,8 +274,8 @@ def test_shards_give_the_same_vectors(several, tmp_path):
     sharded.begin(several.existing().settings, CREATED, deployment=Deployment(shards=3))
     for stage in ("ingest", "fit_vocabulary", "vectorize"):
         run_stage(stage, sharded)
-    several.fetch(several.manifest("vectorize"), whole)
-    sharded.fetch(sharded.manifest("vectorize"), tmp_path / "again")
+    several.files.fetch(several.manifest("vectorize"), whole)
+    sharded.files.fetch(sharded.manifest("vectorize"), tmp_path / "again")
     for side in posts.SIDES:
         one, other = (pa.Table.from_batches(posts.batches(each, side)) for each in (whole, tmp_path / "again"))
         assert one.equals(other)

@@ -8,6 +8,7 @@ from pipeline.execution.verify import verify
 from pipeline.registry.registry import CARDS, LOG, Registry
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+from tests.conftest import attempts
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_a_file_that_nobody_published_is_named(store):
 def test_files_without_a_manifest_are_ignored(store, finished_run):
     Path(store.url, "runs", finished_run.name, "train", "20260101T000000-deadbeef").mkdir()
     assert verify(store).faults == []
-    assert Run(store, finished_run.name).attempts("train")[0] == "20260101T000000-deadbeef"
+    assert attempts(Run(store, finished_run.name), "train")[0] == "20260101T000000-deadbeef"
 
 
 LOST = {
@@ -85,7 +86,7 @@ def test_a_flipped_bit_in_unfinished_work_is_found(store, tmp_path, name):
     run = Run(store, "finished")
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "file").write_text("half of it")
-    run.save("train", name, tmp_path / "kept", {})
+    run.files.save("train", name, tmp_path / "kept", {})
     assert verify(store).faults == []
     (file,) = Path(store.url, "runs/finished/train", name).glob("*/file")
     for path, whole in ((file, "half of it"), (Path(store.url, f"runs/finished/train/{name}.json"), None)):

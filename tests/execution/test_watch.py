@@ -282,8 +282,8 @@ def test_drift_is_warned_of(live):
 
 
 def lose_posts(live):
-    live.store.remove(live.attempt(live.manifest("ingest")))
-    live.store.remove(live.attempt(live.manifest("fit_vocabulary")))
+    live.store.remove(live.manifest("ingest").path)
+    live.store.remove(live.manifest("fit_vocabulary").path)
 
 
 def test_where_the_posts_of_the_live_run_are_lost_those_it_learned_are_left_out(live):

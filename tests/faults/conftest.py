@@ -49,7 +49,7 @@ def artifacts(finished_run, tmp_path_factory):
     """A folder with the files that each stage of a real run left, and its summary."""
     folder = tmp_path_factory.mktemp("artifacts")
     for stage, manifest in finished_run.manifests().items():
-        finished_run.fetch(manifest, folder / stage)
+        finished_run.files.fetch(manifest, folder / stage)
         (folder / f"{stage}.json").write_text(json.dumps(manifest.summary))
     return folder
 

@@ -73,7 +73,7 @@ def vectorized(folder, source, mode):
     run.begin(Settings.of({"source": source, "train_fraction": 0.5, "vector_mode": mode}), CREATED)
     for stage in ("ingest", "fit_vocabulary", "vectorize"):
         run_stage(stage, run)
-    run.fetch(run.manifest("vectorize"), folder / "vectors")
+    run.files.fetch(run.manifest("vectorize"), folder / "vectors")
     return folder / "vectors"
 
 

@@ -63,7 +63,7 @@ def test_a_stage_in_its_own_process_gives_the_same_bytes(finished_run, tmp_path,
 
 @pytest.mark.parametrize("stage", ["train", "export"])
 def test_no_file_contains_a_path_of_the_machine_that_made_it(finished_run, tmp_path, stage):
-    finished_run.fetch(finished_run.manifest(stage), tmp_path)
+    finished_run.files.fetch(finished_run.manifest(stage), tmp_path)
     files = files_of(tmp_path)
     assert len(files) > 4
     for place in (Path.home(), Path.cwd(), gettempdir(), finished_run.store.url, "tagger-", "/inputs/"):
@@ -75,7 +75,7 @@ def stages(finished_run, tmp_path_factory):
     """A folder with the outputs of two stages."""
     folder = tmp_path_factory.mktemp("stages")
     for stage in ("fit_vocabulary", "train"):
-        finished_run.fetch(finished_run.manifest(stage), folder / stage)
+        finished_run.files.fetch(finished_run.manifest(stage), folder / stage)
     return folder
 
 

@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
         for stage in ("ingest", "fit_vocabulary", "vectorize", "train"):
             run_stage(stage, run)
         for stage in ("vectorize", "train"):
-            run.fetch(run.manifest(stage), folder / stage)
+            run.files.fetch(run.manifest(stage), folder / stage)
         done[name] = folder, run.manifest("train").summary
     return done
 

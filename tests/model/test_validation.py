@@ -34,7 +34,7 @@ def vectors(tmp_path_factory):
     for stage in ("ingest", "fit_vocabulary", "vectorize"):
         run_stage(stage, run)
     folder = tmp_path_factory.mktemp("vectors")
-    run.fetch(run.manifest("vectorize"), folder)
+    run.files.fetch(run.manifest("vectorize"), folder)
     return folder
 
 

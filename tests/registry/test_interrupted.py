@@ -30,7 +30,7 @@ def export(store, checkpoint="2"):
     """Publish the model that the run exported last."""
     run, first = Run(store, "run2"), Registry(store).card(1)
     exported = run.manifest("export")
-    changed = {"version": 2, "run": run.name, "path": run.attempt(exported), "files": exported.files}
+    changed = {"version": 2, "run": run.name, "path": exported.path, "files": exported.files}
     card = first.model_copy(update=changed | {"checkpoint": checkpoint, "data": CREATED.isoformat()})
     return Registry(store).publish(card, compared_with=Registry(store).live())
 

@@ -31,7 +31,8 @@ from pipeline.stages.plan import STAGES
 from pipeline.store import signatures
 from pipeline.store.needs import Collector, needing
 from pipeline.store.objects import Store
-from pipeline.store.runs import CHECKPOINT, Run
+from pipeline.store.run_files import CHECKPOINT
+from pipeline.store.runs import Run
 from pipeline.tuning.journal import Journal
 from pipeline.tuning.tuning import TuningRun
 from pipeline.tuning.winner import latest
@@ -286,7 +287,7 @@ FILES = {
     ),
     "a stage's result": (
         lambda s: next(_with_name(s, "runs/approved/train", "checkpoint")),
-        lambda s: Run(s, "approved").fetch(Run(s, "approved").manifest("train"), Path(s.url, "../fetched")),
+        lambda s: Run(s, "approved").files.fetch(Run(s, "approved").manifest("train"), Path(s.url, "../fetched")),
     ),
 }
 
@@ -318,7 +319,7 @@ def test_a_file_that_no_document_names_so_is_refused_by_name(store, forger, what
 def test_a_forged_checkpoint_is_not_gone_on_with(store, forger, tmp_path, caplog):
     """The training begins again, and says which file was not right."""
     run = Run(store, "under_way")
-    saved = run.saved("train", CHECKPOINT)
+    saved = run.files.saved("train", CHECKPOINT)
     work = Work(STAGES["train"], run, run.existing(), {}, None, None)
     assert _fetch_checkpoint(work, tmp_path / "genuine")
     for number, forged in enumerate([f"{saved.path}/weights", "runs/under_way/train/checkpoint.json"]):
