@@ -9,9 +9,9 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, T
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipeline.errors import GateNotPassed
-from pipeline.execution.publication import asks_person, unapproved
-from pipeline.execution.rendezvous import joined, processes
-from pipeline.execution.runner import run_shard, run_stage
+from pipeline.run.publication import asks_person, unapproved
+from pipeline.run.rendezvous import joined, processes
+from pipeline.run.runner import run_shard, run_stage
 from pipeline.settings import from_form, is_restricted, read, trigger_form
 from pipeline.stages.plan import STAGES, Stage
 from pipeline.store.runs import Run, identifier_of, name_of

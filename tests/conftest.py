@@ -16,11 +16,11 @@ import pyarrow as pa
 import pytest
 
 from pipeline.data import posts
-from pipeline.execution.runner import run_stage
 from pipeline.registry import model_cache
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import SAVED_MODEL
+from pipeline.run.runner import run_stage
 from pipeline.settings import Deployment, Settings
 from pipeline.sources.source import Source
 from pipeline.stages.context import Context

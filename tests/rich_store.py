@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import GateNotPassed
-from pipeline.execution import feedback
-from pipeline.execution.rendezvous import joined
-from pipeline.execution.runner import run_shard, run_stage
 from pipeline.registry.registry import Registry
 from pipeline.registry.series import Agreement, Series
+from pipeline.run.rendezvous import joined
+from pipeline.run.runner import run_shard, run_stage
 from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.stages.plan import STAGES
+from pipeline.store import feedback
 from pipeline.store.objects import Store
 from pipeline.store.run_files import CHECKPOINT
 from pipeline.store.runs import Run

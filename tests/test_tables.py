@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from pipeline import errors
 from pipeline.cli import app, run_and_exit
-from pipeline.execution import cache
+from pipeline.run import cache_keys
 from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.settings.tuning import SEARCHABLE
 from pipeline.stages.plan import STAGES, Stage
@@ -174,19 +174,19 @@ def test_the_contracts_are_those_that_are_checked():
     assert [name for name in quoted(rows["Imports point down"]) if name in layers] == layers
 
 
-def test_who_imports_execution_is_who_does():
-    [row] = [row for row in table(ARCHITECTURE, "contract") if "Nothing below execution" in row]
-    importers = {own for own, others in imported().items() if "execution" in others} - {"dags", "plugins"}
+def test_who_imports_run_is_who_does():
+    [row] = [row for row in table(ARCHITECTURE, "contract") if "Only those who run stages" in row]
+    importers = {own for own, others in imported().items() if "run" in others} - {"dags", "plugins"}
     assert set(quoted(row.rpartition("only ")[2])) == importers
 
 
 def test_what_else_a_cache_key_depends_on_is_what_the_code_asks():
-    assert [quoted(row)[0] for row in table(ARCHITECTURE, "also in the key")] == list(cache.EXTRAS)
+    assert [quoted(row)[0] for row in table(ARCHITECTURE, "also in the key")] == list(cache_keys.EXTRAS)
 
 
 def test_the_packages_in_a_cache_key_are_named():
     [line] = [line for line in ARCHITECTURE.splitlines() if line.startswith("- this package's code")]
-    assert tuple(quoted(line)) == cache.PACKAGES
+    assert tuple(quoted(line)) == cache_keys.PACKAGES
 
 
 def dag_ids() -> set[str]:

@@ -23,9 +23,6 @@ from pipeline.cli.app import (
     track,
 )
 from pipeline.errors import BadInput, CorruptArtifact, escape_control
-from pipeline.execution.gc import collect, removals
-from pipeline.execution.sign import sign_store
-from pipeline.execution.verify import verify as verify_store
 from pipeline.registry import model_cache
 from pipeline.registry.events import Event, user
 from pipeline.registry.registry import Registry
@@ -33,6 +30,9 @@ from pipeline.settings import Deployment, read
 from pipeline.sources.source import Source
 from pipeline.stages.plan import LAST
 from pipeline.store.runs import Run
+from pipeline.upkeep.gc import collect, removals
+from pipeline.upkeep.sign import sign_store
+from pipeline.upkeep.verify import verify as verify_store
 
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is stored permanently in the log.")]
 
@@ -191,7 +191,7 @@ def gc(
     """
     _, deployment = settings_of(store, None, [])
     there = store_of(store).require()
-    from pipeline.execution.feedback import forget_older  # imports Arrow
+    from pipeline.store.feedback import forget_older  # imports Arrow
 
     count = size = 0
     for removal in removals(there, deployment) if dry_run else collect(there, deployment):
@@ -210,7 +210,7 @@ def forget(
 
     Runs that have learned from them keep a copy until `tagger gc` removes the run.
     """
-    from pipeline.execution.feedback import forget as forget_posts  # imports Arrow
+    from pipeline.store.feedback import forget as forget_posts  # imports Arrow
 
     out.print(f"removed {forget_posts(store_of(store).require(), ids):,} rows", soft_wrap=True)
 
@@ -241,7 +241,7 @@ def predict(
     if bool(texts) == bool(source) or bool(source) != bool(target):
         raise BadInput("give either texts, or both --input FILE and --output FILE: see `tagger predict --help`")
     settings, deployment = read(os.environ)
-    from pipeline.execution import predict
+    from pipeline.scoring import predict
 
     with model_cache.opened(Registry(store_of(store)), version) as model:
         if source and target:

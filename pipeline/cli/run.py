@@ -19,10 +19,10 @@ from pipeline.cli.app import (
     track,
 )
 from pipeline.errors import BadInput
-from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import path_of
 from pipeline.report.runs import card_of, note
+from pipeline.run.runner import run_stage
 from pipeline.settings import Deployment, Settings, read
 from pipeline.stages import accounting
 from pipeline.stages.plan import FIRST, LAST, STAGES

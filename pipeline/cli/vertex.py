@@ -17,8 +17,8 @@ import typer
 from pipeline import tf_config
 from pipeline.cli.app import StoreOption, err, out, settings_of, store_of, track
 from pipeline.errors import BadInput, Unavailable
-from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
+from pipeline.run.runner import run_stage
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
@@ -46,7 +46,7 @@ def upload(
     store: StoreOption = None,
 ) -> None:
     """Upload a published version to Vertex AI."""
-    from pipeline.execution import vertex
+    from pipeline.integrations import vertex
 
     name = vertex.upload(Registry(store_of(store).require()), version, project, location, image)
     out.print(f"uploaded as {name}", soft_wrap=True)

@@ -27,8 +27,8 @@ def watch(
     The exit status is 3 if the accuracy is too low, 2 if the source cannot be used: retrain only after status 3, as
     `tagger watch; test $? -ne 3 || tagger run` does.
     """
-    from pipeline.execution.watch import NOTHING_NEW  # imports TensorFlow
-    from pipeline.execution.watch import watch as observe
+    from pipeline.scoring.watch import NOTHING_NEW  # imports TensorFlow
+    from pipeline.scoring.watch import watch as observe
 
     settings, deployment = settings_of(store, source, pairs or [])
     place = source or deployment.watch_source or settings.source

@@ -7,6 +7,7 @@ inputs as a mapping from names to local folders and an empty folder `out`, and r
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.data import FEEDBACK_FILE as FEEDBACK_FILE
 from pipeline.data import LABELS as LABELS  # fit_vocabulary: the tags
 
 FREQUENT = "frequent"
@@ -37,10 +38,7 @@ WARM_START = "warm_start"
 """A further input: the same, where the setting warm_start is live."""
 
 FEEDBACK = "feedback"
-"""A further input: the posts whose tag users told the server, where the setting learn_feedback asks for them."""
-
-FEEDBACK_FILE = "feedback.parquet"
-"""The file of that input, with the columns `post` and `tags`."""
+"""A further input: the file FEEDBACK_FILE of the posts whose tag users told, where learn_feedback asks for them."""
 
 RESUME = "resume"
 """A further input: the checkpoint of an interrupted attempt. Absent if there is none."""

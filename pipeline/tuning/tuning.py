@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from pipeline.checks.comparison import mcnemar
 from pipeline.data import posts
 from pipeline.errors import BadInput, TrainingFailed
-from pipeline.execution.runner import run_stage
 from pipeline.files import scratch_folder
 from pipeline.progress import Track, log_lines
+from pipeline.run.runner import run_stage
 from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.settings.tuning import SEARCHABLE
 from pipeline.source_policy import checked, refuse_secrets

@@ -12,8 +12,8 @@ import pytest
 
 from pipeline import cli
 from pipeline.errors import BadInput, TaggerError
-from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store

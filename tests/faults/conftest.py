@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import SAVED_MODEL, path_of
 from pipeline.store.objects import Store
+from pipeline.upkeep.verify import verify
 
 CHILD = Path(__file__).with_name("stage_that_dies.py")
 ROOT = Path(__file__).parents[2]

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.execution.gc import collect
 from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import SAVED_MODEL
 from pipeline.settings import Deployment
 from pipeline.store.objects import Store
+from pipeline.upkeep.gc import collect
 from tests.conftest import CREATED, small_version
 
 

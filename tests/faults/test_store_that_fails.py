@@ -10,13 +10,13 @@ import fsspec
 import pytest
 
 from pipeline.errors import Forbidden, Unavailable
-from pipeline.execution.gc import collect
-from pipeline.execution.verify import verify
 from pipeline.files import entries
 from pipeline.registry.registry import Registry
 from pipeline.settings import Deployment
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+from pipeline.upkeep.gc import collect
+from pipeline.upkeep.verify import verify
 from tests.conftest import CREATED, attempts, small_version
 
 QUICK = {"retries": {"max_attempts": 1, "mode": "standard"}, "connect_timeout": 0.3, "read_timeout": 0.3}

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from pipeline.execution.cluster_worker import FOR_EVALUATOR
-from pipeline.execution.runner import run_stage
 from pipeline.model import distributed, network
+from pipeline.run.cluster_worker import FOR_EVALUATOR
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run

@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 
 from pipeline.data import posts
-from pipeline.execution.runner import run_stage
 from pipeline.model import input_fn, network, training
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run

@@ -11,16 +11,16 @@ from tempfile import gettempdir
 
 import pytest
 
-from pipeline.execution import cache
 from pipeline.model import network, serving
 from pipeline.stages.plan import MODEL_DIR
+from pipeline.store import cache
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import files_of
 
 STAGE = """
 import sys
-from pipeline.execution import runner
+from pipeline.run import runner
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 runner.run_stage(sys.argv[1], Run(Store(sys.argv[2]), "finished"))

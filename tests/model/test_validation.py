@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data import posts
-from pipeline.execution.runner import run_stage
 from pipeline.model import events, input_fn, network, training
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.stages.plan import VALIDATED
 from pipeline.store.objects import Store

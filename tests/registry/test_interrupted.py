@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadInput
-from pipeline.execution.gc import collect
-from pipeline.execution.verify import verify
 from pipeline.registry import cards
 from pipeline.registry.cards import CARDS
 from pipeline.registry.collected import COLLECTED
@@ -18,6 +16,8 @@ from pipeline.settings import Deployment
 from pipeline.store import signatures
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+from pipeline.upkeep.gc import collect
+from pipeline.upkeep.verify import verify
 from tests.conftest import small_version
 from tests.keys import new_key
 from tests.registry.interleaving import WRITES, Killed, at_call, kill

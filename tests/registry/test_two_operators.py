@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadInput, StageOutOfOrder
-from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+from pipeline.upkeep.verify import verify
 from tests.conftest import attempts, small_version
 from tests.registry.interleaving import at_call
 

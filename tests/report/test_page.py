@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadInput, GateNotPassed
-from pipeline.execution.runner import run_stage
-from pipeline.execution.verify import verify
 from pipeline.report import html, page
 from pipeline.report.facts import Facts
+from pipeline.run.runner import run_stage
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.run_files import PAGE, REPORT
 from pipeline.store.runs import Run
+from pipeline.upkeep.verify import verify
 from tests.conftest import CREATED
 
 

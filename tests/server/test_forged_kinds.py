@@ -15,20 +15,17 @@ from typing import Any
 import pytest
 
 from pipeline.errors import CorruptArtifact
-from pipeline.execution import cache
-from pipeline.execution.inputs import _fetch_checkpoint
-from pipeline.execution.rendezvous import _announced, _await
-from pipeline.execution.sign import sign_store
-from pipeline.execution.verify import verify
-from pipeline.execution.work import Work
 from pipeline.registry import model_cache
 from pipeline.registry.collected import COLLECTED
 from pipeline.registry.registry import CARDS, LOG, Registry
 from pipeline.registry.series import SERIES, Series
 from pipeline.registry.serving_dir import path_of
 from pipeline.report import page
+from pipeline.run.inputs import _fetch_checkpoint
+from pipeline.run.rendezvous import Announcement, _await
+from pipeline.run.work import Work
 from pipeline.stages.plan import STAGES
-from pipeline.store import signatures
+from pipeline.store import cache, signatures
 from pipeline.store.needs import Collector, needing
 from pipeline.store.objects import Store
 from pipeline.store.run_files import CHECKPOINT
@@ -36,6 +33,8 @@ from pipeline.store.runs import Run
 from pipeline.tuning.journal import Journal
 from pipeline.tuning.tuning import TuningRun
 from pipeline.tuning.winner import latest
+from pipeline.upkeep.sign import sign_store
+from pipeline.upkeep.verify import verify
 from tests.conftest import Once
 from tests.rich_store import rich_store
 from tests.server.test_forger import Forger, new_key
@@ -133,7 +132,7 @@ KINDS = [
         "Announcement",
         "runs/under_way/train/cluster/0.json",
         "runs/under_way/run.json",
-        lambda s: _announced(Run(s, "under_way"), "runs/under_way/train/cluster/0.json"),
+        lambda s: s.load("runs/under_way/train/cluster/0.json", Announcement),
     ),
     Kind(
         "Cluster",

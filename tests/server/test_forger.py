@@ -12,25 +12,25 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadInput, CorruptArtifact, Forbidden
-from pipeline.execution.champion import Champion
-from pipeline.execution.predict import tag_texts
-from pipeline.execution.runner import run_stage
-from pipeline.execution.sign import sign_store
-from pipeline.execution.verify import verify
 from pipeline.files import FileEntry, digest, user_cache
 from pipeline.registry import model_cache
 from pipeline.registry.registry import CARDS, LOG, Registry
 from pipeline.registry.series import SERIES, Series
 from pipeline.registry.serving_dir import path_of
 from pipeline.registry.signing import SIGNATURES
+from pipeline.run.champion import Champion
+from pipeline.run.runner import run_stage
+from pipeline.scoring.predict import tag_texts
 from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
 from pipeline.store import documents, objects, signatures
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+from pipeline.upkeep.sign import sign_store
+from pipeline.upkeep.verify import verify
 from tests.conftest import CREATED, write_csv
-from tests.execution.test_watch import posts
 from tests.keys import new_key
+from tests.scoring.test_watch import posts
 from tests.server.conftest import serving, wait_for
 
 TEXT = "how do I sort a list in python with a lambda"

@@ -19,7 +19,7 @@ from google.cloud import bigquery as client_of_google
 from google.cloud.bigquery_storage import types
 
 from pipeline.errors import BadInput, TaggerError, Unavailable
-from pipeline.execution.runner import run_stage
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.source_policy import checked
 from pipeline.sources import bigquery, reader

@@ -6,10 +6,10 @@ import pytest
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from pipeline.errors import BadInput, TrainingFailed
-from pipeline.execution.runner import run_stage
 from pipeline.model import events, training
 from pipeline.registry.registry import Registry
 from pipeline.report.facts import Facts, lineage
+from pipeline.run.runner import run_stage
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, small_version
 
