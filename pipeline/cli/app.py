@@ -54,6 +54,18 @@ StoreOption = Annotated[
         "--store", metavar="URL", help="Folder or fsspec URL with the runs and models; by default the setting `store`."
     ),
 ]
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", help="Name of the run, or its Airflow run id; the newest run by default."),
+]
+SourceOption = Annotated[
+    str | None, typer.Option("--source", help="Where the posts are: a path or URL; the same as --set source=...")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Set a setting; may be repeated. `tagger settings` lists them."),
+]
+OpenOption = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
@@ -68,6 +80,16 @@ def _shared(
     handler.setFormatter(_EscapingFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.captureWarnings(True)  # so that they are escaped, too: they quote their subject
+
+
+def say(text: str = "") -> None:
+    """Print to standard output; long lines are not wrapped, so that they can be copied."""
+    out.print(text, soft_wrap=True)
+
+
+def say_aside(text: str) -> None:
+    """Print to standard error, where it is in nobody's way who reads standard output by a program."""
+    err.print(text, soft_wrap=True)
 
 
 def track() -> progress.Track:
@@ -131,7 +153,7 @@ def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (set_cell_size(cell, width) for cell, width in zip(line, widths, strict=True))
-        out.print("  ".join(cells).rstrip(), soft_wrap=True)
+        say("  ".join(cells).rstrip())
 
 
 def store_of(url: str | None) -> Store:

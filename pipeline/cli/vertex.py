@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from pipeline import tf_config
-from pipeline.cli.app import StoreOption, err, out, settings_of, store_of, track
+from pipeline.cli.app import StoreOption, say, say_aside, settings_of, store_of, track
 from pipeline.errors import BadInput, Unavailable
 from pipeline.registry.registry import Registry
 from pipeline.run.runner import run_stage
@@ -49,7 +49,7 @@ def upload(
     from pipeline.integrations import vertex
 
     name = vertex.upload(Registry(store_of(store).require()), version, project, location, image)
-    out.print(f"uploaded as {name}", soft_wrap=True)
+    say(f"uploaded as {name}")
 
 
 def job(arguments: list[str] | None = None) -> None:
@@ -71,7 +71,7 @@ def job(arguments: list[str] | None = None) -> None:
     run.begin(settings, datetime.now(UTC) if run.record() is None else run.existing().created, deployment=deployment)
     for stage in STAGES:
         summary = run_stage(stage, run, track())
-        err.print(f"{stage} is complete", soft_wrap=True)
+        say_aside(f"{stage} is complete")
     trained = run.manifests()[TRAIN]
     card = Registry(run.store).published(summary["version"])
     target = Store(_folder("AIP_MODEL_DIR"))
@@ -79,7 +79,7 @@ def job(arguments: list[str] | None = None) -> None:
     if "AIP_TENSORBOARD_LOG_DIR" in os.environ:
         curves = [name for name in trained.files if ".tfevents" in name]
         _copy(run.store, trained.path, curves, Store(_folder("AIP_TENSORBOARD_LOG_DIR")))
-    out.print(f"version {card.version}, accuracy {card.accuracy:.4f}, is in {target.url}", soft_wrap=True)
+    say(f"version {card.version}, accuracy {card.accuracy:.4f}, is in {target.url}")
 
 
 def _folder(variable: str) -> str:
