@@ -23,7 +23,7 @@ from pipeline.errors import BadInput, CorruptArtifact, Forbidden, TaggerError, U
 from pipeline.files import FileEntry, digest, files
 from pipeline.store import object_store, signatures
 from pipeline.store.documents import Kind, decode, encode
-from pipeline.store.durable import UNFINISHED, place_new, placed, sync_folder
+from pipeline.store.durable import WRITING, place_new, placed, sync_folder
 
 LONGEST_SHOWN = 200
 """Characters of a path that a message shows."""
@@ -293,7 +293,7 @@ class Store:
         for full, about in found.items():
             is_folder = about["type"] == "directory"
             name = str(full).rstrip("/").removeprefix(top) + "/" * is_folder
-            if f"{full}/" != top and not name.endswith(UNFINISHED):
+            if f"{full}/" != top and not name.endswith(WRITING):
                 tree[name] = 0 if is_folder else int(about["size"])
         return tree
 
@@ -305,7 +305,7 @@ class Store:
         if not isinstance(self.fs, LocalFileSystem):
             return
         with self._answering(""):
-            for path in Path(self.root).rglob(f"*{UNFINISHED}"):
+            for path in Path(self.root).rglob(f"*{WRITING}"):
                 with suppress(FileNotFoundError):  # it has been finished meanwhile
                     about = path.stat()
                     if about.st_mtime < before.timestamp():
@@ -326,7 +326,7 @@ class Store:
 
     def names(self, path: str) -> list[str]:
         """The names of the files and folders in the folder, sorted; empty if it does not exist."""
-        return [_last(name) for name in self._list(path, detail=False) if not str(name).endswith(UNFINISHED)]
+        return [_last(name) for name in self._list(path, detail=False) if not str(name).endswith(WRITING)]
 
     def folders(self, path: str) -> list[str]:
         """The names of the folders in the folder, sorted; empty if it does not exist."""

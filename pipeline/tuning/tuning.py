@@ -32,7 +32,7 @@ from pipeline.tuning.documents import Asked, Comparison, Result, Trial
 from pipeline.tuning.search import Hopeless, Search
 from pipeline.tuning.winner import latest
 
-STAGES = ("ingest", "fit_vocabulary", "vectorize", "train")
+OF_TRIAL = ("ingest", "fit_vocabulary", "vectorize", "train")
 """The stages of a trial."""
 
 PRESENT, PREVIOUS = "present settings", "previous winner"
@@ -138,7 +138,7 @@ class TuningRun:
         settings = Settings.of(asked.settings.model_dump() | values)
         try:
             run = self._run(asked, f"trial{number}", settings)
-            for stage in STAGES:
+            for stage in OF_TRIAL:
                 found = run_stage(stage, run, track, on_epoch)
             curve = found["curve"]
         except Hopeless as error:
