@@ -38,9 +38,11 @@ def _setting(work: Work, name: str) -> Any:
 
 def feedback_of(work: Work) -> str | None:
     """The digest of the feedback that the run learns from, if it does."""
-    from pipeline.store import feedback  # imports Arrow, without which the DAG file is parsed
+    # The DAG file imports this module, and is parsed without Arrow.
+    from pipeline.run.feedback_source import store_for
+    from pipeline.store import feedback
 
-    store = feedback.store_for(work.settings, work.source, work.run.store)
+    store = store_for(work.settings, work.source, work.run.store)
     return None if store is None else feedback.fingerprint(store)
 
 

@@ -84,9 +84,10 @@ def _fetch_checkpoint(work: Work, folder: Path) -> bool:
 
 def _fetch_feedback(work: Work, folder: Path) -> bool:
     # The DAG file imports this module, and is parsed without Arrow.
+    from pipeline.run.feedback_source import store_for
     from pipeline.store import feedback
 
-    store = feedback.store_for(work.settings, work.source, work.run.store)
+    store = store_for(work.settings, work.source, work.run.store)
     return store is not None and feedback.fetch(store, folder) is not None
 
 

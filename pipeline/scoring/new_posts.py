@@ -16,6 +16,7 @@ from pipeline.data.several_tags import by_tag
 from pipeline.errors import BadInput
 from pipeline.files import scratch_folder
 from pipeline.progress import Track
+from pipeline.run.feedback_source import store_of
 from pipeline.settings import Deployment, Settings
 from pipeline.sources import reader
 from pipeline.sources.source import Source
@@ -88,7 +89,7 @@ def opened(
     )
     with scratch_folder("feedback") as scratch:
         folder = Path(scratch, "told")
-        feedback_store = feedback.store_of(source, store)
+        feedback_store = store_of(source, store)
         fetched = None
         if feedback_store:
             fetched = feedback.fetch(feedback_store, folder, by_text=True)

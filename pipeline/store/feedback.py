@@ -6,7 +6,6 @@ and `tagger watch` read as a source. A file is written once, and written again o
 
 import hashlib
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,9 +17,6 @@ import pyarrow.parquet as pq
 
 from pipeline.data import FEEDBACK_FILE
 from pipeline.errors import BadInput, CorruptArtifact
-from pipeline.settings import Settings
-from pipeline.source_policy import is_url
-from pipeline.sources.source import Kind, Source
 from pipeline.store import feedback_files as files
 from pipeline.store import forgotten as tombstones
 from pipeline.store.feedback_files import SUFFIX, File
@@ -31,9 +27,6 @@ log = logging.getLogger(__name__)
 
 ASKED, TAGGED = files.FOLDERS
 ASKED_SCHEMA, TAGGED_SCHEMA = files.ASKED_SCHEMA, files.TAGGED_SCHEMA
-
-_WHOLE_FOLDER = re.compile(r"(/\*\*)?(/\*(\.parquet)?)?/*$")
-"""What may follow a folder's name where all its files are meant."""
 
 
 def write(store: Store, folder: str, name: str, rows: Iterable[Row], forgotten: Forgotten | None = None) -> None:
@@ -125,33 +118,6 @@ class Fetched:
     earlier: int
     without_text: int
     forgotten: int
-
-
-def store_for(settings: Settings, source: Source, own: Store) -> Store | None:
-    """The store whose feedback a run learns, besides its source or as its source; None for none."""
-    return own if settings.learn_feedback else store_of(source, own)
-
-
-def store_of(source: Source, own: Store) -> Store | None:
-    """The store whose TAGGED the source is, in any spelling, as a folder or a pattern; None for another source.
-
-    None also for another store's that a policy restricts: it is read as any folder of files, which is decoded apart.
-    """
-    folder = _WHOLE_FOLDER.sub("", source.text)
-    if not is_url(folder):
-        folder = str(Path(folder).expanduser().resolve())
-    if source.kind is not Kind.FILES or not folder.endswith(f"/{TAGGED}"):
-        return None
-    url = folder.removesuffix(f"/{TAGGED}")
-    # The own store may have been opened with keys that the environment does not have.
-    own_url = own.url if is_url(own.url) else str(Path(own.url).resolve())
-    if own_url.rstrip("/") == url:
-        try:
-            _ = source.place
-        except BadInput:
-            return None  # ingest says why the policy refuses it
-        return own
-    return Store(url) if source.allowed is None else None
 
 
 def fetch(store: Store, folder: Path, *, by_text: bool = False) -> Fetched | None:

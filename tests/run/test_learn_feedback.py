@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.data import posts
+from pipeline.run.feedback_source import store_of
 from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.sources.source import Source
@@ -117,8 +118,8 @@ def test_the_feedback_of_another_store_is_read_as_feedback_too(told, tmp_path):
 
 def test_a_restricted_source_is_feedback_where_it_is_allowed_and_the_own_store_s(told, tmp_path):
     place = f"{told.url}/{feedback.TAGGED}"
-    assert feedback.store_of(Source.parse(place), told) is told
-    assert feedback.store_of(Source.parse(place, (told.url,)), told) is told
-    assert feedback.store_of(Source.parse(place, ("/elsewhere",)), told) is None
-    assert feedback.store_of(Source.parse(place, (told.url,)), Store(str(tmp_path / "other"))) is None
-    assert feedback.store_of(Source.parse(f"{told.url}/{feedback.ASKED}"), told) is None
+    assert store_of(Source.parse(place), told) is told
+    assert store_of(Source.parse(place, (told.url,)), told) is told
+    assert store_of(Source.parse(place, ("/elsewhere",)), told) is None
+    assert store_of(Source.parse(place, (told.url,)), Store(str(tmp_path / "other"))) is None
+    assert store_of(Source.parse(f"{told.url}/{feedback.ASKED}"), told) is None
