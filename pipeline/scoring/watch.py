@@ -65,8 +65,8 @@ def watch(
     manifests = manifests_of(store, card)
     several = lineage.existing().settings.multi_tag
     with scratch_folder("watch") as scratch:
-        folder, ingested, warnings = Path(scratch, "new"), Path(scratch, "ingest"), list[str]()
-        known = _known(registry, card.version, lineage, manifests.get("ingest"), ingested, warnings)
+        folder, ingested = Path(scratch, "new"), Path(scratch, "ingest")
+        known, lost = _known(registry, card.version, lineage, manifests.get("ingest"), ingested)
         labels = _labels(registry, card.version)
         with new_posts.opened(source, store, settings, deployment, track, several=several) as blocks:
             found = new_posts.read(blocks, known, labels, folder, track, several=several)
@@ -77,14 +77,12 @@ def watch(
             return None
         if several:
             new_posts.check_tags_per_post(found, source, manifests.get("ingest"))
-        warnings += new_posts.warnings_of_unknown_tags(found, card.version)
         correct, correct_by_tag = _asked(registry, card.version, folder)
-        before = _before(registry, folder, found.posts, warnings)
+        before, not_asked = _before(registry, folder, found.posts)
         # Synthetic posts are not compared with real ones, as in the drift check and in the gate.
         other_kind = card.synthetic and not source.synthetic
         measured = None if other_kind else _drift(lineage, manifests, found, folder, ingested)
     comparable, differences = _compared(card.version, measured, settings, other_kind=other_kind)
-    warnings += differences
     live = _score(card.version, correct, found.posts)
     limit = round(card.accuracy - deployment.watch_drop, 6)
     below = live.high < limit and comparable
@@ -111,7 +109,7 @@ def watch(
             },
             unknown_tags=found.unknown_posts,
             drift=measured,
-            warnings=warnings,
+            warnings=[*lost, *new_posts.warnings_of_unknown_tags(found, card.version), *not_asked, *differences],
         )
 
     return Series(store).append(observation)
@@ -150,9 +148,12 @@ def _has_called(so_far: list[Entry], version: int, at: str) -> bool:
 
 
 def _known(
-    registry: Registry, version: int, run: Run, ingested: Manifest | None, folder: Path, warnings: list[str]
-) -> new_posts.IsKnown:
-    """A function that says which texts the version's run had; where its posts are lost, which the version learned."""
+    registry: Registry, version: int, run: Run, ingested: Manifest | None, folder: Path
+) -> tuple[new_posts.IsKnown, list[str]]:
+    """A function that says which texts the version's run had; where its posts are lost, which the version learned.
+
+    Its posts are copied to the folder. If they are lost, there is a warning of which posts are left out for that.
+    """
     kinds = [posts.of_side(side) for side in posts.SIDES]
     try:
         if ingested is None:
@@ -162,22 +163,22 @@ def _known(
         )
     except CorruptArtifact as error:
         log.warning("the posts of the live version's run cannot be read: %s", error)
-        return _learned(registry, version, warnings).has
+        return _learned(registry, version)
     found = [posts.digests(b.column("post")) for kind in kinds for b in posts.batches(folder, kind, ["post"])]
     every = np.unique(np.concatenate([np.empty(0, np.uint64), *found]))
-    return lambda texts: np.isin(posts.digests(texts), every)
+    return lambda texts: np.isin(posts.digests(texts), every), []
 
 
-def _learned(registry: Registry, version: int, warnings: list[str]) -> Learned:
-    """The posts that the version says it learned, with a warning that only these are left out."""
+def _learned(registry: Registry, version: int) -> tuple[new_posts.IsKnown, list[str]]:
+    """A function that says which texts the version says it learned, with a warning that only these are left out."""
     with model_cache.opened(registry, version) as model:
         learned = Learned.read(model / learned_posts.FILE)
     lost = "the posts of the live version's run are lost"
     if learned.complete:
-        warnings.append(f"{lost}: posts that the version learned are left out, and its test posts count as new")
+        warning = f"{lost}: posts that the version learned are left out, and its test posts count as new"
     else:
-        warnings.append(f"{lost}, so posts that it learned from may be among these")
-    return learned
+        warning = f"{lost}, so posts that it learned from may be among these"
+    return learned.has, [warning]
 
 
 def _labels(registry: Registry, version: int) -> list[str]:
@@ -204,16 +205,15 @@ def _asked(registry: Registry, version: int, folder: Path) -> tuple[int, Counter
     return correct, correct_by_tag
 
 
-def _before(registry: Registry, folder: Path, total: int, warnings: list[str]) -> Score | None:
-    """The score of the version that was live before; None if there is none, or if it cannot be asked."""
+def _before(registry: Registry, folder: Path, total: int) -> tuple[Score | None, list[str]]:
+    """The score of the version that was live before; None if there is none, or, with a warning, if it fails."""
     history = live_history(registry.events())
     if len(history) < 2:
-        return None
+        return None, []
     try:
-        return _score(history[-2], _asked(registry, history[-2], folder)[0], total)
+        return _score(history[-2], _asked(registry, history[-2], folder)[0], total), []
     except (BadInput, CorruptArtifact) as error:
-        warnings.append(f"the version that was live before cannot be asked: {error}")
-        return None
+        return None, [f"the version that was live before cannot be asked: {error}"]
 
 
 def _score(version: int, right: int, total: int) -> Score:
