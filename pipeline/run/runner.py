@@ -122,10 +122,8 @@ def run_shard(name: str, run: Run, index: int, track: Track = log_lines) -> dict
         work = Work.of(name, run, track)
         _check_before(work)
         if work.settings.reuse and cache.lookup(run.store, name, cache_keys.of(work)):
-            return {
-                "shard": index,
-                "rows": 0,
-            }  # run_stage checks the cached files, and does the whole stage without them
+            # run_stage checks the cached files, and does the whole stage if they are damaged.
+            return {"shard": index, "rows": 0}
         with _scratch(name) as scratch:
             folders, out = inputs.fetch_for_shard(work, index, scratch / "inputs"), _empty(scratch / "out")
             done = _module(name).run_shard(folders, out, work.settings, work.context())
