@@ -10,6 +10,7 @@ from pipeline.model import events, training
 from pipeline.registry.registry import Registry
 from pipeline.report.facts import Facts, lineage
 from pipeline.run.runner import run_stage
+from pipeline.store.run_files import RunFiles
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, small_version
 
@@ -75,7 +76,7 @@ def killed_at_step_6(vectorized_run, monkeypatch):
     """A run whose training was killed after the checkpoint of step 6 of 12 was saved to the store."""
     monkeypatch.setattr(events, "EVERY", 2)
     run = vectorized_run(epochs=4, checkpoint_steps=2)
-    save = Run.save
+    save = RunFiles.save
 
     def save_and_die(self, stage, name, folder, inputs):
         save(self, stage, name, folder, inputs)
@@ -83,7 +84,7 @@ def killed_at_step_6(vectorized_run, monkeypatch):
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "save", save_and_die)
+        patch.setattr(RunFiles, "save", save_and_die)
         with pytest.raises(Killed):
             run_stage("train", run)
     assert run.manifest("train") is None
