@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline import progress
-from pipeline.execution import predict
+from pipeline.scoring import predict
 from pipeline.settings.deployment import MAX_SOURCE_BYTES
 from pipeline.sources.source import Source
 

@@ -27,10 +27,10 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.execution.runner import run_stage
 from pipeline.model import serving
 from pipeline.registry import model_cache
 from pipeline.registry.registry import Registry
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store

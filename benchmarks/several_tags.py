@@ -26,7 +26,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.svm import LinearSVC
 
 from benchmarks.linear import OPTIONS
-from pipeline.execution.runner import run_stage
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
@@ -81,7 +81,7 @@ def ours(source: Path, folder: Path, settings: dict[str, object]) -> dict[str, f
     run.begin(Settings.of(fixed | {"min_accuracy": 0, "reuse": False} | settings), datetime.now(UTC))
     for stage in list(STAGES)[:-1]:
         run_stage(stage, run)
-    run.fetch(run.manifests()["evaluate"], folder / "evaluated", ["evaluation.json"])
+    run.files.fetch(run.manifests()["evaluate"], folder / "evaluated", ["evaluation.json"])
     found = json.loads((folder / "evaluated/evaluation.json").read_text())
     return {"accuracy": found["accuracy"], "micro F1": found["several_tags"]["micro_f1"], "macro F1": found["macro_f1"]}
 

@@ -17,8 +17,8 @@ from tensorflow.python.framework import config as determinism
 from benchmarks.table import SAME, Row
 from pipeline import progress
 from pipeline.data import posts
-from pipeline.execution.runner import run_stage
 from pipeline.model import input_fn, network, training
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
@@ -193,7 +193,7 @@ def _vectors(folder: Path, source: str, words: int, **values: Any) -> tuple[Path
     for stage in ("ingest", "fit_vocabulary", "vectorize"):
         run_stage(stage, run)
     made = run.manifests()
-    run.fetch(made["vectorize"], folder / "vectors")
+    run.files.fetch(made["vectorize"], folder / "vectors")
     return folder / "vectors", settings, made["fit_vocabulary"].summary["tags"]
 
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from benchmarks.several_tags import REAL_POSTS
-from pipeline.execution.runner import run_stage
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store

@@ -9,9 +9,9 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, T
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipeline.errors import GateNotPassed
-from pipeline.execution.publication import asks_person, unapproved
-from pipeline.execution.rendezvous import joined, processes
-from pipeline.execution.runner import run_shard, run_stage
+from pipeline.run.publication import asks_person, unapproved
+from pipeline.run.rendezvous import joined, processes
+from pipeline.run.runner import run_shard, run_stage
 from pipeline.settings import from_form, is_restricted, read, trigger_form
 from pipeline.stages.plan import STAGES, Stage
 from pipeline.store.runs import Run, identifier_of, name_of
@@ -69,7 +69,7 @@ def do_stage(
                 chosen = with_tuned(run.store, chosen, known.settings if known else None)
                 restricted = is_restricted(chosen, settings)
                 run.begin(chosen, created, identifier, deployment=deployment, restricted=restricted)
-        if "publish" in stage.after:
+        if stage.publishes:
             skip_unapproved(run)
         try:
             with google_credentials(deployment), among_trainers(run, stage, process):
@@ -80,7 +80,7 @@ def do_stage(
         except GateNotPassed as error:
             ti.xcom_push("return_value", error.evidence)  # what a task that fails would not leave
             raise
-    if "publish" in stage.after:
+    if stage.publishes:
         if summary["version"] is None:
             # A task that succeeds tells all who wait for the asset that there is a new model.
             raise AirflowSkipException("nothing is published, because the run's setting publish is false")
@@ -119,7 +119,7 @@ def as_task(stage: Stage) -> Any:
         return as_group(stage)
     if stage.by_cluster and deployment.trainers > 1:
         return as_cluster(stage)
-    outlets = [published] if "publish" in stage.after else []
+    outlets = [published] if stage.publishes else []
     when_done = [tell.published] if outlets else []
     made = task(task_id=stage.name, doc_md=stage.does, outlets=outlets, on_success_callback=when_done)
     return shown(made(do_stage)(stage), stage)
@@ -152,7 +152,7 @@ def as_cluster(stage: Stage) -> TaskGroup:
 def tasks() -> Iterator[Any]:
     """Make the DAG's tasks in their order: one for each stage, and the approval if a person may be asked for one."""
     for stage in STAGES.values():
-        if "publish" in stage.after and (deployment.approval or settings.when_unsure == "ask"):
+        if stage.publishes and (deployment.approval or settings.when_unsure == "ask"):
             from tagger_airflow.approval import approval  # not at the top: it imports what few need
 
             yield approval(deployment, tell)

@@ -6,8 +6,8 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
-from pipeline.execution.gc import collect
 from pipeline.settings import read
+from pipeline.upkeep.gc import collect
 from tagger_airflow.failures import RETRIED, one_sentence
 from tagger_airflow.store import store_of
 
@@ -35,7 +35,7 @@ with DAG(
         """Remove what is not kept, and return the number of folders and bytes, and of recorded posts, removed."""
         folders = size = 0
         with one_sentence():
-            from pipeline.execution.feedback import forget_older  # imports Arrow, which parsing does not need
+            from pipeline.store.feedback import forget_older  # imports Arrow, which parsing does not need
 
             _, deployment = read(os.environ)
             for removal in collect(store_of(deployment), deployment):

@@ -48,8 +48,8 @@ with DAG(
     def watch(params: Any = None) -> dict[str, Any]:
         """Observe the live model; skipped if there is no new post."""
         with one_sentence(), google_credentials(deployment):
-            from pipeline.execution.watch import NOTHING_NEW  # imports TensorFlow, which parsing does not need
-            from pipeline.execution.watch import watch as observe
+            from pipeline.scoring.watch import NOTHING_NEW  # imports TensorFlow, which parsing does not need
+            from pipeline.scoring.watch import watch as observe
 
             form = settings.model_dump() | {name: params[name] for name in FIELDS}
             chosen, restricted = from_form(settings, form)

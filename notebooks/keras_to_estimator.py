@@ -36,11 +36,11 @@ import tensorflow as tf
 from pipeline import Runs
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import GateNotPassed
-from pipeline.execution.predict import tag_texts
-from pipeline.execution.runner import run_stage
 from pipeline.files import read_lines
 from pipeline.model import input_fn, network
 from pipeline.registry.registry import Registry
+from pipeline.run.runner import run_stage
+from pipeline.scoring.predict import tag_texts
 from pipeline.settings import read
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
@@ -57,7 +57,7 @@ settings.source
 def folder_of(stage: str) -> Path:
     """A copy of what a stage of the run left."""
     folder = Path(scratch.name, stage)
-    run.fetch(run.manifest(stage), folder)
+    run.files.fetch(run.manifest(stage), folder)
     return folder
 
 

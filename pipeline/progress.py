@@ -13,7 +13,7 @@ Advance = Callable[[int], None]
 Track = Callable[[str, str, int | None], AbstractContextManager[Advance]]
 """`with track("train", "steps", 400) as advance: ... advance(1)`; the total is None if unknown."""
 
-SaveCheckpoint = Callable[[Path, int], None]
+SaveCheckpoint = Callable[[Path, int], object]
 """Called with a checkpoint's folder and its step, to save it for a retry."""
 
 OnEpoch = Callable[[int, Mapping[str, float]], None]

@@ -12,7 +12,7 @@ from pipeline.errors import BadInput, Unavailable
 VARIABLE = "TF_CONFIG"
 CHIEF, WORKER, PS, EVALUATOR = KINDS = ("chief", "worker", "ps", "evaluator")
 
-PATIENCE = 600.0
+LONGEST_WAIT = 600.0
 """Seconds for which a process waits for the others to start, which may have to pull an image first."""
 
 LOST = 60.0

@@ -16,16 +16,17 @@ import pyarrow as pa
 import pytest
 
 from pipeline.data import posts
-from pipeline.execution.runner import run_stage
 from pipeline.registry import model_cache
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import SAVED_MODEL
+from pipeline.run.runner import run_stage
 from pipeline.settings import Deployment, Settings
 from pipeline.sources.source import Source
 from pipeline.stages import export
 from pipeline.stages.context import Context
 from pipeline.stages.plan import STAGES
+from pipeline.store.manifest import ATTEMPT
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.fresh_process import Forker
@@ -148,7 +149,7 @@ def context_of(settings: Settings, **deployment: object) -> Context:
 def inputs_of(run: Run, folder: Path) -> dict[str, Path]:
     inputs = {}
     for name in ("ingest", "fit_vocabulary", "vectorize", "train"):
-        run.fetch(run.manifest(name), folder / name)
+        run.files.fetch(run.manifest(name), folder / name)
         inputs[name] = folder / name
     return inputs
 
@@ -177,6 +178,11 @@ def no_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+def attempts(run: Run, stage: str) -> list[str]:
+    """The names of the stage's attempts that have a folder, complete or not."""
+    return [name for name in run.store.names(f"{run.path}/{stage}") if ATTEMPT.fullmatch(name)]
+
+
 def small_version(store: Store, version: int, folder: Path, *, created: datetime, publish: bool = True) -> Run:
     """A run whose stages left tiny files (ingest once, export twice), and which published the version."""
     run = Run(store, f"run{version}")
@@ -192,7 +198,7 @@ def small_version(store: Store, version: int, folder: Path, *, created: datetime
             version=version,
             run=run.name,
             data=created.isoformat(),
-            path=run.attempt(manifest),
+            path=manifest.path,
             checkpoint=str(version),
             accuracy=0.9,
             macro_f1=0.9,

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import GateNotPassed
-from pipeline.execution import feedback
-from pipeline.execution.rendezvous import joined
-from pipeline.execution.runner import run_shard, run_stage
 from pipeline.registry.registry import Registry
 from pipeline.registry.series import Agreement, Series
+from pipeline.run.rendezvous import joined
+from pipeline.run.runner import run_shard, run_stage
 from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.stages.plan import STAGES
+from pipeline.store import feedback
 from pipeline.store.objects import Store
-from pipeline.store.runs import CHECKPOINT, Run
+from pipeline.store.run_files import CHECKPOINT
+from pipeline.store.runs import Run
 from pipeline.store.signatures import SIGNING_KEY, TRUSTED_KEYS
 from pipeline.tuning.tuning import TuningRun, asked_of
 from tests.conftest import CREATED, Once, begin_tiny, small_version
@@ -98,7 +99,7 @@ def _leave_unfinished(run: Run, folder: Path) -> None:
     run_shard("fit_vocabulary", run, 0)
     folder.mkdir()
     (folder / "weights").write_text("some")
-    run.save("train", CHECKPOINT, folder, {})
+    run.files.save("train", CHECKPOINT, folder, {})
     with joined(run, "train", 0, 1):
         pass
 

@@ -48,7 +48,7 @@ def test_every_stage_has_a_module_of_its_name_and_needs_only_earlier_ones():
         assert set(stage.needs) <= set(names[:at])
 
 
-@pytest.mark.parametrize("module", ["pipeline.cli", "pipeline.execution.runner"])
+@pytest.mark.parametrize("module", ["pipeline.cli", "pipeline.run.runner"])
 def test_what_the_dag_and_the_command_line_import_is_light(module):
     heavy = "{'tensorflow', 'pandas', 'pyarrow', 'sklearn', 'scipy', 'matplotlib', 'airflow'}"
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"

@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.data import posts
 from pipeline.errors import GateNotPassed
-from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
@@ -38,7 +38,7 @@ def test_no_row_of_them_is_set_aside(real_run, tmp_path):
     summary = real_run.manifest("ingest").summary
     assert (summary["posts"], summary["rejected"]) == (16000, 0)
     assert summary["posts_by_tag"] == dict.fromkeys(["c#", "java", "javascript", "python"], 4000)
-    real_run.fetch(real_run.manifest("ingest"), tmp_path)
+    real_run.files.fetch(real_run.manifest("ingest"), tmp_path)
     rows = [
         row
         for batch in islice(posts.batches(tmp_path, posts.of_side("train"), ["row"]), 2)
@@ -52,7 +52,7 @@ def test_with_a_threshold_out_of_reach_nothing_is_published(real_run, tmp_path):
     inputs = {}
     for name in STAGES["evaluate"].needs:
         inputs[name] = tmp_path / name
-        real_run.fetch(real_run.manifest(name), inputs[name])
+        real_run.files.fetch(real_run.manifest(name), inputs[name])
     from pipeline.stages import evaluate
 
     (tmp_path / "out").mkdir()

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.execution.gc import collect
 from pipeline.files import remove_abandoned, scratch_folder
 from pipeline.settings import Deployment
 from pipeline.store.objects import Store
+from pipeline.upkeep.gc import collect
 from tests.test_house import PACKAGE, ROOT, calls
 
 HOLD = """
@@ -98,7 +98,7 @@ def test_a_folder_of_an_earlier_release_is_removed_when_it_is_a_day_old(own_fold
 ELSEWHERE = {
     "pipeline/files.py": "",
     "pipeline/registry/model_cache.py": "in the cache, on the same disk; it removes what was abandoned",
-    "pipeline/execution/cluster_worker.py": "in a temporary folder",
+    "pipeline/run/cluster_worker.py": "in a temporary folder",
     "pipeline/cli/runs.py": "a page that the browser opens after the command has ended",
 }
 

@@ -11,7 +11,7 @@ import httpcore
 import pytest
 
 from pipeline.errors import BadInput, Unavailable
-from pipeline.execution.runner import run_stage
+from pipeline.run.runner import run_stage
 from pipeline.settings import Deployment, Settings, from_form
 from pipeline.source_policy import checked, reachable, refuse_secrets
 from pipeline.sources import reader

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.execution.sign import sign_store
 from pipeline.registry.serving_dir import MODEL
 from pipeline.store import signatures
 from pipeline.store.needs import Collector, needing
 from pipeline.tuning.tuning import TuningRun
+from pipeline.upkeep.sign import sign_store
 from tests.rich_store import rich_store
 from tests.server.test_forger import new_key
 from tests.test_tables import quoted, table

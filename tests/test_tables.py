@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from pipeline import errors
 from pipeline.cli import app, run_and_exit
-from pipeline.execution import cache
+from pipeline.run import cache_keys
 from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.settings.tuning import SEARCHABLE
 from pipeline.stages.plan import STAGES, Stage
@@ -64,10 +64,14 @@ def quoted(text: str) -> list[str]:
 # Stages
 
 
+SAYS = [field.name for field in fields(Stage) if field.type is bool and field.name != "by_cluster"]
+"""The fields of an entry that say that something is so of its stage, and have a column of the table together."""
+
+
 def wiring(stage: Stage) -> str:
     together = "a cluster" if stage.by_cluster else names([stage.sharded_by] if stage.sharded_by else [])
-    cells = [names(part) for part in (stage.needs, stage.further_inputs, stage.before, stage.cache_extra, stage.after)]
-    return f"| `{stage.name}` | {' | '.join(cells)} | {together} |"
+    says = [name for name in SAYS if getattr(stage, name)]
+    return f"| `{stage.name}` | {names(stage.needs)} | {names(stage.further_inputs)} | {names(says)} | {together} |"
 
 
 def test_the_table_of_stages_says_what_each_does():
@@ -89,9 +93,8 @@ def test_the_settings_that_stages_read_are_those_of_the_plan():
 def test_the_table_of_fields_has_every_field_and_its_values():
     cells = [row.split(" | ") for row in table(STAGES_PAGE, "field")]
     assert {name for row in cells for name in quoted(row[0])} == {field.name for field in fields(Stage)}
-    for name in ("further_inputs", "before", "cache_extra", "after"):
-        [says] = [row[1] for row in cells if name in quoted(row[0])]
-        assert set(quoted(says)) == {value for stage in STAGES.values() for value in getattr(stage, name)}, name
+    [says] = [row[1] for row in cells if "further_inputs" in quoted(row[0])]
+    assert set(quoted(says)) == {value for stage in STAGES.values() for value in stage.further_inputs}
 
 
 # Architecture
@@ -171,24 +174,19 @@ def test_the_contracts_are_those_that_are_checked():
     assert [name for name in quoted(rows["Imports point down"]) if name in layers] == layers
 
 
-def test_who_imports_execution_is_who_does():
-    [row] = [row for row in table(ARCHITECTURE, "contract") if "Nothing below execution" in row]
-    importers = {own for own, others in imported().items() if "execution" in others} - {"dags", "plugins"}
+def test_who_imports_run_is_who_does():
+    [row] = [row for row in table(ARCHITECTURE, "contract") if "Only those who run stages" in row]
+    importers = {own for own, others in imported().items() if "run" in others} - {"dags", "plugins"}
     assert set(quoted(row.rpartition("only ")[2])) == importers
 
 
 def test_what_else_a_cache_key_depends_on_is_what_the_code_asks():
-    stages = {extra: [stage.name for stage in STAGES.values() if extra in stage.cache_extra] for extra in cache.EXTRAS}
-    rows = table(ARCHITECTURE, "`cache_extra`")
-    same(
-        [" | ".join(row.split(" | ")[:2]) for row in rows],
-        [f"| `{extra}` | {names(of)}" for extra, of in stages.items()],
-    )
+    assert [quoted(row)[0] for row in table(ARCHITECTURE, "also in the key")] == list(cache_keys.EXTRAS)
 
 
 def test_the_packages_in_a_cache_key_are_named():
     [line] = [line for line in ARCHITECTURE.splitlines() if line.startswith("- this package's code")]
-    assert tuple(quoted(line)) == cache.PACKAGES
+    assert tuple(quoted(line)) == cache_keys.PACKAGES
 
 
 def dag_ids() -> set[str]:

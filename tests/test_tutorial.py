@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.execution.runner import run_stage
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store

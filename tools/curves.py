@@ -29,7 +29,7 @@ def collect(store: Store, folder: Path) -> list[str]:
             manifest = run.manifest("train")
             found = next((name for name in manifest.files if "tfevents" in name), None) if manifest else None
             if manifest and found:
-                path, file = f"{run.attempt(manifest)}/{found}".rsplit("/", 1)
+                path, file = f"{manifest.path}/{found}".rsplit("/", 1)
                 store.download(path, {file: manifest.files[found]}, folder / run.name)
                 names.append(run.name)
         except CorruptArtifact as error:

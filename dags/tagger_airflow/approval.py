@@ -10,8 +10,8 @@ from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipeline.errors import escape_control
-from pipeline.execution.publication import asks_person
-from pipeline.execution.runner import refuse
+from pipeline.run.publication import asks_person
+from pipeline.run.runner import refuse
 from pipeline.settings import Deployment
 from pipeline.stages.plan import LAST
 from pipeline.store.runs import TEMPORARY, Run

@@ -62,7 +62,7 @@ def _dataset(run: Run, manifest: Manifest, *, output: bool = False) -> Any:
         output_statistics_output_dataset,
     )
 
-    namespace, name = address(run.store.display_path(run.attempt(manifest)))
+    namespace, name = address(run.store.display_path(manifest.path))
     rows, size = manifest.summary.get("rows"), sum(entry.bytes for entry in manifest.files.values())
     facets = {
         "documentation": documentation_dataset.DocumentationDatasetFacet(
@@ -88,7 +88,7 @@ def _schema(run: Run, manifest: Manifest) -> dict[str, Any]:
     tables = [name for name in sorted(manifest.files) if name.endswith(".parquet") and not name.startswith(others)]
     if not tables:
         return {}
-    path = run.store.path(f"{run.attempt(manifest)}/{tables[0]}")
+    path = run.store.path(f"{manifest.path}/{tables[0]}")
     with run.store.fs.open(path) as file:
         columns = pq.read_schema(file)
     fields = [schema_dataset.SchemaDatasetFacetFields(name=each.name, type=str(each.type)) for each in columns]

@@ -16,7 +16,7 @@ from pipeline.registry.registry import Registry
 from pipeline.report import html, models, page
 from pipeline.settings import read
 from pipeline.store.objects import Store
-from pipeline.store.runs import Run, name_of
+from pipeline.store.runs import Run, find_run, name_of
 from tagger_airflow.store import store_of
 
 DAG_ID = "stackoverflow_tagger"
@@ -66,18 +66,17 @@ def report(
     """The report of a run: the page in the store, or, where there is none yet, one made of what the store has."""
     if dag_id != DAG_ID:
         return _said(f"Only runs of {DAG_ID} have a report, and this is a run of {dag_id}.", 404)
-    run = Run(store(), name_of(run_id))
-    record = run.record()
-    refusal = run.refusal() if record is None else None
-    if refusal and run_id in {run.name, refusal.evidence.get("airflow_run_id")}:
+    if run := find_run(store(), run_id):
+        return HTMLResponse(page.latest(run))
+    name = name_of(run_id)
+    refusal = Run(store(), name).refusal()
+    if refusal and run_id in {name, refusal.evidence.get("airflow_run_id")}:
         return _said(f"Run {run_id} was refused before it began, so it has no report: {refusal.why}.", 404)
-    if record is None or run_id not in {run.name, record.airflow_run_id}:
-        return _said(
-            f"Run {run_id} has no report yet: it appears once ingest has begun the run; where ingest is red, the end "
-            "of its log says why.",
-            404,
-        )
-    return HTMLResponse(page.latest(run))
+    return _said(
+        f"Run {run_id} has no report yet: it appears once ingest has begun the run; where ingest is red, the end "
+        "of its log says why.",
+        404,
+    )
 
 
 @app.get("/models")

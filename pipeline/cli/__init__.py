@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typer.exceptions import TyperException
 
 from pipeline.cli import models, run, runs, serve, settings, tunings, vertex, watch
-from pipeline.cli.app import app, err
+from pipeline.cli.app import app, say_aside
 from pipeline.errors import TaggerError, Unavailable
 
 __all__ = ["app", "main", "models", "run", "runs", "serve", "settings", "tunings", "vertex", "watch"]
@@ -101,7 +101,7 @@ def _usage_sentence(error: TyperException) -> str:
 def _fail(sentence: str, status: int, debug: bool) -> None:
     if debug:
         for line in traceback.format_exc().splitlines():
-            err.print(line, soft_wrap=True)
+            say_aside(line)
     if sentence:
-        err.print(f"tagger: {sentence}", soft_wrap=True)
+        say_aside(f"tagger: {sentence}")
     sys.exit(status)

@@ -20,7 +20,7 @@ from pipeline.errors import BadInput, escape_control
 from pipeline.settings import Deployment, Settings, Tuning, read_all
 from pipeline.source_policy import is_url
 from pipeline.store.objects import Store
-from pipeline.store.runs import Run, name_of
+from pipeline.store.runs import find_run, name_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,6 +54,18 @@ StoreOption = Annotated[
         "--store", metavar="URL", help="Folder or fsspec URL with the runs and models; by default the setting `store`."
     ),
 ]
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", help="Name of the run, or its Airflow run id; the newest run by default."),
+]
+SourceOption = Annotated[
+    str | None, typer.Option("--source", help="Where the posts are: a path or URL; the same as --set source=...")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Set a setting; may be repeated. `tagger settings` lists them."),
+]
+OpenOption = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
@@ -68,6 +80,16 @@ def _shared(
     handler.setFormatter(_EscapingFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.captureWarnings(True)  # so that they are escaped, too: they quote their subject
+
+
+def say(text: str = "") -> None:
+    """Print to standard output; long lines are not wrapped, so that they can be copied."""
+    out.print(text, soft_wrap=True)
+
+
+def say_aside(text: str) -> None:
+    """Print to standard error, where it is in nobody's way who reads standard output by a program."""
+    err.print(text, soft_wrap=True)
 
 
 def track() -> progress.Track:
@@ -131,7 +153,7 @@ def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (set_cell_size(cell, width) for cell, width in zip(line, widths, strict=True))
-        out.print("  ".join(cells).rstrip(), soft_wrap=True)
+        say("  ".join(cells).rstrip())
 
 
 def store_of(url: str | None) -> Store:
@@ -141,16 +163,15 @@ def store_of(url: str | None) -> Store:
 
 def run_name(store: Store, given: str) -> str:
     """Find a run's name in the store, given that name or its Airflow run id; BadInput where no run has the id."""
-    name = name_of(given)
-    if given == name:
-        return name
-    record = Run(store, name).record()
-    if record is None or record.airflow_run_id != given:
+    if given == name_of(given):
+        return given
+    run = find_run(store, given)
+    if run is None:
         raise BadInput(
             f"{store.url} holds no run {given!r}: `tagger runs` lists its runs; the name of a new one may have "
             "only letters, digits, '.', '_' and '-'"
         )
-    return name
+    return run.name
 
 
 @contextmanager

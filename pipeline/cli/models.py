@@ -12,20 +12,17 @@ from pipeline.cli.app import (
     JsonOption,
     StoreOption,
     command,
-    err,
     number,
-    out,
     print_json,
     print_table,
     run_name,
+    say,
+    say_aside,
     settings_of,
     store_of,
     track,
 )
 from pipeline.errors import BadInput, CorruptArtifact, escape_control
-from pipeline.execution.gc import collect, removals
-from pipeline.execution.sign import sign_store
-from pipeline.execution.verify import verify as verify_store
 from pipeline.registry import model_cache
 from pipeline.registry.events import Event, user
 from pipeline.registry.registry import Registry
@@ -33,6 +30,9 @@ from pipeline.settings import Deployment, read
 from pipeline.sources.source import Source
 from pipeline.stages.plan import LAST
 from pipeline.store.runs import Run
+from pipeline.upkeep.gc import collect, removals
+from pipeline.upkeep.sign import sign_store
+from pipeline.upkeep.verify import verify as verify_store
 
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is stored permanently in the log.")]
 
@@ -111,15 +111,15 @@ def _print_live(registry: Registry, event: Event, said: str) -> None:
     """Print that the event made a version live, and which one another person made live since, if one did."""
     last = registry.events()[-1]
     if last.live == event.live:
-        out.print(said, soft_wrap=True)
+        say(said)
         return
     followed = f"version {event.live} went live, and version {last.live} since: {last.told}"
-    out.print(escape_control(followed), soft_wrap=True)
+    say(escape_control(followed))
 
 
 def _warn_of_clock(registry: Registry) -> None:
     if fault := registry.clock_fault():
-        err.print(f"warning: {fault}", soft_wrap=True)
+        say_aside(f"warning: {fault}")
 
 
 def approve(
@@ -136,7 +136,7 @@ def approve(
     run = Run(opened, run_name(opened, name))
     run.existing()
     run.approve(user(), reason, evaluated)
-    out.print(f"approved: publish it with  {command()} run --run {run.name} --from {LAST}", soft_wrap=True)
+    say(f"approved: publish it with  {command()} run --run {run.name} --from {LAST}")
 
 
 def rollback(
@@ -166,10 +166,10 @@ def verify(
     with suppress(CorruptArtifact):  # it is one of the faults
         _warn_of_clock(Registry(there))
     for fault in result.faults:
-        out.print(fault, soft_wrap=True)
+        say(fault)
     if result.faults:
         raise CorruptArtifact(f"{len(result.faults):,} of {result.files:,} checks failed: see the list above")
-    out.print(f"{result.files:,} files and documents are unchanged since they were written", soft_wrap=True)
+    say(f"{result.files:,} files and documents are unchanged since they were written")
 
 
 def sign(store: StoreOption = None) -> None:
@@ -178,7 +178,7 @@ def sign(store: StoreOption = None) -> None:
     Run `tagger verify` before: what is signed counts as right from then on.
     """
     documents, versions = sign_store(store_of(store).require(), track())
-    out.print(f"signed {documents:,} documents and {versions:,} versions", soft_wrap=True)
+    say(f"signed {documents:,} documents and {versions:,} versions")
 
 
 def gc(
@@ -191,15 +191,15 @@ def gc(
     """
     _, deployment = settings_of(store, None, [])
     there = store_of(store).require()
-    from pipeline.execution.feedback import forget_older  # imports Arrow
+    from pipeline.store.feedback import forget_older  # imports Arrow
 
     count = size = 0
     for removal in removals(there, deployment) if dry_run else collect(there, deployment):
-        out.print(f"{'would remove' if dry_run else 'removed'} {removal.path} ({removal.why})", soft_wrap=True)
+        say(f"{'would remove' if dry_run else 'removed'} {removal.path} ({removal.why})")
         count, size = count + 1, size + removal.bytes
-    out.print(f"{count} folders, {size:,} bytes. Kept: {_kept(deployment)}", soft_wrap=True)
+    say(f"{count} folders, {size:,} bytes. Kept: {_kept(deployment)}")
     if not dry_run and (forgotten := forget_older(there, deployment.keep_feedback_days)):
-        out.print(f"{forgotten:,} recorded posts older than {deployment.keep_feedback_days:g} days", soft_wrap=True)
+        say(f"{forgotten:,} recorded posts older than {deployment.keep_feedback_days:g} days")
 
 
 def forget(
@@ -210,9 +210,9 @@ def forget(
 
     Runs that have learned from them keep a copy until `tagger gc` removes the run.
     """
-    from pipeline.execution.feedback import forget as forget_posts  # imports Arrow
+    from pipeline.store.feedback import forget as forget_posts  # imports Arrow
 
-    out.print(f"removed {forget_posts(store_of(store).require(), ids):,} rows", soft_wrap=True)
+    say(f"removed {forget_posts(store_of(store).require(), ids):,} rows")
 
 
 def _kept(deployment: Deployment) -> str:
@@ -241,14 +241,14 @@ def predict(
     if bool(texts) == bool(source) or bool(source) != bool(target):
         raise BadInput("give either texts, or both --input FILE and --output FILE: see `tagger predict --help`")
     settings, deployment = read(os.environ)
-    from pipeline.execution import predict
+    from pipeline.scoring import predict
 
     with model_cache.opened(Registry(store_of(store)), version) as model:
         if source and target:
             text, limit = column or settings.text_column, deployment.max_source_bytes
             done = predict.tag_file(model, Source.parse(source), target, text, limit, track())
             rejected = f", {done.rejected:,} rows rejected" if done.rejected else ""
-            err.print(f"{done.posts:,} posts tagged, written to {target}{rejected}", soft_wrap=True)
+            say_aside(f"{done.posts:,} posts tagged, written to {target}{rejected}")
         else:
             for answer in predict.tag_texts(model, texts or []):
                 print_json(answer, indent=None)

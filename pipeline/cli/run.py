@@ -10,19 +10,21 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.app import (
+    SetOption,
+    SourceOption,
     StoreOption,
     command,
-    err,
-    out,
     run_name,
+    say,
+    say_aside,
     settings_of,
     track,
 )
 from pipeline.errors import BadInput
-from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import path_of
 from pipeline.report.runs import card_of, note
+from pipeline.run.runner import run_stage
 from pipeline.settings import Deployment, Settings, read
 from pipeline.stages import accounting
 from pipeline.stages.plan import FIRST, LAST, STAGES
@@ -34,19 +36,12 @@ ORDER = ", ".join(STAGES)
 
 
 def run(
-    source: Annotated[
-        str | None, typer.Option(help="Where the posts are: a path or URL; the same as --set source=...")
-    ] = None,
+    source: SourceOption = None,
     store: StoreOption = None,
     name: Annotated[
         str | None, typer.Option("--run", help="Name of the run, or its Airflow run id; a new name by default.")
     ] = None,
-    pairs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="Set a setting; may be repeated. `tagger settings` lists them."
-        ),
-    ] = None,
+    pairs: SetOption = None,
     no_publish: Annotated[
         bool, typer.Option("--no-publish", help="Do not publish the model, as --set publish=false.")
     ] = False,
@@ -58,24 +53,21 @@ def run(
     pairs = [*(pairs or []), *(["publish=false"] if no_publish else [])]
     settings, deployment = settings_of(store, source, pairs)
     this = _run(settings, deployment, name, begins=chosen[0] == FIRST, changed=bool(source or pairs))
-    err.print(f"run {this.name}", soft_wrap=True)
+    say_aside(f"run {this.name}")
     for stage in chosen:
         start = time.monotonic()
         summary = run_stage(stage, this, track())
         if "worker" in summary:
-            err.print(
-                f"  {stage:<15}{'as ' + summary['worker']:>16} {time.monotonic() - start:7.1f} s",
-                soft_wrap=True,
-            )
+            say_aside(f"  {stage:<15}{'as ' + summary['worker']:>16} {time.monotonic() - start:7.1f} s")
             return
         took = f"{summary['rows']:>10,} posts {time.monotonic() - start:7.1f} s"
-        err.print(f"  {stage:<15}{took}  {note(this, this.manifest(stage))}".rstrip(), soft_wrap=True)
+        say_aside(f"  {stage:<15}{took}  {note(this, this.manifest(stage))}".rstrip())
         if account := accounting.sentence(summary):
-            err.print(f"  {'':<15}{account}", soft_wrap=True)
+            say_aside(f"  {'':<15}{account}")
     if chosen[-1] == LAST:
         print_published(this)
     else:
-        out.print(f"continue with  {command()} run --run {this.name} --from {_after(chosen[-1])}", soft_wrap=True)
+        say(f"continue with  {command()} run --run {this.name} --from {_after(chosen[-1])}")
 
 
 def _between(first: str, last: str) -> list[str]:
@@ -114,7 +106,7 @@ def print_published(this: Run) -> None:
     """Print where the run's model is, its accuracy, and a command that uses it."""
     if not this.existing().settings.publish:
         if this.manifest(LAST):
-            out.print("not published, because publish is false: what is live stays", soft_wrap=True)
+            say("not published, because publish is false: what is live stays")
         return
     card = card_of(this, this.manifests())
     if card is None:
@@ -122,12 +114,10 @@ def print_published(this: Run) -> None:
     default = this.store.url == read(os.environ)[1].store
     store = "" if default else f" --store {shlex.quote(this.store.url)}"
     made, by = ("published", "") if card.run == this.name else ("unchanged", f", which run {card.run} published")
-    out.print(f"{made}  version {card.version}{by}, accuracy {card.accuracy:.4f}", soft_wrap=True)
-    out.print(f"model      {this.store.display_path(path_of(card.version))}", soft_wrap=True)
+    say(f"{made}  version {card.version}{by}, accuracy {card.accuracy:.4f}")
+    say(f"model      {this.store.display_path(path_of(card.version))}")
     live = Registry(this.store).live()
     if live != card.version:
-        out.print(
-            f"not live   version {live} is live: `{command()} models --log` shows since when and why", soft_wrap=True
-        )
+        say(f"not live   version {live} is live: `{command()} models --log` shows since when and why")
     question = "How do I center a div with css?"
-    out.print(f"ask it     {command()} predict{store} --version {card.version} '{question}'", soft_wrap=True)
+    say(f"ask it     {command()} predict{store} --version {card.version} '{question}'")

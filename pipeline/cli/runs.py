@@ -9,13 +9,15 @@ import typer
 
 from pipeline.cli.app import (
     JsonOption,
+    OpenOption,
+    RunArgument,
     StoreOption,
-    err,
     number,
-    out,
     print_json,
     print_table,
     run_name,
+    say,
+    say_aside,
     store_of,
 )
 from pipeline.cli.run import print_published
@@ -31,10 +33,7 @@ LISTED = 50
 
 
 def show(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="RUN", help="Name of the run, or its Airflow run id; the newest run by default."),
-    ] = None,
+    name: RunArgument = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,13 +46,13 @@ def show(
     verdict = _verdict(report) or "not evaluated yet"
     accuracy = f", accuracy {report['accuracy']:.4f}" if report["accuracy"] is not None else ""
     version = f", version {report['version']}" if report["version"] else ", nothing published"
-    out.print(f"run {report['run']}: {verdict}{accuracy}{version}", soft_wrap=True)
-    out.print(f"source {report['source']}", soft_wrap=True)
+    say(f"run {report['run']}: {verdict}{accuracy}{version}")
+    say(f"source {report['source']}")
     refused = report["refused"]
     for reason in report["reasons"] or ([refused["why"]] if refused else []):
-        out.print(f"because {reason}", soft_wrap=True)
+        say(f"because {reason}")
     for warning in report["warnings"]:
-        out.print(f"warning: {warning}", soft_wrap=True)
+        say(f"warning: {warning}")
     columns = ("stage", "rows", "seconds", "peak MiB", "bytes", "")
     rows = [
         (
@@ -69,23 +68,20 @@ def show(
     print_table(columns, rows)
     for maker in dict.fromkeys(s["made_by"] for s in report["stages"].values() if s["made_by"] != report["run"]):
         stages = ", ".join(stage for stage, s in report["stages"].items() if s["made_by"] == maker)
-        out.print(f"cached     from run {maker}: {stages}", soft_wrap=True)
+        say(f"cached     from run {maker}: {stages}")
     _print_data(report)
     for what, path in paths(Run(there, report["run"])).items():
-        out.print(f"{what:<10} {path}", soft_wrap=True)
+        say(f"{what:<10} {path}")
     print_published(Run(there, report["run"]))
 
 
 def report(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="RUN", help="Name of the run, or its Airflow run id; the newest run by default."),
-    ] = None,
+    name: RunArgument = None,
     store: StoreOption = None,
     output: Annotated[
         Path | None, typer.Option(help="Write the page to this file; by default only to the store.")
     ] = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    open_page: OpenOption = False,
 ) -> None:
     """Make a run's report: one HTML page that says whether its model may be trusted, and why."""
     there = store_of(store)
@@ -95,7 +91,7 @@ def report(
     if output or open_page:
         _write_page(page.render(this), output, this.name, open_page=open_page)
     else:
-        out.print(page.save(this), soft_wrap=True)
+        say(page.save(this))
 
 
 def _verdict(report: dict[str, Any]) -> str:
@@ -115,19 +111,18 @@ def _print_data(report: dict[str, Any]) -> None:
     summaries = {stage: about["summary"] for stage, about in report["stages"].items()}
     evaluated = summaries.get("evaluate", {})
     if coverage := evaluated.get("coverage"):
-        out.print(f"champion   version {evaluated['champion']}, {coverage}", soft_wrap=True)
+        say(f"champion   version {evaluated['champion']}, {coverage}")
     for stage, summary in summaries.items():
         if account := accounting.sentence(summary):
-            out.print(f"{stage:<10} {account}", soft_wrap=True)
+            say(f"{stage:<10} {account}")
     if ingested := summaries.get("ingest"):
-        out.print(
+        say(
             f"data       {ingested['duplicates']:.2%} are copies, {ingested['leaked']:.2%} of the test posts copy a "
-            f"training post, median length {ingested['median_characters']:,.0f} characters",
-            soft_wrap=True,
+            f"training post, median length {ingested['median_characters']:,.0f} characters"
         )
     if drift := summaries.get("vectorize", {}).get("drift"):
         figures = ", ".join(f"{name.replace('_', ' ')} {drift[name]:.4f}" for name in drift if name != "live")
-        out.print(f"drift      from version {drift['live']}: {figures}", soft_wrap=True)
+        say(f"drift      from version {drift['live']}: {figures}")
 
 
 def _shown_or_newest(store: Store, name: str | None) -> dict[str, Any]:
@@ -142,7 +137,7 @@ def _listed(store: Store, limit: int | None) -> list[dict[str, Any]]:
     """Describe the newest runs, or every one; those that cannot be read are named on standard error."""
 
     def say_damaged(this: Run, error: CorruptArtifact) -> None:
-        err.print(f"run {this.name} is not listed: {error}", soft_wrap=True)
+        say_aside(f"run {this.name} is not listed: {error}")
 
     return newest_first(store, say_damaged, limit)
 
@@ -158,7 +153,7 @@ def runs(
     reports = _listed(there, None if every else limit + 1)
     if not every and len(reports) > limit:
         reports.pop()
-        err.print(f"only the newest {limit:,} runs are listed: add --all, or a higher --limit")
+        say_aside(f"only the newest {limit:,} runs are listed: add --all, or a higher --limit")
     if as_json:
         print_json(reports)
         return
@@ -190,7 +185,7 @@ def compare(
     ],
     store: StoreOption = None,
     output: Annotated[Path | None, typer.Option(help="Write the comparison to this file as an HTML page.")] = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    open_page: OpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Put evaluated runs beside each other: settings that differ, scores, and whether a difference may be chance."""
@@ -225,9 +220,9 @@ def _print_comparison(compared: Any) -> None:
     )
     for run, coverage in zip(shown["runs"], shown["coverage"], strict=True):
         if coverage:
-            out.print(f"{run} against the live model: {coverage}", soft_wrap=True)
+            say(f"{run} against the live model: {coverage}")
     for each in compared.differences:
-        out.print(each.sentence(shown["runs"][0]), soft_wrap=True)
+        say(each.sentence(shown["runs"][0]))
     recall = [(tag, *map(number, values)) for tag, values in shown["recall"].items()]
     print_table(("recall of tag", *shown["runs"]), recall)
 
@@ -238,6 +233,6 @@ def _write_page(page: str, output: Path | None, name: str, *, open_page: bool) -
     if not output.absolute().parent.is_dir():
         raise BadInput(f"--output {output}: the folder {output.absolute().parent} does not exist; create it first")
     output.write_text(page)
-    out.print(str(output), soft_wrap=True)
+    say(str(output))
     if open_page:
         typer.launch(str(output))

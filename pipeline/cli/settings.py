@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.cli.app import JsonOption, out, print_json
+from pipeline.cli.app import JsonOption, out, print_json, say
 from pipeline.settings import PREFIX, Deployment, Settings, Tuning, read_all
 
 KINDS = {
@@ -28,10 +28,10 @@ def settings(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(listed)
         return
-    out.print("Change a setting by TAGGER_NAME in the environment, or for one run by `tagger run --set name=value`.")
+    say("Change a setting by TAGGER_NAME in the environment, or for one run by `tagger run --set name=value`.")
     for section, members in groupby(listed, lambda setting: setting["section"]):
-        out.print()
-        out.print(section)
+        say()
+        say(section)
         for one in members:
             origin = (
                 "the default" if one["from"] == "default" else f"from {one['from']}; default {_text(one['default'])}"
@@ -89,4 +89,4 @@ def _print(text: str, first: str) -> None:
         break_on_hyphens=False,
     )
     for line in lines:
-        out.print(line, soft_wrap=True)
+        say(line)

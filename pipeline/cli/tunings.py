@@ -8,14 +8,16 @@ import typer
 
 from pipeline.cli.app import (
     JsonOption,
+    SetOption,
+    SourceOption,
     StoreOption,
     all_settings_of,
     command,
-    err,
     number,
-    out,
     print_json,
     print_table,
+    say,
+    say_aside,
     store_of,
     track,
 )
@@ -33,16 +35,9 @@ def tune(
         str | None,
         typer.Argument(metavar="TUNING", help="Name of the tuning; that of an interrupted one continues it."),
     ] = None,
-    source: Annotated[
-        str | None, typer.Option(help="Where the posts are: a path or URL; the same as --set source=...")
-    ] = None,
+    source: SourceOption = None,
     store: StoreOption = None,
-    pairs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="Set a setting; may be repeated. `tagger settings` lists them."
-        ),
-    ] = None,
+    pairs: SetOption = None,
 ) -> None:
     """Search settings that tag more posts correctly, by trials on a part of the train posts."""
     from pipeline.tuning.tuning import TuningRun, asked_of
@@ -52,21 +47,21 @@ def tune(
     there = Store(deployment.store)
     tuning = TuningRun(there, name or f"{now:%Y%m%dT%H%M%SZ}")
     with tuning.held() as still_held:
-        err.print(f"tuning {tuning.name}", soft_wrap=True)
+        say_aside(f"tuning {tuning.name}")
         asked = tuning.begin(asked_of(tuning.name, settings, options, deployment, now), track())
         for trial in range(len(asked.references) + options.trials):
             if tuning.spent(asked):
-                err.print(f"  budget_minutes={options.budget_minutes:g} are over: no further trial is begun")
+                say_aside(f"  budget_minutes={options.budget_minutes:g} are over: no further trial is begun")
                 break
             still_held()
             done = tuning.do_trial(asked, trial, track())
-            err.print(f"  {_line(done, list(options.search_space))}", soft_wrap=True)
+            say_aside(f"  {_line(done, list(options.search_space))}")
         result = tuning.finish(asked)
     _print_result(result)
     given = {"--source": source, "--store": store}
     options_given = "".join(f" {option} {shlex.quote(value)}" for option, value in given.items() if value)
     sets = "".join(f" --set {shlex.quote(pair)}" for pair in pairs or [] if _is_of_run(pair))
-    out.print(f"train it   {command()} run{options_given}{sets} --set tuned={result.tuning}", soft_wrap=True)
+    say(f"train it   {command()} run{options_given}{sets} --set tuned={result.tuning}")
 
 
 def _is_of_run(pair: str) -> bool:
@@ -88,20 +83,14 @@ def _what(trial: Trial, searched: list[str]) -> str:
 
 def _print_result(result: Result) -> None:
     best = result.best
-    out.print(f"winner     trial {best.number}: {best.text(result.searched)}", soft_wrap=True)
-    out.print(
-        f"accuracy   {best.accuracy:.4f} on {result.validation_posts:,} validation posts, in epoch {best.best_epoch}",
-        soft_wrap=True,
-    )
+    say(f"winner     trial {best.number}: {best.text(result.searched)}")
+    say(f"accuracy   {best.accuracy:.4f} on {result.validation_posts:,} validation posts, in epoch {best.best_epoch}")
     for origin, other in result.against.items():
         if other.trial == best.number:
-            out.print(f"against    the {origin}: these are the winner", soft_wrap=True)
+            say(f"against    the {origin}: these are the winner")
             continue
         chance = "more than chance" if other.more_than_chance else "may be chance"
-        out.print(
-            f"against    the {origin}, {other.accuracy:.4f}: {other.difference:+.4f} (p = {other.p_value:g}, {chance})",
-            soft_wrap=True,
-        )
+        say(f"against    the {origin}, {other.accuracy:.4f}: {other.difference:+.4f} (p = {other.p_value:g}, {chance})")
 
 
 def tunings(

@@ -15,10 +15,10 @@ from typing import Annotated
 import typer
 
 from pipeline import tf_config
-from pipeline.cli.app import StoreOption, err, out, settings_of, store_of, track
+from pipeline.cli.app import StoreOption, say, say_aside, settings_of, store_of, track
 from pipeline.errors import BadInput, Unavailable
-from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
+from pipeline.run.runner import run_stage
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
@@ -29,7 +29,7 @@ MOUNT = Path("/gcs")
 NAME, TRAIN = "vertex", "train"
 """The run of a job's store, and the stage that a cluster does together."""
 
-PATIENCE = 24 * 3600.0
+CHIEF_SECONDS = 24 * 3600.0
 """Seconds that the other processes wait for the chief to prepare the posts."""
 
 
@@ -46,10 +46,10 @@ def upload(
     store: StoreOption = None,
 ) -> None:
     """Upload a published version to Vertex AI."""
-    from pipeline.execution import vertex
+    from pipeline.integrations import vertex
 
     name = vertex.upload(Registry(store_of(store).require()), version, project, location, image)
-    out.print(f"uploaded as {name}", soft_wrap=True)
+    say(f"uploaded as {name}")
 
 
 def job(arguments: list[str] | None = None) -> None:
@@ -71,15 +71,15 @@ def job(arguments: list[str] | None = None) -> None:
     run.begin(settings, datetime.now(UTC) if run.record() is None else run.existing().created, deployment=deployment)
     for stage in STAGES:
         summary = run_stage(stage, run, track())
-        err.print(f"{stage} is complete", soft_wrap=True)
+        say_aside(f"{stage} is complete")
     trained = run.manifests()[TRAIN]
     card = Registry(run.store).published(summary["version"])
     target = Store(_folder("AIP_MODEL_DIR"))
     _copy(run.store, card.path, list(card.files), target)
     if "AIP_TENSORBOARD_LOG_DIR" in os.environ:
         curves = [name for name in trained.files if ".tfevents" in name]
-        _copy(run.store, run.attempt(trained), curves, Store(_folder("AIP_TENSORBOARD_LOG_DIR")))
-    out.print(f"version {card.version}, accuracy {card.accuracy:.4f}, is in {target.url}", soft_wrap=True)
+        _copy(run.store, trained.path, curves, Store(_folder("AIP_TENSORBOARD_LOG_DIR")))
+    say(f"version {card.version}, accuracy {card.accuracy:.4f}, is in {target.url}")
 
 
 def _folder(variable: str) -> str:
@@ -95,11 +95,11 @@ def _folder(variable: str) -> str:
 
 
 def _await_inputs(run: Run) -> None:
-    """Wait until the chief has prepared what the cluster trains on. Raises Unavailable after PATIENCE."""
-    limit = time.monotonic() + PATIENCE
+    """Wait until the chief has prepared what the cluster trains on. Raises Unavailable after CHIEF_SECONDS."""
+    limit = time.monotonic() + CHIEF_SECONDS
     while run.record() is None or not all(run.manifest(stage) for stage in STAGES[TRAIN].needs):
         if time.monotonic() > limit:
-            raise Unavailable(f"the chief has not prepared the posts within {PATIENCE:,.0f} seconds: see its log")
+            raise Unavailable(f"the chief has not prepared the posts within {CHIEF_SECONDS:,.0f} seconds: see its log")
         time.sleep(tf_config.POLL)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.app import JsonOption, StoreOption, out, print_json, settings_of, track
+from pipeline.cli.app import JsonOption, StoreOption, print_json, say, settings_of, track
 from pipeline.errors import GateNotPassed
 from pipeline.sources.source import Source
 from pipeline.store.objects import Store
@@ -27,19 +27,19 @@ def watch(
     The exit status is 3 if the accuracy is too low, 2 if the source cannot be used: retrain only after status 3, as
     `tagger watch; test $? -ne 3 || tagger run` does.
     """
-    from pipeline.execution.watch import NOTHING_NEW  # imports TensorFlow
-    from pipeline.execution.watch import watch as observe
+    from pipeline.scoring.watch import NOTHING_NEW  # imports TensorFlow
+    from pipeline.scoring.watch import watch as observe
 
     settings, deployment = settings_of(store, source, pairs or [])
     place = source or deployment.watch_source or settings.source
     seen = observe(Store(deployment.store).require(), Source.parse(place), settings, deployment, track())
     if seen is None:
-        out.print(NOTHING_NEW, soft_wrap=True)
+        say(NOTHING_NEW)
         return
     if as_json:
         print_json([seen.to_dict()])
     else:
         for line in (*seen.lines(), *(f"warning: {warning}" for warning in seen.warnings)):
-            out.print(line, soft_wrap=True)
+            say(line)
     if seen.decline:
         raise GateNotPassed(seen.decline)

@@ -86,10 +86,10 @@ class _WaitForWorkers(tf.estimator.SessionRunHook):
         self.done += 1
         if self.done < self.plan.own_steps:
             return
-        reached, limit = 0, time.monotonic() + tf_config.PATIENCE
+        reached, limit = 0, time.monotonic() + tf_config.LONGEST_WAIT
         while (step := int(run_context.session.run(self.step))) < self.plan.steps:
             if step > reached:
-                reached, limit = step, time.monotonic() + tf_config.PATIENCE
+                reached, limit = step, time.monotonic() + tf_config.LONGEST_WAIT
             if time.monotonic() > limit:
                 raise Unavailable(
                     f"the workers stopped at step {step} of {self.plan.steps}: read their logs, and start all "
@@ -175,7 +175,7 @@ def _exit_without_servers(place: tf_config.Place) -> Iterator[None]:
 
     TensorFlow would wait for it endlessly, in a call that no exception can interrupt.
     """
-    limit = time.monotonic() + tf_config.PATIENCE
+    limit = time.monotonic() + tf_config.LONGEST_WAIT
 
     def look() -> None:
         nonlocal limit

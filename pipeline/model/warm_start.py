@@ -65,7 +65,19 @@ class Initial:
             )
         return cls(version, words, tags, posts, labels)
 
-    def put_into(self, model: Any, words: list[str], tags: list[str]) -> WarmStart:
+    def kept(self, words: list[str], columns: int) -> WarmStart:
+        """What is kept of the version in a network of so many columns, whose words these are."""
+        kept = len(self._places(words, columns))
+        known, own = min(len(words), columns - 1), min(len(self.words), len(self.posts[0]) - 1)
+        return WarmStart(self.version, kept, known - kept, own - kept)
+
+    def _places(self, words: list[str], columns: int) -> list[tuple[int, int]]:
+        """The column of each word that the version knows, too: in a network of so many columns, and in its own."""
+        # Column 0 stands for unknown words, so that of word i is i + 1.
+        own = {word: column for column, word in enumerate(self.words, 1) if column < len(self.posts[0])}
+        return [(column, own[word]) for column, word in enumerate(words, 1) if word in own and column < columns]
+
+    def put_into(self, model: Any, words: list[str], tags: list[str]) -> None:
         """Set the weights of the Keras model's layers for the words and tags that the version knows, too.
 
         `words` and `tags` are this run's. What is new keeps the weights that it was drawn. Raises BadInput where the
@@ -77,11 +89,8 @@ class Initial:
                 f"warm_start=live: version {self.version}, which is live, has hidden_units={self.posts[0].shape[1]}, "
                 f"and this run {kernel.shape[1]}: set them equal, {CURE}"
             )
-        # Column 0 stands for unknown words, so that of word i is i + 1.
-        columns = {word: column for column, word in enumerate(self.words, 1) if column < len(self.posts[0])}
-        pairs = [(new, columns[word]) for new, word in enumerate(words, 1) if word in columns and new < len(kernel)]
-        new, old = (np.array(each, int) for each in zip(*pairs, strict=True)) if pairs else (np.empty(0, int),) * 2
-        kernel[new] = self.posts[0][old]
+        for new, old in self._places(words, len(kernel)):
+            kernel[new] = self.posts[0][old]
         model.get_layer("posts").set_weights([kernel, self.posts[1]])
         outputs, bias = model.get_layer("labels").get_weights()
         places = {tag: column for column, tag in enumerate(self.tags)}
@@ -90,5 +99,3 @@ class Initial:
                 outputs[:, column] = self.labels[0][:, places[tag]]
                 bias[column] = self.labels[1][places[tag]]
         model.get_layer("labels").set_weights([outputs, bias])
-        known = min(len(words), len(kernel) - 1)
-        return WarmStart(self.version, len(pairs), known - len(pairs), len(columns) - len(pairs))

@@ -22,8 +22,7 @@ def numbers(store: Store) -> list[int]:
 
 def card_at(store: Store, version: int) -> Card | None:
     """The version's card, or None where there is none."""
-    document = store.read(path_of(version))
-    return Card.parse(document, store.display_path(path_of(version))) if document else None
+    return store.load(path_of(version), Card)
 
 
 def cards_of(store: Store, run: str, first: int) -> list[Card]:

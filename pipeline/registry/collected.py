@@ -42,8 +42,7 @@ def versions(store: Store) -> set[int]:
 def sentence(store: Store, version: int) -> str | None:
     """Says when the version's files were removed, and why; None if there is no note."""
     for path in paths_of(version):
-        if document := store.read(path):
-            noted = Collected.parse(document, store.display_path(path))
+        if noted := store.load(path, Collected):
             return f"garbage collection removed its files on {noted.at[:10]} ({noted.why})"
     return None
 

@@ -26,9 +26,9 @@ from pipeline.registry.serving_dir import ServingDir
 from pipeline.registry.serving_dir import path_of as serving_path
 from pipeline.store import signatures
 from pipeline.store.append_log import AppendLog
+from pipeline.store.manifest import RUNS
 from pipeline.store.needs import needing
 from pipeline.store.objects import Store
-from pipeline.store.runs import RUNS
 
 log = logging.getLogger(__name__)
 

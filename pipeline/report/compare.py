@@ -170,6 +170,6 @@ def _correct(facts: Facts) -> np.ndarray:
     """Whether the run's model tagged each test post correctly: bool [posts]."""
     manifest = facts.manifests["evaluate"]
     with scratch_folder("compare") as scratch:
-        facts.run.fetch(manifest, scratch, [name for name in manifest.files if name.startswith("predictions/")])
+        facts.run.files.fetch(manifest, scratch, [name for name in manifest.files if name.startswith("predictions/")])
         batches = posts.batches(scratch, "predictions", ["label", "predicted"])
         return posts.correct(pa.Table.from_batches(list(batches)))

@@ -164,7 +164,7 @@ def _document(run: Run, manifest: Manifest | None, name: str, scratch: Path) -> 
     """A JSON file that a stage left; empty if the stage or the file is missing."""
     if manifest is None or name not in manifest.files:
         return {}
-    run.fetch(manifest, scratch / manifest.stage, [name])
+    run.files.fetch(manifest, scratch / manifest.stage, [name])
     document: dict[str, Any] = json.loads((scratch / manifest.stage / name).read_text())
     return document
 
@@ -174,7 +174,7 @@ def _rejected(run: Run, manifest: Manifest | None, scratch: Path) -> dict[str, i
     if manifest is None or not manifest.summary.get("rejected"):
         return {}
 
-    run.fetch(manifest, scratch / "ingest", [name for name in manifest.files if name.startswith("rejected/")])
+    run.files.fetch(manifest, scratch / "ingest", [name for name in manifest.files if name.startswith("rejected/")])
     counts = dict[str, int]()
     for batch in posts.batches(scratch / "ingest", "rejected", ["reason"]):
         for reason, count in posts.tally(batch.column("reason")).items():

@@ -16,7 +16,7 @@ from pipeline.report.runs import SCORES, newest_first
 from pipeline.settings import read
 from pipeline.stages.plan import LABELS
 from pipeline.store.objects import Store
-from pipeline.store.runs import Run, name_of
+from pipeline.store.runs import Run, find_run
 
 
 class Runs:
@@ -85,9 +85,8 @@ class Runs:
         )
 
     def _run(self, given: str) -> Run:
-        run = Run(self._store, name_of(given))
-        record = run.record()
-        if record is None or given not in {run.name, record.airflow_run_id}:
+        run = find_run(self._store, given)
+        if run is None:
             raise BadInput(f"{self._store.url} holds no run {given!r}: Runs().frame() lists its runs")
         return run
 
@@ -107,5 +106,5 @@ def _folders(run: Run, *stages: str) -> Iterator[dict[str, Path]]:
             manifest = run.manifest(stage)
             if manifest is None:
                 raise StageOutOfOrder(f"run {run.name} has no result of {stage}: run that stage first")
-            run.fetch(manifest, folder)
+            run.files.fetch(manifest, folder)
         yield folders

@@ -8,7 +8,8 @@ from markupsafe import Markup
 from pipeline.files import scratch_folder
 from pipeline.report import figures, html
 from pipeline.report.facts import Facts, lineage, observations, published_by
-from pipeline.store.runs import PAGE, REPORT, Run
+from pipeline.store.run_files import PAGE, REPORT
+from pipeline.store.runs import Run
 
 FILE = "report.html"
 
@@ -37,7 +38,7 @@ def latest(run: Run) -> str:
         return render(run)
     with scratch_folder("report") as scratch:
         saved = Path(scratch, REPORT, FILE)
-        if run.resume(REPORT, PAGE, run.manifests(), saved.parent) and saved.is_file():
+        if run.files.resume(REPORT, PAGE, run.manifests(), saved.parent) and saved.is_file():
             return saved.read_text(errors="replace")
     return render(run)
 
@@ -46,10 +47,10 @@ def save(run: Run) -> str:
     """Render the report, save it in the store in place of an earlier one, and return its path there for a person."""
     with scratch_folder("report") as scratch:
         Path(scratch, FILE).write_text(render(run))
-        run.save(REPORT, PAGE, scratch, run.manifests())
-    saved = run.saved(REPORT, PAGE)
-    assert saved is not None  # noqa: S101 - for the type checker: it was just saved
-    return run.store.display_path(f"{saved.path}/{FILE}")
+        refusal = run.refusal()
+        refused = refusal.stage if refusal else ""
+        path = run.files.save(REPORT, PAGE, scratch, run.manifests(), refused)
+    return run.store.display_path(f"{path}/{FILE}")
 
 
 def _figures(facts: Facts) -> dict[str, str]:

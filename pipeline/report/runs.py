@@ -7,11 +7,12 @@ from pipeline.errors import CorruptArtifact
 from pipeline.registry.card import Card
 from pipeline.registry.cards import cards_of
 from pipeline.settings import Settings
-from pipeline.stages.plan import CHECKPOINT, CONFUSION_MATRIX, DECISION, EVALUATION
+from pipeline.stages.plan import CONFUSION_MATRIX, DECISION, EVALUATION, MODEL_DIR
 from pipeline.store import run_index
 from pipeline.store.manifest import Manifest, current, warnings_of
 from pipeline.store.objects import Store
-from pipeline.store.runs import PAGE, REPORT, Run, every_run
+from pipeline.store.run_files import PAGE, REPORT
+from pipeline.store.runs import Run, every_run
 
 SCORES = ("accuracy", "macro_f1", "loss", "calibration_error")
 """The figures in the summary of evaluate that say how good a model is."""
@@ -22,7 +23,7 @@ SHOWN = {
     "decision": ("evaluate", DECISION),
     "confusions": ("evaluate", CONFUSION_MATRIX),
     "predicted": ("evaluate", "predictions"),
-    "checkpoint": ("train", CHECKPOINT),
+    "checkpoint": ("train", MODEL_DIR),
 }
 """What a person may want to open, each as a stage and one of its files or folders."""
 
@@ -60,7 +61,7 @@ def described(run: Run) -> dict[str, Any]:
                 "made_by": manifest.run,
                 "note": note(run, manifest),
                 "finished": manifest.finished,
-                "path": run.store.display_path(run.attempt(manifest)),
+                "path": run.store.display_path(manifest.path),
                 "summary": manifest.summary,
             }
             for stage, manifest in manifests.items()
@@ -70,12 +71,12 @@ def described(run: Run) -> dict[str, Any]:
 
 def paths(run: Run) -> dict[str, str]:
     """Where in the store a person finds the run's report and what its stages left to be looked at."""
-    manifests, report = run.manifests(), run.saved(REPORT, PAGE)
+    manifests, report = run.manifests(), run.files.saved(REPORT, PAGE)
     found = {"report": f"{report.path}/{next(iter(report.files))}"} if report else {}
     for what, (stage, name) in SHOWN.items():
         manifest = manifests.get(stage)
         if manifest and any(file == name or file.startswith(f"{name}/") for file in manifest.files):
-            found[what] = f"{run.attempt(manifest)}/{name}"
+            found[what] = f"{manifest.path}/{name}"
     return {what: run.store.display_path(path) for what, path in found.items()}
 
 

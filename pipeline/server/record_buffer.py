@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from pipeline.execution.forgotten import Row
+from pipeline.store.forgotten import Row
 
 FILE_BYTES = 4 * 2**20
 """A file is begun for rows with which another would have more bytes; those of one request are in one file."""

@@ -17,15 +17,14 @@ from starlette.routing import Route
 
 from pipeline.data.several_tags import SEPARATOR, tags_in
 from pipeline.errors import TaggerError, Unavailable
-from pipeline.execution import feedback
-from pipeline.execution.forgotten import Forgotten, Row
 from pipeline.server import bodies
 from pipeline.server.background import sentence
 from pipeline.server.errors import Refused
 from pipeline.server.http import Json, route
 from pipeline.server.record_buffer import Buffer
 from pipeline.server.versions import Answer, Versions
-from pipeline.store import signatures
+from pipeline.store import feedback, signatures
+from pipeline.store.forgotten import Forgotten, Row
 from pipeline.store.objects import Store
 
 FEEDBACK = "/v1/feedback"

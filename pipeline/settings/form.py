@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.settings.deployment import Deployment
-from pipeline.settings.run import FIRST, Settings
+from pipeline.settings.run import PARAMETERS, Settings
 from pipeline.settings.tuning import Tuning
 from pipeline.source_policy import SAMPLE
 
@@ -20,7 +20,7 @@ def tuning_form(options: Tuning) -> dict[str, dict[str, Any]]:
     """The fields of a tuning's form that a run's has not."""
     properties = Tuning.model_json_schema()["properties"]
     return {
-        name: {"default": getattr(options, name), **_flat(properties[name]), "section": FIRST}
+        name: {"default": getattr(options, name), **_flat(properties[name]), "section": PARAMETERS}
         for name in Tuning.model_fields
     }
 

@@ -10,7 +10,7 @@ from typing_extensions import override
 from pipeline.errors import BadInput, escape_control
 from pipeline.settings.base import Base, field
 
-FIRST = "Run Parameters"
+PARAMETERS = "Run Parameters"
 """The one section of Airflow's trigger form that is not collapsed at first."""
 
 DATA = "Data"
@@ -51,7 +51,7 @@ class Settings(Base):
 
     source: str = field(
         "sample://posts?rows=4000&seed=0",
-        FIRST,
+        PARAMETERS,
         "Where the posts are: the path, http(s):// address or fsspec URL of a CSV or JSON Lines file, Stack Overflow's "
         "Posts.xml (all may be gzipped) or a Parquet file; a folder of such files (of an object store, with a slash at "
         "its end), or a pattern such as posts/*.csv; "
@@ -59,64 +59,64 @@ class Settings(Base):
         "posts. Airflow's trigger form accepts only allowed_sources.",
         min_length=1,
     )
-    text_column: str = field("post", FIRST, "Column that holds the post's text.", min_length=1)
+    text_column: str = field("post", PARAMETERS, "Column that holds the post's text.", min_length=1)
     tag_column: str = field(
         "tags",
-        FIRST,
+        PARAMETERS,
         "Column that holds the post's tag or tags: one as text, or several with vertical bars between them, each in "
         "angle brackets, or as a list.",
         min_length=1,
     )
     multi_tag: bool = field(
         False,
-        FIRST,
+        PARAMETERS,
         "A post may have several tags, and the model gives each post all the tags whose probability reaches the tag's "
         "threshold; otherwise a post with several is rejected, unless keep_tags is set. The thresholds are picked on "
         "the validation posts, see validation_fraction; without any, each is 0.5.",
     )
     keep_tags: str | None = field(
         None,
-        FIRST,
+        PARAMETERS,
         "Tags to learn, separated by commas, such as python, java; a post's other tags do not count. Posts that have "
         "none of them are left out, and so are those that have several of them, unless multi_tag is set. If none, "
         "every tag is learned.",
     )
     learn_feedback: bool = field(
         False,
-        FIRST,
+        PARAMETERS,
         "Add to the posts of the source those whose tag users told `tagger serve`, from the store's feedback/tagged. "
         "They come last, so that split=hash is the right split.",
     )
     max_rejected_fraction: float = field(
         0.01,
-        FIRST,
+        PARAMETERS,
         "Share of rows, 0 to 1, that may be unusable and rejected; above this the run is refused.",
         ge=0,
         le=1,
     )
     reuse: bool = field(
         True,
-        FIRST,
+        PARAMETERS,
         "Use the cached result of an earlier run for each stage whose data, settings and code have not changed.",
     )
     tuned: str | None = field(
         None,
-        FIRST,
+        PARAMETERS,
         "The tuning whose winner this run trains: its name, or latest. The winner's settings replace the run's own. If "
         "none, the run's own are used.",
     )
     split: Literal["sequential", "hash"] = field(
         "sequential",
-        FIRST,
+        PARAMETERS,
         "Which posts are for training and which for testing. sequential: the first ones are for training. hash: each "
         "post's content decides, so that no post changes sides as the data grows.",
     )
     train_fraction: float = field(
-        0.8, FIRST, "Share of posts, between 0 and 1, to train on; the rest are for testing.", gt=0, lt=1
+        0.8, PARAMETERS, "Share of posts, between 0 and 1, to train on; the rest are for testing.", gt=0, lt=1
     )
     validation_fraction: float = field(
         0.0,
-        FIRST,
+        PARAMETERS,
         "Share of the train posts, 0 to 0.5, that are not learned from: after each epoch training measures loss and "
         "accuracy on them. Each post's content decides. 0: none.",
         ge=0,
@@ -124,7 +124,7 @@ class Settings(Base):
     )
     drop_test_posts: bool = field(
         False,
-        FIRST,
+        PARAMETERS,
         "Leave out the test posts, as a tuning does, so that no choice can depend on them; such a run can go on until "
         "train, because there is nothing to evaluate on.",
     )

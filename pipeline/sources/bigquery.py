@@ -34,7 +34,7 @@ FORM = (
     "or bigquery://?file=PATH"
 )
 
-PATIENCE = 60.0
+RETRY_SECONDS = 60.0
 """Seconds for which a request that fails is sent again; a task of Airflow is tried again later besides."""
 
 
@@ -117,14 +117,14 @@ def dry_run(client: Any, asked: Asked) -> Any:
     from google.cloud import bigquery
 
     dry = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False)
-    return client.query(asked.query, job_config=dry, retry=bigquery.DEFAULT_RETRY.with_timeout(PATIENCE))
+    return client.query(asked.query, job_config=dry, retry=bigquery.DEFAULT_RETRY.with_timeout(RETRY_SECONDS))
 
 
 def table_of(client: Any, name: str) -> Any:
     """Ask for what BigQuery says of a table."""
     from google.cloud import bigquery
 
-    return client.get_table(name, retry=bigquery.DEFAULT_RETRY.with_timeout(PATIENCE))
+    return client.get_table(name, retry=bigquery.DEFAULT_RETRY.with_timeout(RETRY_SECONDS))
 
 
 def client_of_google() -> Any:

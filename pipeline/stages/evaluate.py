@@ -25,7 +25,7 @@ from pipeline.progress import Track
 from pipeline.settings import Settings
 from pipeline.stages.answers import Answers, OneTag, Other, SeveralTags, recall_of
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CARD, CHAMPION, CHECKPOINT, DECISION, EVALUATION, LABELS
+from pipeline.stages.plan import CARD, CHAMPION, DECISION, EVALUATION, LABELS, MODEL_DIR
 
 LIMITS = (
     "min_accuracy",
@@ -152,7 +152,7 @@ def _words(
     """For each tag the WORDS words that speak most for it, the strongest first."""
     some = posts.spread(inputs["vectorize"], "test", POSTS_ATTRIBUTED)
     columns = attribution.strongest(
-        attribution.Network(inputs["train"] / CHECKPOINT),
+        attribution.Network(inputs["train"] / MODEL_DIR),
         input_fn.vectors(some, settings.vocabulary_size),
         input_fn.labels(some, len(labels)),
         len(labels),
@@ -221,7 +221,7 @@ def _decision_document(
         "reasons": decision.reasons,
         "warnings": decision.warnings,
         "thresholds": {name: getattr(settings, name) for name in LIMITS},
-        "candidate": candidate.to_dict() | {"checkpoint": training.checkpoint_digest(inputs["train"] / CHECKPOINT)},
+        "candidate": candidate.to_dict() | {"checkpoint": training.checkpoint_digest(inputs["train"] / MODEL_DIR)},
         "champion": _version(inputs),
         "comparison": decision.comparison,
         "champion_recall": champion.recall if isinstance(champion, gate.Champion) else None,
@@ -275,7 +275,7 @@ def _champion(
     except (CorruptArtifact, OSError, ValueError, LookupError, serving.ERRORS) as error:
         return gate.Incomparable(name, f"it cannot be loaded or used: {str(error).splitlines()[0]}")
     compared = _compared(name, known, answers.of_other(given), held, answers, learned, champion_learned)
-    own_checkpoint = training.checkpoint_digest(inputs["train"] / CHECKPOINT)
+    own_checkpoint = training.checkpoint_digest(inputs["train"] / MODEL_DIR)
     return replace(compared, is_candidate=_card(inputs).get("checkpoint") == own_checkpoint)
 
 
@@ -318,7 +318,7 @@ def _measure(
     """Return the Estimator's own metric and loss, and its answers, which are written to `predictions`."""
     vectors, tags = inputs["vectorize"], len(labels)
     with (
-        network.trained(inputs["train"] / CHECKPOINT, settings, tags) as estimator,
+        network.trained(inputs["train"] / MODEL_DIR, settings, tags) as estimator,
         track("evaluate", "posts", posts.rows(vectors, "test")) as advance,
         posts.Writer(out, "predictions", several=settings.multi_tag) as writer,
     ):

@@ -23,7 +23,7 @@ from pipeline.model import network, parity, serving
 from pipeline.settings import Settings
 from pipeline.stages import model_card
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CHECKPOINT, DECISION, EVALUATION, LABELS, STAGES
+from pipeline.stages.plan import DECISION, EVALUATION, LABELS, MODEL_DIR, STAGES
 
 POSTS_COMPARED = 10_000
 """The parity check compares at most this many test posts, the first ones."""
@@ -47,7 +47,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
         raise GateNotPassed(f"nothing is exported: {'; '.join(decision['reasons'])}")
     labels = read_lines(inputs["fit_vocabulary"] / LABELS)
     with scratch_folder("export") as scratch:
-        with network.trained(inputs["train"] / CHECKPOINT, settings, len(labels)) as estimator:
+        with network.trained(inputs["train"] / MODEL_DIR, settings, len(labels)) as estimator:
             model = serving.export(
                 estimator,
                 vocabulary_file=inputs["fit_vocabulary"] / VOCABULARY_FILE,

@@ -7,12 +7,13 @@ inputs as a mapping from names to local folders and an empty folder `out`, and r
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.data import FEEDBACK_FILE as FEEDBACK_FILE
 from pipeline.data import LABELS as LABELS  # fit_vocabulary: the tags
 
 FREQUENT = "frequent"
 """fit_vocabulary: a folder with a Vocabulary of more words than the network knows, to measure drift."""
 
-CHECKPOINT = "model"
+MODEL_DIR = "model"
 """train: the Estimator's model_dir."""
 
 VALIDATED = "validated.parquet"
@@ -37,18 +38,12 @@ WARM_START = "warm_start"
 """A further input: the same, where the setting warm_start is live."""
 
 FEEDBACK = "feedback"
-"""A further input: the posts whose tag users told the server, where the setting learn_feedback asks for them."""
-
-FEEDBACK_FILE = "feedback.parquet"
-"""The file of that input, with the columns `post` and `tags`."""
+"""A further input: the file FEEDBACK_FILE of the posts whose tag users told, where learn_feedback asks for them."""
 
 RESUME = "resume"
 """A further input: the checkpoint of an interrupted attempt. Absent if there is none."""
 
 FurtherInput = Literal["champion", "feedback", "resume", "warm_start"]
-Before = Literal["drift"]
-CacheExtra = Literal["source", "feedback", "champion", "cluster", "warm_start"]
-After = Literal["publish", "report", "mirror"]
 
 
 @dataclass(frozen=True)
@@ -62,8 +57,10 @@ class Stage:
     `run_shard(inputs, out, settings, context)` for each, then `gather(shards, out, settings, context)`, with the same
     result as `run`. `by_cluster` says that the processes of a TF_CONFIG cluster run the stage together.
 
-    `further_inputs` are inputs that no stage of the run makes; `before` names checks that precede all of its work;
-    `cache_extra` is what its cache key depends on besides inputs, settings and code; `after` is what follows it.
+    `further_inputs` are inputs that no stage of the run makes. The stage that `reads_source` depends on what the source
+    holds; before the one that `checks_drift` the run's data are compared with the champion's. The result of the one
+    that `makes_report` is shown in the run's report, that of the one that `publishes` goes live, and after those that
+    `mirrors` the run is copied to MLflow.
     """
 
     name: str
@@ -73,15 +70,16 @@ class Stage:
     sharded_by: str | None = None
     by_cluster: bool = False
     further_inputs: tuple[FurtherInput, ...] = ()
-    before: tuple[Before, ...] = ()
-    cache_extra: tuple[CacheExtra, ...] = ()
-    after: tuple[After, ...] = ()
+    reads_source: bool = False
+    checks_drift: bool = False
+    makes_report: bool = False
+    publishes: bool = False
+    mirrors: bool = False
 
     @property
     def asks_champion(self) -> bool:
         """Whether the stage depends on which version is live."""
-        asked = {*self.further_inputs, *self.cache_extra}
-        return bool(asked & {"champion", "warm_start"}) or "drift" in self.before
+        return self.checks_drift or not {CHAMPION, WARM_START}.isdisjoint(self.further_inputs)
 
 
 NETWORK = (
@@ -123,7 +121,7 @@ STAGES: dict[str, Stage] = {
             ),
             does="Reads the source in batches, keeps the posts with a text and a tag, and decides which of them train.",
             further_inputs=("feedback",),
-            cache_extra=("source", "feedback"),
+            reads_source=True,
         ),
         Stage(
             "fit_vocabulary",
@@ -149,7 +147,7 @@ STAGES: dict[str, Stage] = {
             reads=("multi_tag", "vocabulary_size", "vector_mode"),
             does="Turns every post into a sparse vector over the vocabulary, as Parquet.",
             sharded_by="ingest",
-            before=("drift",),
+            checks_drift=True,
         ),
         Stage(
             "train",
@@ -168,7 +166,6 @@ STAGES: dict[str, Stage] = {
             does="Builds the Keras network, converts it with model_to_estimator, and trains the Estimator.",
             by_cluster=True,
             further_inputs=("resume", "warm_start"),
-            cache_extra=("cluster", "warm_start"),
         ),
         Stage(
             "evaluate",
@@ -190,8 +187,8 @@ STAGES: dict[str, Stage] = {
             does="Tests the Estimator on the test posts and compares it with the thresholds and with the live model; "
             "if it does not pass, the run ends here.",
             further_inputs=("champion",),
-            cache_extra=("champion",),
-            after=("report", "mirror"),
+            makes_report=True,
+            mirrors=True,
         ),
         Stage(
             "export",
@@ -199,9 +196,13 @@ STAGES: dict[str, Stage] = {
             reads=(*NETWORK, "vector_mode"),
             does="Exports a SavedModel that reads raw text, checks in a fresh process that it answers as the Estimator "
             "does, and publishes it.",
-            after=("publish", "mirror"),
+            publishes=True,
+            mirrors=True,
         ),
     )
 }
 
 FIRST, LAST = next(iter(STAGES)), next(reversed(STAGES))
+
+LEARNS, JUDGES = "train", "evaluate"
+"""The stages whose results are the model, and the gate's verdict on it."""

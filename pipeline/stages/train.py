@@ -3,10 +3,10 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from scipy.special import expit
 
@@ -19,10 +19,10 @@ from pipeline.errors import BadInput
 from pipeline.files import read_lines
 from pipeline.model import attribution, distributed, temperature, training
 from pipeline.model.validation import Validation, logits_of
-from pipeline.model.warm_start import Initial, WarmStart
+from pipeline.model.warm_start import Initial
 from pipeline.settings import Settings
 from pipeline.stages.context import Context
-from pipeline.stages.plan import CARD, CHECKPOINT, LABELS, RESUME, VALIDATED, WARM_START
+from pipeline.stages.plan import CARD, LABELS, MODEL_DIR, RESUME, VALIDATED, WARM_START
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     is not what the posts and the settings require.
     """
     labels = read_lines(inputs["fit_vocabulary"] / LABELS)
-    tags, model_dir, begun = len(labels), out / CHECKPOINT, list[WarmStart]()
+    tags, model_dir = len(labels), out / MODEL_DIR
+    begins_from: Initial | None = None
     if place := tf_config.here():
         if settings.warm_start == "live":
             raise BadInput("warm_start=live is for one process: set warm_start=none, or train without TF_CONFIG")
@@ -68,6 +69,9 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     else:
         if RESUME in inputs:
             shutil.copytree(inputs[RESUME], model_dir)
+        if WARM_START in inputs:
+            begins_from = _live_weights(inputs[WARM_START], settings)
+        words = read_lines(inputs["fit_vocabulary"] / VOCABULARY_FILE)
         result = training.train(
             inputs["vectorize"],
             model_dir,
@@ -77,7 +81,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
             context.save_checkpoint,
             context.on_epoch,
             out / VALIDATED,
-            _warm_start(inputs, settings, labels, begun) if WARM_START in inputs else None,
+            partial(begins_from.put_into, words=words, tags=labels) if begins_from else None,
         )
     if WARM_START in inputs:
         Learned.read(inputs[WARM_START] / "model" / learned.FILE).write(out / learned.FILE)
@@ -87,7 +91,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
     return Trained(
         rows=posts.rows(inputs["vectorize"], "train"),
         checkpoint=training.checkpoint_digest(model_dir),
-        warm_start=asdict(begun[0]) if begun else None,
+        warm_start=asdict(begins_from.kept(words, settings.vocabulary_size)) if begins_from else None,
         warnings=warnings,
         **asdict(result),
     )
@@ -96,7 +100,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
 def _pick_thresholds(out: Path, vectors: Path, settings: Settings, tags: int) -> list[str]:
     """Write the threshold of each tag, picked on the validation posts; return a warning if there are none."""
     validation = Validation(vectors, settings.vocabulary_size, tags)
-    logits = logits_of(validation.vectors, [each for layer in attribution.weights(out / CHECKPOINT) for each in layer])
+    logits = logits_of(validation.vectors, [each for layer in attribution.weights(out / MODEL_DIR) for each in layer])
     thresholds.write(out / thresholds.FILE, thresholds.pick(expit(logits), validation.labels))
     if len(validation.labels):
         return []
@@ -105,11 +109,7 @@ def _pick_thresholds(out: Path, vectors: Path, settings: Settings, tags: int) ->
     return [warning]
 
 
-def _warm_start(
-    inputs: Mapping[str, Path], settings: Settings, labels: list[str], begun: list[WarmStart]
-) -> Callable[[Any], None]:
-    """A function that sets a Keras model's weights to those of the live version, and adds to `begun` what it did."""
-    champion, words = inputs[WARM_START], read_lines(inputs["fit_vocabulary"] / VOCABULARY_FILE)
+def _live_weights(champion: Path, settings: Settings) -> Initial:
+    """The weights of the live version, which the folder holds; BadInput where they do not fit this run."""
     version = json.loads((champion / CARD).read_text())["version"]
-    initial = Initial.read(version, champion / "model", vector_mode=settings.vector_mode, several=settings.multi_tag)
-    return lambda model: begun.append(initial.put_into(model, words, labels))
+    return Initial.read(version, champion / "model", vector_mode=settings.vector_mode, several=settings.multi_tag)

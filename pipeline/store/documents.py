@@ -1,6 +1,8 @@
-"""Base class of the stored JSON documents: a `format` number lets every version read older and refuse newer ones."""
+"""Stored JSON documents: each holds a digest, and the number of its format, so that a newer one is refused."""
 
-from typing import Any, ClassVar, Self
+import hashlib
+import json
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -49,3 +51,20 @@ class Document(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """The document as a dict of JSON values."""
         return self.model_dump(mode="json")
+
+
+Kind = TypeVar("Kind", bound=Document)
+
+
+def encode(document: dict[str, Any]) -> bytes:
+    """Serialize the document, with a digest of itself, always in the same form."""
+    sealed = document | {"sha256": hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()}
+    return json.dumps(sealed, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """Parse a document that `encode` serialized; ValueError if any byte of it was changed."""
+    document: dict[str, Any] = json.loads(data)
+    if not isinstance(document, dict) or document.pop("sha256", None) is None or encode(document) != data:
+        raise ValueError("the document was changed")
+    return document

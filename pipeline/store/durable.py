@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-UNFINISHED = ".writing"
+WRITING = ".writing"
 """Suffix of a file that is being written. A killed process leaves such a file behind, and readers ignore it."""
 
 NO_SUCH_CALL = {errno.EINVAL, errno.EBADF, errno.ENOTSUP}
@@ -33,7 +33,7 @@ def placed(target: str, place: Callable[[str, str], None]) -> Iterator[str]:
     """
     folder = os.path.dirname(target)
     make_folder(folder)
-    unfinished = f"{target}.{uuid.uuid4().hex}{UNFINISHED}"
+    unfinished = f"{target}.{uuid.uuid4().hex}{WRITING}"
     try:
         yield unfinished
         _sync(unfinished)

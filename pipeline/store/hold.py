@@ -116,9 +116,7 @@ def _latest(store: Store, folder: str) -> tuple[int, Hold | None]:
     """The number of the latest hold, and the hold; -1 if there is none."""
     numbers = [int(match[1] or 0) for match in map(NAME.fullmatch, store.names(folder)) if match]
     number = max(numbers, default=-1)
-    path = _path(folder, number)
-    document = store.read(path) if numbers else None
-    return number, Hold.parse(document, store.display_path(path)) if document else None
+    return number, store.load(_path(folder, number), Hold) if numbers else None
 
 
 def _folder(name: str) -> str:

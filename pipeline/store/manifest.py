@@ -10,6 +10,9 @@ from typing import Any
 from pipeline.store.documents import Document
 from pipeline.store.names import Files, Name
 
+RUNS = "runs"
+"""Folder of the runs."""
+
 MANIFEST = "manifest.json"
 """The name of the document in the folder of its stage."""
 
@@ -51,6 +54,11 @@ class Manifest(Document):
         return document
 
     @property
+    def path(self) -> str:
+        """The folder in the store with the files, in the folder of the run that made them."""
+        return f"{RUNS}/{self.run}/{self.stage}/{self.attempt}"
+
+    @property
     def digest(self) -> str:
         """sha256 over the names and digests of the files, so it is equal for attempts that left the same bytes."""
         listing = json.dumps({name: entry.sha256 for name, entry in sorted(self.files.items())})
@@ -67,6 +75,11 @@ def current(manifests: Mapping[str, Manifest], stage: str) -> Manifest | None:
         if made_from is None or made_from.digest != digest:
             return None
     return manifest
+
+
+def digests(inputs: Mapping[str, Manifest]) -> dict[str, str]:
+    """The digests of these manifests, as a document that was made from them holds them."""
+    return {name: made_from.digest for name, made_from in inputs.items()}
 
 
 def attempt_time(attempt: str) -> datetime:

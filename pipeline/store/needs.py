@@ -6,8 +6,9 @@ once at least one sees the other and gives way, and what is needed is never remo
 
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -81,7 +82,6 @@ class Collector:
 
     def __init__(self, store: Store) -> None:
         self._store, self._name = store, _new_name(COLLECTORS)
-        self._seen = dict[str, Intent]()
 
     def __enter__(self) -> Self:
         _write(self._store, self._name, [])
@@ -93,22 +93,30 @@ class Collector:
         with suppress(TaggerError):  # what was done is done
             self._store.remove(self._name)
 
-    def needed(self) -> set[str]:
-        """The paths that somebody needs now. What they have done already is to be read after this."""
-        self._seen |= _notes(self._store, NEEDED, known=self._seen)
-        return {path for note in self._seen.values() for path in note.paths}
+    def needs(self) -> "Needs":
+        """What somebody needs now. What they have done already is to be read after this."""
+        return Needs(_notes(self._store, NEEDED))
 
-    def may_remove(self, path: str, planned: Collection[str]) -> bool:
+    def may_remove(self, path: str, planned: Collection[str], known: "Needs") -> bool:
         """Tell others that the path is about to be removed.
 
-        False if somebody has begun to need one of the planned paths after `needed` was asked.
+        False if somebody has begun to need one of the planned paths, which those that are `known` do not.
         """
-        before = set(self._seen)
         own = _write(self._store, self._name, [path])
-        self.needed()
-        begun = [path for name in self._seen.keys() - before for path in self._seen[name].paths]
+        begun = Needs(_notes(self._store, NEEDED, known=known.notes))
         # A process that was stopped for long no longer counts for others.
-        return not overlap(begun, planned) and own.is_younger(REMOVING_SECONDS / 2)
+        return not begun.overlap(planned) and own.is_younger(REMOVING_SECONDS / 2)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What somebody needed when a garbage collection looked: their notes, by path."""
+
+    notes: Mapping[str, Intent]
+
+    def overlap(self, paths: Collection[str]) -> bool:
+        """Whether somebody needs something of these paths."""
+        return any(overlap(note.paths, paths) for note in self.notes.values())
 
 
 def drop_old(store: Store) -> None:

@@ -8,7 +8,6 @@ without the files that it names.
 
 import errno
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +22,8 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import BadInput, CorruptArtifact, Forbidden, TaggerError, Unavailable
 from pipeline.files import FileEntry, digest, files
 from pipeline.store import object_store, signatures
-from pipeline.store.durable import UNFINISHED, place_new, placed, sync_folder
+from pipeline.store.documents import Kind, decode, encode
+from pipeline.store.durable import WRITING, place_new, placed, sync_folder
 
 LONGEST_SHOWN = 200
 """Characters of a path that a message shows."""
@@ -120,10 +120,15 @@ class Store:
         data = self.read_bytes(path)
         return None if data is None else self.opened(path, data)
 
+    def load(self, path: str, kind: type[Kind]) -> Kind | None:
+        """The document of this kind; None if there is none. Raises as `read` and as Document.parse."""
+        document = self.read(path)
+        return kind.parse(document, self.display_path(path)) if document else None
+
     def opened(self, path: str, data: bytes, cure: str = MAKE_AGAIN) -> dict[str, Any]:
         """The document that `sealed` made these bytes of, checked as `read` does."""
         try:
-            document = self._placed(path, _document(data))
+            document = self._placed(path, decode(data))
         except ValueError:
             shown = self.display_path(path)
             raise CorruptArtifact(f"{shown} is not the document that was written there: {cure}") from None
@@ -143,7 +148,7 @@ class Store:
     def sealed(self, path: str, document: dict[str, Any]) -> bytes:
         """The bytes of a document, with its place, and its signature if there is a key to sign with."""
         place = self.prefix + path
-        return _json(signatures.signed(place, document, self.display_path(path)) | {PLACE: place})
+        return encode(signatures.signed(place, document, self.display_path(path)) | {PLACE: place})
 
     def sign(self, path: str) -> bool:
         """Sign the document that is there; False if the file is no document of a store.
@@ -152,7 +157,7 @@ class Store:
         """
         with self._answering(path):
             try:
-                found = self._placed(path, _document(self.fs.cat_file(self.path(path))))
+                found = self._placed(path, decode(self.fs.cat_file(self.path(path))))
             except ValueError:
                 return False
             if signatures.FIELD in found:
@@ -288,7 +293,7 @@ class Store:
         for full, about in found.items():
             is_folder = about["type"] == "directory"
             name = str(full).rstrip("/").removeprefix(top) + "/" * is_folder
-            if f"{full}/" != top and not name.endswith(UNFINISHED):
+            if f"{full}/" != top and not name.endswith(WRITING):
                 tree[name] = 0 if is_folder else int(about["size"])
         return tree
 
@@ -300,7 +305,7 @@ class Store:
         if not isinstance(self.fs, LocalFileSystem):
             return
         with self._answering(""):
-            for path in Path(self.root).rglob(f"*{UNFINISHED}"):
+            for path in Path(self.root).rglob(f"*{WRITING}"):
                 with suppress(FileNotFoundError):  # it has been finished meanwhile
                     about = path.stat()
                     if about.st_mtime < before.timestamp():
@@ -321,7 +326,7 @@ class Store:
 
     def names(self, path: str) -> list[str]:
         """The names of the files and folders in the folder, sorted; empty if it does not exist."""
-        return [_last(name) for name in self._list(path, detail=False) if not str(name).endswith(UNFINISHED)]
+        return [_last(name) for name in self._list(path, detail=False) if not str(name).endswith(WRITING)]
 
     def folders(self, path: str) -> list[str]:
         """The names of the folders in the folder, sorted; empty if it does not exist."""
@@ -380,20 +385,6 @@ def _cure_of_permanent(error: Exception) -> str | None:
     if isinstance(error, PermissionError):
         return PERMANENT[errno.EROFS]
     return PERMANENT.get(getattr(error, "errno", None) or 0)
-
-
-def _json(document: dict[str, Any]) -> bytes:
-    """Serialize the document, with a digest of itself, always in the same form."""
-    sealed = document | {"sha256": hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()}
-    return json.dumps(sealed, indent=2, ensure_ascii=False).encode() + b"\n"
-
-
-def _document(data: bytes) -> dict[str, Any]:
-    """Parse a document that _json serialized; ValueError if any byte of it was changed."""
-    document: dict[str, Any] = json.loads(data)
-    if not isinstance(document, dict) or document.pop("sha256", None) is None or _json(document) != data:
-        raise ValueError("the document was changed")
-    return document
 
 
 def _last(name: str) -> str:

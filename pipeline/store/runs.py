@@ -5,45 +5,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pipeline.errors import BadInput, StageOutOfOrder, Unavailable, escape_control
 from pipeline.files import entries
 from pipeline.settings import Deployment, Settings
 from pipeline.source_policy import checked, refuse_secrets
 from pipeline.store import run_index
-from pipeline.store.documents import Document
-from pipeline.store.manifest import ATTEMPT, MANIFEST, TIME, Manifest
+from pipeline.store.documents import Kind
+from pipeline.store.manifest import MANIFEST, RUNS, TIME, Manifest, digests
 from pipeline.store.names import ILLEGAL, is_name, required
 from pipeline.store.needs import needing
-from pipeline.store.notes import APPROVED, REFUSED, Approval, Refusal, Saved
+from pipeline.store.notes import APPROVED, REFUSED, Approval, Refusal
 from pipeline.store.objects import Store
 from pipeline.store.record import RECORD as RECORD
 from pipeline.store.record import Record as Record
 from pipeline.store.record import differences, settings_digest
-
-Kind = TypeVar("Kind", bound=Document)
-
-RUNS = "runs"
-"""Folder of the runs."""
+from pipeline.store.run_files import REPORT, RunFiles
 
 TUNINGS, TUNING, RESULT = "tunings", "tuning.json", "result.json"
 """Folder of the tunings, and what each was begun with and found; it has a store of its own for the trials."""
-
-CHECKPOINT = "checkpoint"
-"""Folder of a stage's last checkpoint, from which a retry resumes."""
-
-SHARDS = "shards"
-"""Folder of the results of a stage's shards, by the shard's number, until the stage gathers them."""
-
-REPORT, PAGE = "report", "page"
-"""Folder of the run's report, and the name under which its page is saved there."""
-
-CLUSTER = "cluster"
-"""The documents by which the processes that train a run together find one another."""
-
-UNFINISHED = (CHECKPOINT, SHARDS, CLUSTER, "partial", "parts")
-"""Folders of unfinished work; the last two are the names in format 1."""
 
 TEMPORARY = "__airflow_temporary_run_"
 """How the run ids begin that `airflow tasks test` makes."""
@@ -67,7 +48,10 @@ def identifier_of(airflow_run_id: str, logical_date: datetime | None) -> str:
 
 
 class Run:
-    """A run in a store. Files that a manifest names are never changed; a manifest may be replaced."""
+    """A run in a store: its documents, and in `files` what moves its files.
+
+    Files that a manifest names are never changed; a manifest may be replaced.
+    """
 
     _settings: Settings | None = None
     """The settings that this process does the run with, once it has begun the run or read them."""
@@ -75,6 +59,7 @@ class Run:
     def __init__(self, store: Store, name: str) -> None:
         """Raises BadInput for a name that cannot name a folder."""
         self.store, self.name, self.path = store, required(name, "run"), f"{RUNS}/{name}"
+        self.files = RunFiles(store, self.path)
 
     def begin(
         self,
@@ -145,9 +130,7 @@ class Run:
 
     def document(self, kind: type[Kind], name: str) -> Kind | None:
         """The document of this kind and name in the run's folder; None if there is none."""
-        path = f"{self.path}/{name}"
-        document = self.store.read(path)
-        return kind.parse(document, self.store.display_path(path)) if document else None
+        return self.store.load(f"{self.path}/{name}", kind)
 
     def existing(self) -> Record:
         """The content of run.json.
@@ -209,48 +192,6 @@ class Run:
                     )
         return {need: complete[need] for need in needs}
 
-    def attempt(self, manifest: Manifest) -> str:
-        """The folder in the store with the manifest's files, in the folder of the run that made them."""
-        return f"{RUNS}/{manifest.run}/{manifest.stage}/{manifest.attempt}"
-
-    def attempts(self, stage: str) -> list[str]:
-        """The names of the stage's attempts that have a folder, complete or not."""
-        return [name for name in self.store.names(f"{self.path}/{stage}") if ATTEMPT.fullmatch(name)]
-
-    def fetch(self, manifest: Manifest, folder: Path, names: Iterable[str] | None = None) -> None:
-        """Copy a stage's files, or those in `names`, into the local folder, and check them against the manifest."""
-        folder.mkdir(parents=True, exist_ok=True)
-        wanted = manifest.files if names is None else {name: manifest.files[name] for name in names}
-        self.store.download(self.attempt(manifest), wanted, folder)
-
-    def save(self, stage: str, name: str, folder: Path, inputs: Mapping[str, Manifest]) -> None:
-        """Save a piece of a stage's unfinished work, or the run's report: its files, then its document.
-
-        What it replaces is removed at the end.
-        """
-        top = f"{self.path}/{stage}/{name}"
-        path, old = f"{top}/{uuid.uuid4().hex[:8]}", self.store.names(top)
-        refusal = self.refusal() if stage == REPORT else None
-        refused = refusal.stage if refusal else ""
-        saved = Saved(path=path, files=entries(folder), inputs=_digests(inputs), refused=refused)
-        self.store.upload(folder, path)
-        self.store.write(f"{top}.json", saved.to_dict())
-        for replaced in old:
-            self.store.remove(f"{top}/{replaced}")
-
-    def saved(self, stage: str, name: str) -> Saved | None:
-        """The piece of unfinished work that was saved under the name; None if there is none."""
-        return self.document(Saved, f"{stage}/{name}.json")
-
-    def resume(self, stage: str, name: str, inputs: Mapping[str, Manifest], folder: Path) -> bool:
-        """Copy what was saved under the name into the folder; False if nothing was, or from other inputs."""
-        saved = self.saved(stage, name)
-        if not saved or saved.inputs != _digests(inputs):
-            return False
-        folder.mkdir(parents=True)
-        self.store.download(saved.path, saved.files, folder)
-        return True
-
     def refuse(self, stage: str, why: str, evidence: Mapping[str, Any] | None = None) -> None:
         """Note that a stage refused the run, with the figures that led to it, unless another stage did before."""
         known = self.refusal()
@@ -284,13 +225,13 @@ class Run:
                     "approve it by name"
                 )
             by, why = escape_control(by), escape_control(why)
-            noted = Approval(by=by, why=why, at=datetime.now(UTC), evaluated=self.attempt(manifest))
+            noted = Approval(by=by, why=why, at=datetime.now(UTC), evaluated=manifest.path)
             self.store.write(f"{self.path}/{APPROVED}", noted.to_dict())
 
     def approval(self, evaluated: Manifest | None = None) -> Approval | None:
         """The approval of this result of evaluate, by default the last; None if none or only another was approved."""
         noted = self.document(Approval, APPROVED)
-        return noted if noted and noted.evaluated == self.attempt(evaluated or self.evaluated()) else None
+        return noted if noted and noted.evaluated == (evaluated or self.evaluated()).path else None
 
     def evaluated(self) -> Manifest:
         """The manifest of evaluate; StageOutOfOrder if the run was not evaluated."""
@@ -298,18 +239,6 @@ class Run:
         if manifest is None:
             raise StageOutOfOrder(f"run {self.name} has not been evaluated: run its stage evaluate first")
         return manifest
-
-    def discard(self, stage: str) -> None:
-        """Remove the stage's unfinished work, its documents first."""
-        top = f"{self.path}/{stage}"
-        existing = self.store.names(top)
-        for name in filter(existing.__contains__, (f"{name}.json" for name in UNFINISHED)):
-            self.store.remove(f"{top}/{name}")
-        for folder in filter(existing.__contains__, UNFINISHED):
-            for name in self.store.names(f"{top}/{folder}"):
-                if name.endswith(".json"):
-                    self.store.remove(f"{top}/{folder}/{name}")
-            self.store.remove(f"{top}/{folder}")
 
     def commit(
         self,
@@ -329,14 +258,14 @@ class Run:
             run=self.name,
             attempt=f"{now:{TIME}}-{uuid.uuid4().hex[:8]}",
             files=entries(folder),
-            inputs=_digests(inputs),
+            inputs=digests(inputs),
             summary=summary,
             seconds=round(seconds, 3),
             peak_mib=peak_mib,
             finished=now.isoformat(timespec="seconds"),
             cpu_seconds=cpu_seconds,
         )
-        self.store.upload(folder, f"{self.path}/{stage}/{manifest.attempt}")
+        self.store.upload(folder, manifest.path)
         return self.adopt(manifest)
 
     def adopt(self, manifest: Manifest) -> Manifest:
@@ -346,8 +275,11 @@ class Run:
         return manifest
 
 
-def _digests(inputs: Mapping[str, Manifest]) -> dict[str, str]:
-    return {name: made_from.digest for name, made_from in inputs.items()}
+def find_run(store: Store, name_or_id: str) -> Run | None:
+    """The run with this name or Airflow run id; None if none has it."""
+    run = Run(store, name_of(name_or_id))
+    record = run.record()
+    return run if record and name_or_id in {run.name, record.airflow_run_id} else None
 
 
 def every_run(store: Store) -> Iterator[Run]:

@@ -23,7 +23,7 @@ START = {
 }
 """What the search tries first, as far as the search space has it: settings that do well on many texts."""
 
-PATIENCE = 2
+TRIAL_PATIENCE = 2
 """A trial ends after so many epochs without a higher accuracy on the validation posts."""
 
 RANDOM = 8
@@ -68,7 +68,7 @@ class Search:
                 self.study.enqueue_trial({name: value for name, value in START.items() if self._has(name, value)})
             self.trial = self.study.ask()
             self.trial.set_user_attr("number", number)
-        fixed = {"optimizer": "lazy_adam", "epochs": self.asked.options.max_epochs, "patience": PATIENCE}
+        fixed = {"optimizer": "lazy_adam", "epochs": self.asked.options.max_epochs, "patience": TRIAL_PATIENCE}
         return fixed | {name: self._suggest(name, values) for name, values in self._space().items()}
 
     def report(self, epoch: int, accuracy: float) -> None:

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from pipeline.checks.comparison import mcnemar
 from pipeline.data import posts
 from pipeline.errors import BadInput, TrainingFailed
-from pipeline.execution.runner import run_stage
 from pipeline.files import scratch_folder
 from pipeline.progress import Track, log_lines
+from pipeline.run.runner import run_stage
 from pipeline.settings import Deployment, Settings, Tuning
 from pipeline.settings.tuning import SEARCHABLE
 from pipeline.source_policy import checked, refuse_secrets
@@ -32,7 +32,7 @@ from pipeline.tuning.documents import Asked, Comparison, Result, Trial
 from pipeline.tuning.search import Hopeless, Search
 from pipeline.tuning.winner import latest
 
-STAGES = ("ingest", "fit_vocabulary", "vectorize", "train")
+OF_TRIAL = ("ingest", "fit_vocabulary", "vectorize", "train")
 """The stages of a trial."""
 
 PRESENT, PREVIOUS = "present settings", "previous winner"
@@ -54,13 +54,12 @@ class TuningRun:
 
     def asked(self) -> Asked:
         """What the tuning was begun with; BadInput if it was not begun."""
-        path = f"{self.path}/{TUNING}"
-        document = self.store.read(path)
-        if document is None:
+        asked = self.store.load(f"{self.path}/{TUNING}", Asked)
+        if asked is None:
             raise BadInput(
                 f"{self.store.url} holds no tuning {self.name!r}: `tagger tunings` lists those that are finished"
             )
-        return Asked.parse(document, self.store.display_path(path))
+        return asked
 
     def begin(self, asked: Asked, track: Track = log_lines) -> Asked:
         """Begin the tuning, or go on with it, and ingest its posts.
@@ -107,12 +106,8 @@ class TuningRun:
     def trials(self) -> list[Trial]:
         """The trials that are done, in the order of their numbers."""
         folder = f"{self.path}/done"
-        read = (self._trial(f"{folder}/{name}") for name in self.store.names(folder))
+        read = (self.store.load(f"{folder}/{name}", Trial) for name in self.store.names(folder))
         return sorted((trial for trial in read if trial), key=lambda trial: trial.number)
-
-    def _trial(self, path: str) -> Trial | None:
-        document = self.store.read(path)
-        return Trial.parse(document, self.store.display_path(path)) if document else None
 
     def spent(self, asked: Asked) -> bool:
         """Whether the trials have taken as long as budget_minutes allows."""
@@ -125,7 +120,7 @@ class TuningRun:
         A trial that was interrupted is done again. Raises what the stages raise, except TrainingFailed.
         """
         path, search = f"{self.path}/done/{number:04d}.json", Search(self.store, self.path, asked)
-        if trial := self._trial(path):
+        if trial := self.store.load(path, Trial):
             search.settle(number, trial)
             return trial
         origins = dict(enumerate(asked.references))
@@ -143,7 +138,7 @@ class TuningRun:
         settings = Settings.of(asked.settings.model_dump() | values)
         try:
             run = self._run(asked, f"trial{number}", settings)
-            for stage in STAGES:
+            for stage in OF_TRIAL:
                 found = run_stage(stage, run, track, on_epoch)
             curve = found["curve"]
         except Hopeless as error:
@@ -194,7 +189,7 @@ class TuningRun:
         """Whether the trial's network tags each validation post correctly: bool [validation posts]."""
         run = Run(self.store.within(f"{self.path}/trials"), f"trial{trial.number}")
         with scratch_folder("tuning") as scratch:
-            run.fetch(run.manifests()["train"], scratch, [VALIDATED])
+            run.files.fetch(run.manifests()["train"], scratch, [VALIDATED])
             table = pq.read_table(Path(scratch, VALIDATED))
         return posts.correct(table)
 

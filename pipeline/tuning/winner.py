@@ -14,9 +14,7 @@ LATEST = "latest"
 
 def result_of(store: Store, name: str) -> Result | None:
     """The result of a tuning; None if it is not finished or does not exist."""
-    path = f"{TUNINGS}/{required(name, 'tuning')}/{RESULT}"
-    document = store.read(path)
-    return Result.parse(document, store.display_path(path)) if document else None
+    return store.load(f"{TUNINGS}/{required(name, 'tuning')}/{RESULT}", Result)
 
 
 def results(store: Store) -> Iterator[Result]:

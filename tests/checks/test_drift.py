@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.checks.drift import Change, Corpus, changed_most, judge, measure
 from pipeline.errors import BadInput
-from pipeline.execution.drift_check import SAME
+from pipeline.run.drift_check import SAME
 from pipeline.settings import Settings
 
 LIVE = Corpus({"java": 50, "python": 50}, 100, {"the": 60, "a": 20}, 100)

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from pipeline import cli
-from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
 from pipeline.report.runs import SHOWN
+from pipeline.run.runner import run_stage
 from pipeline.settings import Deployment, Settings, Tuning, read
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
@@ -88,7 +88,7 @@ def test_a_run_says_what_became_of_every_row_and_warns_also_if_the_stage_is_cach
     unread = f"warning: 1 file of {folder} is not read, because of a folder only those that end in"
     for name in ("a", "b"):
         command = ("run", "--source", folder, "--store", store, "--run", name, "--until", "fit_vocabulary")
-        with caplog.at_level("INFO", "pipeline.execution.runner"):
+        with caplog.at_level("INFO", "pipeline.run.runner"):
             status, _, err = tagger(*command, *options)
         assert status == 2
         assert [message.startswith(f"ingest of run {name}: {account}") for message in caplog.messages].count(True) == 1

@@ -12,8 +12,8 @@ import pytest
 
 from pipeline import cli
 from pipeline.errors import BadInput, TaggerError
-from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
@@ -143,7 +143,7 @@ def test_show_escapes_reasons_and_warnings(tagger, run, monkeypatch):
 
 
 def test_evaluation_json_holds_the_tags_as_data(run):
-    path = Path(run.store.path(run.attempt(run.manifest("evaluate"))), "evaluation.json")
+    path = Path(run.store.path(run.manifest("evaluate").path), "evaluation.json")
     assert not re.search("[\x00-\x09\x0b-\x1f]", path.read_text())
     assert set(json.loads(path.read_text())["per_tag"]) == {nasty_tag("python"), nasty_tag("java")}
 

@@ -9,13 +9,12 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline.cli import app, run_and_exit
-from pipeline.execution import feedback
-from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
-from pipeline.store import objects, signatures
+from pipeline.store import feedback, objects, signatures
 from pipeline.store.durable import placed
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+from pipeline.upkeep.verify import verify
 from tests.conftest import small_version
 from tests.keys import new_key
 

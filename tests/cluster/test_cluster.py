@@ -181,7 +181,7 @@ def answer_of(cluster: Cluster) -> dict[str, Any] | None:
 
 def files(run: Run, stage: str, folder: Path) -> dict[str, bytes]:
     """What the stage left that must not depend on where it ran."""
-    run.fetch(run.manifest(stage), folder)
+    run.files.fetch(run.manifest(stage), folder)
     return {name: data for name, data in files_of(folder).items() if name.startswith(SAME[stage])}
 
 

@@ -7,8 +7,8 @@ import pytest
 from markdown_it import MarkdownIt
 from playwright.sync_api import Page, expect
 
-from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
+from pipeline.run.runner import run_stage
 from pipeline.store.runs import Run
 from tagger_airflow.approval import question
 from tests.dags.conftest import DAG_ID, Airflow, Server, in_the_browser, servers, standalone, wait_for

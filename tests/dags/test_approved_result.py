@@ -76,7 +76,7 @@ def test_an_answer_approves_the_result_that_was_asked_about(run, ask):
     assert "0\\.9300" in text
     answer(run, fields | {"why": "0.93 is fine"})
     assert (run.approval().by, run.approval().why) == ("ann", "0.93 is fine")
-    assert run.approval().evaluated == run.attempt(run.evaluated())
+    assert run.approval().evaluated == run.evaluated().path
 
 
 def test_the_form_does_not_show_the_field_of_the_result(run, ask, monkeypatch):

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from pipeline.errors import StageOutOfOrder
-from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
 from pipeline.settings import Deployment, Settings, trigger_form
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+from pipeline.upkeep.verify import verify
 from tests.dags.conftest import DAG_ID, GC_ID, ROOT, TUNE_ID, WATCH_ID, Forks, clean_environment
 
 READ = """

@@ -17,7 +17,8 @@ from playwright.sync_api import Page, expect
 
 from pipeline.registry.registry import Registry
 from pipeline.report import page as page_of_run
-from pipeline.store.runs import PAGE, REPORT, Run
+from pipeline.store.run_files import PAGE, REPORT
+from pipeline.store.runs import Run
 from tests.conftest import CREATED, small_version
 from tests.dags.conftest import DAG_ID, Airflow, Server, in_the_browser, servers, standalone, wait_for
 
@@ -149,7 +150,7 @@ def forged(server, tmp_path):
     """The address of a run whose report somebody who may write to the store has replaced by a script."""
     run = Run(server.airflow.store, "weekly_2026_01_a")
     (tmp_path / page_of_run.FILE).write_text(SCRIPT)
-    run.save(REPORT, PAGE, tmp_path, run.manifests())
+    run.files.save(REPORT, PAGE, tmp_path, run.manifests())
     yield f"{server.url}/tagger/report?run_id={run.name}"
     server.airflow.store.remove(f"{run.path}/{REPORT}")
 

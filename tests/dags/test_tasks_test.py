@@ -6,11 +6,12 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
-from pipeline.store.runs import RUNS, Run
+from pipeline.store.manifest import RUNS
+from pipeline.store.runs import Run
+from pipeline.upkeep.verify import verify
 from tests.dags.conftest import DAG_ID, GC_ID, Airflow
 
 DATE = "2026-01-05"

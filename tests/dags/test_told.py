@@ -130,7 +130,7 @@ def test_a_dataset_is_an_address_in_the_store_with_rows_bytes_and_schema(told):
         [output] = events[name]["outputs"]
         run = Run(airflow.store, output["name"].split("/")[-3])
         manifest = run.manifest(name)
-        assert (output["namespace"], output["name"]) == ("file", airflow.store.path(run.attempt(manifest)))
+        assert (output["namespace"], output["name"]) == ("file", airflow.store.path(manifest.path))
         statistics = output["outputFacets"]["outputStatistics"]
         assert statistics["rowCount"] == manifest.summary["rows"]
         files = [path for path in Path(output["name"]).rglob("*") if path.is_file()]

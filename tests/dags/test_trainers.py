@@ -9,7 +9,7 @@ from urllib.parse import quote
 import psutil
 import pytest
 
-from pipeline.execution.runner import run_stage
+from pipeline.run.runner import run_stage
 from pipeline.store.runs import Run
 from tests.conftest import REAL_POSTS
 from tests.dags.conftest import DAG_ID, Airflow, Server, servers, standalone, wait_for

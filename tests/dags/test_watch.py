@@ -11,7 +11,7 @@ from pipeline.registry.series import Series
 from tests.conftest import write_csv
 from tests.dags.conftest import DAG_ID, WATCH_ID, Airflow, Server, in_the_browser, servers, standalone, wait_for
 from tests.dags.mail import MailServer, mail_server
-from tests.execution.test_watch import mistagged, posts
+from tests.scoring.test_watch import mistagged, posts
 
 
 @pytest.fixture(scope="module")

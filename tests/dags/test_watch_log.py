@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.execution.watch import NOTHING_NEW
 from pipeline.registry.series import Series
+from pipeline.scoring.watch import NOTHING_NEW
 from pipeline.store.objects import Store
 from tests.conftest import Once, write_csv
 from tests.dags.conftest import WATCH_ID, Airflow
-from tests.execution.test_watch import mistagged, posts, published
+from tests.scoring.test_watch import mistagged, posts, published
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import SAVED_MODEL, path_of
 from pipeline.store.objects import Store
+from pipeline.upkeep.verify import verify
 
 CHILD = Path(__file__).with_name("stage_that_dies.py")
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def artifacts(finished_run, tmp_path_factory):
     """A folder with the files that each stage of a real run left, and its summary."""
     folder = tmp_path_factory.mktemp("artifacts")
     for stage, manifest in finished_run.manifests().items():
-        finished_run.fetch(manifest, folder / stage)
+        finished_run.files.fetch(manifest, folder / stage)
         (folder / f"{stage}.json").write_text(json.dumps(manifest.summary))
     return folder
 

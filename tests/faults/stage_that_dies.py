@@ -26,19 +26,19 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.checks import drift  # noqa: F401 - the same
 from pipeline.errors import BadInput, GateNotPassed
-from pipeline.execution import cache
-from pipeline.execution.gc import collect
-from pipeline.execution.runner import run_shard, run_stage
 from pipeline.registry.registry import Registry
 from pipeline.report import page  # noqa: F401 - the same
+from pipeline.run import cache_keys
+from pipeline.run.runner import run_shard, run_stage
 from pipeline.settings import Deployment, Settings
 from pipeline.store.code import PACKAGES, code_digest, package_version
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+from pipeline.upkeep.gc import collect
 
 # Found once, and not by every fork.
 code_digest()
-for package in {*PACKAGES, *cache.PACKAGES, "stackoverflow-tagger"}:
+for package in {*PACKAGES, *cache_keys.PACKAGES, "stackoverflow-tagger"}:
     package_version(package)
 
 

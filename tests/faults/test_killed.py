@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from pipeline.data import posts
-from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
 from pipeline.settings import Deployment
 from pipeline.stages.plan import STAGES
 from pipeline.store.runs import Run
+from pipeline.upkeep.verify import verify
 from tests.conftest import CREATED
 from tests.faults.conftest import NEVER, assert_nothing_is_half, is_killed, kind
 

@@ -4,11 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.execution.gc import removals
-from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
 from pipeline.settings import Deployment
 from pipeline.store.runs import Run
+from pipeline.upkeep.gc import removals
+from pipeline.upkeep.verify import verify
 from tests.conftest import CREATED, small_version
 from tests.faults.conftest import NEVER, assert_nothing_is_half, is_killed, kind
 

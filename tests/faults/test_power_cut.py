@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.execution.gc import collect
 from pipeline.registry.registry import Registry
 from pipeline.registry.serving_dir import SAVED_MODEL
 from pipeline.settings import Deployment
 from pipeline.store.objects import Store
+from pipeline.upkeep.gc import collect
 from tests.conftest import CREATED, small_version
 
 
@@ -81,7 +81,7 @@ def test_every_file_is_on_the_disk_before_the_document_that_names_it(disk, tmp_p
     store = Store(str(tmp_path / "store"))
     for version in (1, 2):
         run = small_version(store, version, tmp_path, created=CREATED + timedelta(days=version))
-        run.save("train", "checkpoint", tmp_path / "out1", {})
+        run.files.save("train", "checkpoint", tmp_path / "out1", {})
     Registry(store).rollback("worse")
     assert disk.documents > 15
     there = [path for path in disk.top.rglob("*") if path.is_file()]

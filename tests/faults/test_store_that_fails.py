@@ -10,14 +10,14 @@ import fsspec
 import pytest
 
 from pipeline.errors import Forbidden, Unavailable
-from pipeline.execution.gc import collect
-from pipeline.execution.verify import verify
 from pipeline.files import entries
 from pipeline.registry.registry import Registry
 from pipeline.settings import Deployment
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
-from tests.conftest import CREATED, small_version
+from pipeline.upkeep.gc import collect
+from pipeline.upkeep.verify import verify
+from tests.conftest import CREATED, attempts, small_version
 
 QUICK = {"retries": {"max_attempts": 1, "mode": "standard"}, "connect_timeout": 0.3, "read_timeout": 0.3}
 ANSWERS = {
@@ -156,16 +156,16 @@ def test_of_two_concurrent_attempts_one_counts_and_the_other_is_garbage(tmp_path
     kept = zombie.commit("ingest", folders["zombie"], **facts)
     run = Run(Store(zombie.store.url), "a")
     assert run.manifest("ingest") == kept
-    assert len(run.attempts("ingest")) == 2
+    assert len(attempts(run, "ingest")) == 2
     assert verify(run.store).faults == []
     published = small_version(run.store, 1, tmp_path, created=CREATED)
     card = Registry(run.store).card(1)
     other = card.model_copy(update={"version": 2, "run": "a", "checkpoint": "2"})
     Registry(run.store).publish(other, compared_with=1)
-    (loser,) = set(run.attempts("ingest")) - {kept.attempt}
+    (loser,) = set(attempts(run, "ingest")) - {kept.attempt}
     later = datetime.now(UTC) + timedelta(days=8)  # until then the run may be under way
     gone = [removal.path for removal in collect(run.store, Deployment.of({"keep_days": 0}), later)]
     assert [path for path in gone if not path.startswith(published.path)] == [f"runs/a/ingest/{loser}"]
-    assert run.attempts("ingest") == [kept.attempt]
+    assert attempts(run, "ingest") == [kept.attempt]
     # Of version 2 nothing but the card was made.
     assert [fault for fault in verify(run.store).faults if "runs/a/export/manifest.json" not in fault] == []

@@ -14,13 +14,13 @@ import pytest
 
 from pipeline import cli
 from pipeline.errors import CorruptArtifact, NewerFormat, StageOutOfOrder
-from pipeline.execution.gc import collect, removals
-from pipeline.execution.runner import run_stage
-from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
+from pipeline.run.runner import run_stage
 from pipeline.settings import Deployment
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run, every_run
+from pipeline.upkeep.gc import collect, removals
+from pipeline.upkeep.verify import verify
 
 ARCHIVE = Path(__file__).with_name("format-1.tar.xz")
 FIRST, AIRFLOWS, COLLECTED = 20260105060708, 20260112060708, 20260119060708

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from pipeline.execution.cluster_worker import CHECKPOINT
-from pipeline.execution.runner import run_stage
 from pipeline.model import distributed, network
+from pipeline.run.cluster_worker import FOR_EVALUATOR
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
@@ -138,7 +138,7 @@ def test_if_one_process_is_killed_the_others_fail_and_nothing_is_committed(lost,
     processes = {kind: start(run, kind, cluster, IMPATIENT) for kind in cluster}
     try:
         end = time.monotonic() + ENOUGH
-        while not run.store.read(f"{run.path}/train/{CHECKPOINT}.json"):
+        while not run.store.read(f"{run.path}/train/{FOR_EVALUATOR}.json"):
             assert time.monotonic() < end
             assert not any(process.poll() for process in processes.values())
             time.sleep(0.1)

@@ -9,7 +9,7 @@ from pipeline.model import evaluation, input_fn, network
 
 def test_the_answers_are_those_of_predict_and_the_metrics_those_of_evaluate(finished_run, tmp_path):
     for stage in ("vectorize", "train"):
-        finished_run.fetch(finished_run.manifest(stage), tmp_path / stage)
+        finished_run.files.fetch(finished_run.manifest(stage), tmp_path / stage)
     settings, handed = finished_run.existing().settings, list[np.ndarray]()
     feed = input_fn.testing(tmp_path / "vectorize", columns=settings.vocabulary_size, tags=20)
     with network.trained(tmp_path / "train" / "model", settings, 20) as estimator:

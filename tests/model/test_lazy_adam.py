@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.execution.runner import run_stage
 from pipeline.model import network
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run

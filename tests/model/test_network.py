@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 
 from pipeline.data import posts
-from pipeline.execution.runner import run_stage
 from pipeline.model import input_fn, network, training
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
@@ -73,7 +73,7 @@ def vectorized(folder, source, mode):
     run.begin(Settings.of({"source": source, "train_fraction": 0.5, "vector_mode": mode}), CREATED)
     for stage in ("ingest", "fit_vocabulary", "vectorize"):
         run_stage(stage, run)
-    run.fetch(run.manifest("vectorize"), folder / "vectors")
+    run.files.fetch(run.manifest("vectorize"), folder / "vectors")
     return folder / "vectors"
 
 

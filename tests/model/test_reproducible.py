@@ -11,16 +11,16 @@ from tempfile import gettempdir
 
 import pytest
 
-from pipeline.execution import cache
 from pipeline.model import network, serving
-from pipeline.stages.plan import CHECKPOINT
+from pipeline.stages.plan import MODEL_DIR
+from pipeline.store import cache
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import files_of
 
 STAGE = """
 import sys
-from pipeline.execution import runner
+from pipeline.run import runner
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 runner.run_stage(sys.argv[1], Run(Store(sys.argv[2]), "finished"))
@@ -63,7 +63,7 @@ def test_a_stage_in_its_own_process_gives_the_same_bytes(finished_run, tmp_path,
 
 @pytest.mark.parametrize("stage", ["train", "export"])
 def test_no_file_contains_a_path_of_the_machine_that_made_it(finished_run, tmp_path, stage):
-    finished_run.fetch(finished_run.manifest(stage), tmp_path)
+    finished_run.files.fetch(finished_run.manifest(stage), tmp_path)
     files = files_of(tmp_path)
     assert len(files) > 4
     for place in (Path.home(), Path.cwd(), gettempdir(), finished_run.store.url, "tagger-", "/inputs/"):
@@ -75,7 +75,7 @@ def stages(finished_run, tmp_path_factory):
     """A folder with the outputs of two stages."""
     folder = tmp_path_factory.mktemp("stages")
     for stage in ("fit_vocabulary", "train"):
-        finished_run.fetch(finished_run.manifest(stage), folder / stage)
+        finished_run.files.fetch(finished_run.manifest(stage), folder / stage)
     return folder
 
 
@@ -86,7 +86,7 @@ def test_two_moved_models_in_one_process_read_their_own_words_and_tags(finished_
     renamed = tmp_path / "renamed" / "labels.txt"
     renamed.parent.mkdir()
     renamed.write_text(tags.replace("python", "snake"))
-    with network.trained(stages / "train" / CHECKPOINT, settings, len(tags.split())) as estimator:
+    with network.trained(stages / "train" / MODEL_DIR, settings, len(tags.split())) as estimator:
         models = [
             serving.export(
                 estimator,

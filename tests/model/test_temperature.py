@@ -7,9 +7,9 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from pipeline.data import posts
-from pipeline.execution.runner import run_stage
 from pipeline.files import digest
 from pipeline.model import evaluation, input_fn, network, temperature
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
         for stage in ("ingest", "fit_vocabulary", "vectorize", "train"):
             run_stage(stage, run)
         for stage in ("vectorize", "train"):
-            run.fetch(run.manifest(stage), folder / stage)
+            run.files.fetch(run.manifest(stage), folder / stage)
         done[name] = folder, run.manifest("train").summary
     return done
 

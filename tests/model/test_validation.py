@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data import posts
-from pipeline.execution.runner import run_stage
 from pipeline.model import events, input_fn, network, training
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.stages.plan import VALIDATED
 from pipeline.store.objects import Store
@@ -34,7 +34,7 @@ def vectors(tmp_path_factory):
     for stage in ("ingest", "fit_vocabulary", "vectorize"):
         run_stage(stage, run)
     folder = tmp_path_factory.mktemp("vectors")
-    run.fetch(run.manifest("vectorize"), folder)
+    run.files.fetch(run.manifest("vectorize"), folder)
     return folder
 
 

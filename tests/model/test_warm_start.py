@@ -37,7 +37,8 @@ def test_words_and_tags_are_matched_by_name_and_new_ones_keep_what_was_drawn(fir
     new_words, new_tags = ["novel", *reversed(words[2:])], ["go", "python", "java"]
     drawn = network.keras_model(settings, 3)
     (kernel, _), (outputs, bias) = weights(drawn)
-    begun = initial.put_into(drawn, new_words, new_tags)
+    initial.put_into(drawn, new_words, new_tags)
+    begun = initial.kept(new_words, len(kernel))
     kept = len(words) - 2
     assert (begun.version, begun.words_kept, begun.words_new, begun.words_lost) == (7, kept, 1, 2)
     (after, hidden_bias), (outputs_after, bias_after) = weights(drawn)
@@ -54,7 +55,10 @@ def test_words_and_tags_are_matched_by_name_and_new_ones_keep_what_was_drawn(fir
 def test_words_beyond_the_vocabularys_size_are_neither_kept_nor_new(first, live, initial):
     settings = first.existing().settings.model_copy(update={"vocabulary_size": 4})
     words = read_lines(live / "assets" / VOCABULARY_FILE)
-    begun = initial.put_into(network.keras_model(settings, 2), words, ["java", "python"])
+    drawn = network.keras_model(settings, 2)
+    initial.put_into(drawn, words, ["java", "python"])
+    assert np.array_equal(weights(drawn)[0][0][1:], initial.posts[0][1:4])
+    begun = initial.kept(words, 4)
     assert (begun.words_kept, begun.words_new, begun.words_lost) == (3, 0, len(words) - 3)
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadInput
-from pipeline.execution.gc import collect
-from pipeline.execution.verify import verify
 from pipeline.registry import cards
 from pipeline.registry.cards import CARDS
 from pipeline.registry.collected import COLLECTED
@@ -18,6 +16,8 @@ from pipeline.settings import Deployment
 from pipeline.store import signatures
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+from pipeline.upkeep.gc import collect
+from pipeline.upkeep.verify import verify
 from tests.conftest import small_version
 from tests.keys import new_key
 from tests.registry.interleaving import WRITES, Killed, at_call, kill
@@ -30,7 +30,7 @@ def export(store, checkpoint="2"):
     """Publish the model that the run exported last."""
     run, first = Run(store, "run2"), Registry(store).card(1)
     exported = run.manifest("export")
-    changed = {"version": 2, "run": run.name, "path": run.attempt(exported), "files": exported.files}
+    changed = {"version": 2, "run": run.name, "path": exported.path, "files": exported.files}
     card = first.model_copy(update=changed | {"checkpoint": checkpoint, "data": CREATED.isoformat()})
     return Registry(store).publish(card, compared_with=Registry(store).live())
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadInput, StageOutOfOrder
-from pipeline.execution.verify import verify
 from pipeline.registry.registry import Registry
 from pipeline.settings import Settings
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
-from tests.conftest import small_version
+from pipeline.upkeep.verify import verify
+from tests.conftest import attempts, small_version
 from tests.registry.interleaving import at_call
 
 BEFORE = datetime(2026, 1, 5, tzinfo=UTC)
@@ -53,13 +53,13 @@ def roll_back(store):
 def publish(store):
     run, third = Run(store, NEW_RUN), Registry(store).card(3)
     exported = run.manifest("export")
-    changed = {"version": 4, "run": run.name, "path": run.attempt(exported), "checkpoint": "4", "files": exported.files}
+    changed = {"version": 4, "run": run.name, "path": exported.path, "checkpoint": "4", "files": exported.files}
     return Registry(store).publish(third.model_copy(update=changed | {"data": BEFORE.isoformat()}), compared_with=3)
 
 
 def approve(store):
     run = Run(store, "asked")
-    run.approve("ann", "0.93 is fine", run.attempts("evaluate")[0])
+    run.approve("ann", "0.93 is fine", attempts(run, "evaluate")[0])
 
 
 def evaluate_again(store):
@@ -183,7 +183,7 @@ def test_of_two_that_begin_a_run_with_other_settings_no_two_go_on(made, tmp_path
         assert len(succeeded) <= 1
         run = Run(store, "new")
         expected = f"made with {run.existing().settings.epochs}".encode()
-        made_with = [store.read_bytes(f"{run.attempt(each)}/file") for each in run.manifests().values()]
+        made_with = [store.read_bytes(f"{each.path}/file") for each in run.manifests().values()]
         if made_with == [expected, expected]:
             assert run.inputs("vectorize", ["ingest", "fit_vocabulary"])
             outcomes.add("consistent")

@@ -11,11 +11,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pipeline.execution.verify import verify
 from pipeline.registry.cards import cards_of
 from pipeline.registry.registry import CARDS, LOG, Registry
 from pipeline.store import signatures
 from pipeline.store.objects import Store
+from pipeline.upkeep.verify import verify
 from tests.faults.stage_that_dies import die_at
 from tests.registry import publisher
 

@@ -62,7 +62,7 @@ def test_a_store_without_runs_has_an_empty_frame(tmp_path):
 def test_predictions_are_those_of_the_stage_beside_their_posts(two_runs, tmp_path):
     frame, run = Runs(two_runs.url).predictions("finished"), Run(two_runs, "finished")
     for stage in ("ingest", "evaluate"):
-        run.fetch(run.manifest(stage), tmp_path / stage)
+        run.files.fetch(run.manifest(stage), tmp_path / stage)
     read = [row for batch in posts.batches(tmp_path / "ingest", "posts/test") for row in batch.to_pylist()]
     answers = [row for batch in posts.batches(tmp_path / "evaluate", "predictions") for row in batch.to_pylist()]
     assert frame[["row", "post", "tag"]].to_dict("records") == [

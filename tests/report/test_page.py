@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadInput, GateNotPassed
-from pipeline.execution.runner import run_stage
-from pipeline.execution.verify import verify
 from pipeline.report import html, page
 from pipeline.report.facts import Facts
+from pipeline.run.runner import run_stage
 from pipeline.stages.plan import STAGES
 from pipeline.store.objects import Store
-from pipeline.store.runs import PAGE, REPORT, Run
+from pipeline.store.run_files import PAGE, REPORT
+from pipeline.store.runs import Run
+from pipeline.upkeep.verify import verify
 from tests.conftest import CREATED
 
 
@@ -111,7 +112,7 @@ def test_the_same_run_makes_the_same_bytes(finished_run):
 def test_it_is_in_the_store_with_its_digest(finished_run, tmp_path):
     shutil.copytree(finished_run.store.url, tmp_path / "store")
     run = Run(Store(str(tmp_path / "store")), finished_run.name)
-    saved = run.saved(REPORT, PAGE)
+    saved = run.files.saved(REPORT, PAGE)
     (file,) = saved.files
     path = tmp_path / "store" / saved.path / file
     accuracy = run.manifest("evaluate").summary["accuracy"]
@@ -131,7 +132,7 @@ def test_a_refused_run_says_why(new_run):
         run_stage(stage, run)
     with pytest.raises(GateNotPassed):
         run_stage("evaluate", run)
-    saved = run.saved(REPORT, PAGE)
+    saved = run.files.saved(REPORT, PAGE)
     shown = Page((Path(run.store.url) / saved.path / page.FILE).read_text())
     accuracy = run.manifest("evaluate").summary["accuracy"]
     assert f"Refused: accuracy {accuracy:.4f} on 2 test posts." in shown.words
@@ -143,7 +144,7 @@ def test_a_run_that_ingest_refused_has_a_report_until_it_succeeds(new_run, tmp_p
     run = new_run(text_column="body")
     with pytest.raises(BadInput):
         run_stage("ingest", run)
-    shown = Page((Path(run.store.url) / run.saved(REPORT, PAGE).path / page.FILE).read_text())
+    shown = Page((Path(run.store.url) / run.files.saved(REPORT, PAGE).path / page.FILE).read_text())
     assert f"Refused: {run.refusal().why}" in shown.words
     assert "body" in run.refusal().why
     run.begin(run.existing().settings.model_copy(update={"text_column": "post"}), CREATED)
@@ -182,7 +183,7 @@ def test_a_run_that_takes_all_from_the_cache_has_a_report_when_it_is_asked_for(f
     run.begin(finished_run.existing().settings, CREATED.replace(day=12))
     for stage in STAGES:
         run_stage(stage, run)
-    assert run.saved(REPORT, PAGE) is None
+    assert run.files.saved(REPORT, PAGE) is None
     page.save(run)
     shown = Page(page.render(run))
     assert f"accuracy {finished_run.manifest('evaluate').summary['accuracy']:.4f} on 400 test posts" in shown.words
@@ -198,4 +199,4 @@ def test_a_report_that_cannot_be_made_is_a_warning_and_the_run_goes_on(new_run, 
     html._environment.cache_clear()
     assert run_stage("evaluate", run)["verdict"] == "passed"
     assert "the report of run a could not be made: TemplateNotFound" in caplog.text
-    assert run.saved(REPORT, PAGE) is None
+    assert run.files.saved(REPORT, PAGE) is None

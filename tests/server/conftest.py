@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipeline.execution.runner import run_stage
 from pipeline.registry.registry import Registry
+from pipeline.run.runner import run_stage
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import Once, free_port

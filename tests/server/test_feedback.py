@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import BadInput
-from pipeline.execution import feedback
-from pipeline.execution.runner import run_stage
-from pipeline.execution.watch import watch
+from pipeline.run.runner import run_stage
+from pipeline.scoring.watch import watch
 from pipeline.server import recording as recording_module
 from pipeline.server.errors import Refused
 from pipeline.settings import Deployment, Settings
 from pipeline.sources.source import Source
+from pipeline.store import feedback
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
 from tests.conftest import CREATED

@@ -13,13 +13,13 @@ import pytest
 from tensorflow_serving.apis import model_service_pb2_grpc
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 
-from pipeline.execution.runner import run_stage
 from pipeline.model import serving as saved_model
 from pipeline.registry import model_cache
 from pipeline.registry.card import Card
 from pipeline.registry.registry import Registry
 from pipeline.registry.series import Series
 from pipeline.report import models
+from pipeline.run.runner import run_stage
 from pipeline.server.open_inference_proto import METHODS, SERVICE
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run

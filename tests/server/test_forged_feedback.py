@@ -9,14 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import CorruptArtifact
-from pipeline.execution import feedback, feedback_files, forgotten
-from pipeline.execution.feedback_files import File
-from pipeline.execution.forgotten import Forgotten
-from pipeline.execution.runner import run_stage
-from pipeline.execution.sign import sign_store
-from pipeline.execution.verify import verify
-from pipeline.store import signatures
+from pipeline.run.runner import run_stage
+from pipeline.store import feedback, feedback_files, forgotten, signatures
+from pipeline.store.feedback_files import File
+from pipeline.store.forgotten import Forgotten
 from pipeline.store.objects import Store
+from pipeline.upkeep.sign import sign_store
+from pipeline.upkeep.verify import verify
 from tests.conftest import begin_tiny
 from tests.server.test_forger import new_key
 from tests.server.test_forget import faults, filled, forget_two, row, texts, told

@@ -15,26 +15,26 @@ from typing import Any
 import pytest
 
 from pipeline.errors import CorruptArtifact
-from pipeline.execution import cache
-from pipeline.execution.inputs import _fetch_checkpoint
-from pipeline.execution.rendezvous import _announced, _await
-from pipeline.execution.sign import sign_store
-from pipeline.execution.verify import verify
-from pipeline.execution.work import Work
 from pipeline.registry import model_cache
 from pipeline.registry.collected import COLLECTED
 from pipeline.registry.registry import CARDS, LOG, Registry
 from pipeline.registry.series import SERIES, Series
 from pipeline.registry.serving_dir import path_of
 from pipeline.report import page
+from pipeline.run.inputs import _fetch_checkpoint
+from pipeline.run.rendezvous import Announcement, _await
+from pipeline.run.work import Work
 from pipeline.stages.plan import STAGES
-from pipeline.store import signatures
+from pipeline.store import cache, signatures
 from pipeline.store.needs import Collector, needing
 from pipeline.store.objects import Store
-from pipeline.store.runs import CHECKPOINT, Run
+from pipeline.store.run_files import CHECKPOINT
+from pipeline.store.runs import Run
 from pipeline.tuning.journal import Journal
 from pipeline.tuning.tuning import TuningRun
 from pipeline.tuning.winner import latest
+from pipeline.upkeep.sign import sign_store
+from pipeline.upkeep.verify import verify
 from tests.conftest import Once
 from tests.rich_store import rich_store
 from tests.server.test_forger import Forger, new_key
@@ -132,7 +132,7 @@ KINDS = [
         "Announcement",
         "runs/under_way/train/cluster/0.json",
         "runs/under_way/run.json",
-        lambda s: _announced(Run(s, "under_way"), "runs/under_way/train/cluster/0.json"),
+        lambda s: s.load("runs/under_way/train/cluster/0.json", Announcement),
     ),
     Kind(
         "Cluster",
@@ -151,7 +151,7 @@ KINDS = [
     ),
     Kind("Hold", "tunings/t/held.json", "tunings/t/tuning.json", hold),
     Kind("Intent", "gc/collectors/0.json", "runs/first/run.json", lambda s: need(s, "runs/first")),
-    Kind("Intent", "gc/needed/0.json", "runs/first/run.json", lambda s: Collector(s).needed()),
+    Kind("Intent", "gc/needed/0.json", "runs/first/run.json", lambda s: Collector(s).needs()),
     Kind(
         "",
         "tunings/t/trials/runs/trial1/train/manifest.json",
@@ -286,7 +286,7 @@ FILES = {
     ),
     "a stage's result": (
         lambda s: next(_with_name(s, "runs/approved/train", "checkpoint")),
-        lambda s: Run(s, "approved").fetch(Run(s, "approved").manifest("train"), Path(s.url, "../fetched")),
+        lambda s: Run(s, "approved").files.fetch(Run(s, "approved").manifest("train"), Path(s.url, "../fetched")),
     ),
 }
 
@@ -318,7 +318,7 @@ def test_a_file_that_no_document_names_so_is_refused_by_name(store, forger, what
 def test_a_forged_checkpoint_is_not_gone_on_with(store, forger, tmp_path, caplog):
     """The training begins again, and says which file was not right."""
     run = Run(store, "under_way")
-    saved = run.saved("train", CHECKPOINT)
+    saved = run.files.saved("train", CHECKPOINT)
     work = Work(STAGES["train"], run, run.existing(), {}, None, None)
     assert _fetch_checkpoint(work, tmp_path / "genuine")
     for number, forged in enumerate([f"{saved.path}/weights", "runs/under_way/train/checkpoint.json"]):

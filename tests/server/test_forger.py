@@ -12,25 +12,25 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BadInput, CorruptArtifact, Forbidden
-from pipeline.execution.champion import Champion
-from pipeline.execution.predict import tag_texts
-from pipeline.execution.runner import run_stage
-from pipeline.execution.sign import sign_store
-from pipeline.execution.verify import verify
 from pipeline.files import FileEntry, digest, user_cache
 from pipeline.registry import model_cache
 from pipeline.registry.registry import CARDS, LOG, Registry
 from pipeline.registry.series import SERIES, Series
 from pipeline.registry.serving_dir import path_of
 from pipeline.registry.signing import SIGNATURES
+from pipeline.run.champion import Champion
+from pipeline.run.runner import run_stage
+from pipeline.scoring.predict import tag_texts
 from pipeline.settings import Settings
 from pipeline.stages.plan import STAGES
-from pipeline.store import objects, signatures
+from pipeline.store import documents, objects, signatures
 from pipeline.store.objects import Store
 from pipeline.store.runs import Run
+from pipeline.upkeep.sign import sign_store
+from pipeline.upkeep.verify import verify
 from tests.conftest import CREATED, write_csv
-from tests.execution.test_watch import posts
 from tests.keys import new_key
+from tests.scoring.test_watch import posts
 from tests.server.conftest import serving, wait_for
 
 TEXT = "how do I sort a list in python with a lambda"
@@ -67,7 +67,7 @@ class Forger:
     def put(self, path: str, document: dict) -> None:
         """Write a document with the place and the digest that it must have."""
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
-        (self.root / path).write_bytes(objects._json(document | {objects.PLACE: path}))
+        (self.root / path).write_bytes(documents.encode(document | {objects.PLACE: path}))
 
     def sign(self, path: str, document: dict, *, as_key: str | None = None) -> None:
         """Write a document signed with the forger's own key, under its id or another's."""

@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import BadInput, CorruptArtifact, Unavailable
-from pipeline.execution import feedback, feedback_files, forgotten
 from pipeline.stages.plan import FEEDBACK_FILE
-from pipeline.store import durable
+from pipeline.store import durable, feedback, feedback_files, forgotten
 from pipeline.store.objects import Store
 from tests.registry.interleaving import Killed, kill
 

@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import BadInput, Forbidden, Unavailable
-from pipeline.execution import feedback
 from pipeline.server import record_buffer
 from pipeline.server.errors import Refused
 from pipeline.server.record_buffer import BYTES, FILE_BYTES, ROWS
 from pipeline.server.recording import Recorder
 from pipeline.server.versions import Answer
-from pipeline.store import signatures
+from pipeline.store import feedback, signatures
 from pipeline.store.objects import Store
 from tests.server.test_forger import new_key
 

@@ -10,14 +10,15 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from pipeline.execution import feedback, predict
 from pipeline.registry import model_cache
 from pipeline.registry.registry import Registry
+from pipeline.scoring import predict
 from pipeline.server.loaded import FEW
 from pipeline.server.open_inference_proto import MESSAGE, SERVICE
 from pipeline.sources import sample
+from pipeline.store import feedback
 from pipeline.store.objects import Store
-from tests.execution.test_several_tags import several  # noqa: F401 - a fixture
+from tests.run.test_several_tags import several  # noqa: F401 - a fixture
 from tests.server.conftest import MODEL, serving, wait_for
 
 INFER = "/v2/models/stackoverflow_tagger/infer"

@@ -19,7 +19,7 @@ from google.cloud import bigquery as client_of_google
 from google.cloud.bigquery_storage import types
 
 from pipeline.errors import BadInput, TaggerError, Unavailable
-from pipeline.execution.runner import run_stage
+from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
 from pipeline.source_policy import checked
 from pipeline.sources import bigquery, reader
@@ -285,7 +285,7 @@ class Service:
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     made = Service()
     addresses(monkeypatch, made.rest.server_address[1], made.port)
-    monkeypatch.setattr(bigquery, "PATIENCE", 0.5)
+    monkeypatch.setattr(bigquery, "RETRY_SECONDS", 0.5)
     yield made
     made.stop()
 
@@ -368,7 +368,7 @@ class TestService:
         assert "is more expensive than max_bytes_billed (Query exceeded limit for bytes billed: 10)" in sentence
 
     def test_a_service_that_is_away_can_be_asked_again(self, monkeypatch):
-        monkeypatch.setattr(bigquery, "PATIENCE", 0.5)
+        monkeypatch.setattr(bigquery, "RETRY_SECONDS", 0.5)
         addresses(monkeypatch, *free_ports(2))
         assert "try again later" in refusal(self.SOURCE, Unavailable)
 

@@ -21,7 +21,7 @@ from tests.conftest import context_of, inputs_of
 
 @pytest.fixture
 def evaluated_before(finished_run, tmp_path):
-    finished_run.fetch(finished_run.manifest("evaluate"), tmp_path / "evaluate")
+    finished_run.files.fetch(finished_run.manifest("evaluate"), tmp_path / "evaluate")
     return tmp_path / "evaluate"
 
 

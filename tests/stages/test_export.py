@@ -30,7 +30,7 @@ def exported(finished_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     inputs = {}
     for name in ("ingest", "fit_vocabulary", "vectorize", "evaluate"):
-        finished_run.fetch(finished_run.manifest(name), folder / name)
+        finished_run.files.fetch(finished_run.manifest(name), folder / name)
         inputs[name] = folder / name
     labels = export.read_lines(inputs["fit_vocabulary"] / "labels.txt")
     Registry(finished_run.store).fetch(None, folder / "model")
@@ -63,7 +63,7 @@ def test_progress_has_a_total_from_the_start(exported, finished_run, tmp_path):
         yield lambda count: None
 
     inputs = {name: exported[0].parent / name for name in ("ingest", "fit_vocabulary", "vectorize", "evaluate")}
-    finished_run.fetch(finished_run.manifest("train"), tmp_path / "train")
+    finished_run.files.fetch(finished_run.manifest("train"), tmp_path / "train")
     (tmp_path / "out").mkdir()
     settings = finished_run.existing().settings
     context = Context(Source.parse(settings.source), track=display)
@@ -159,7 +159,7 @@ def test_the_model_cards_example_runs(card, exported):
 
 
 def test_tags_and_words_cannot_write_markdown_in_the_model_card(hostile_run, tmp_path):
-    hostile_run.fetch(hostile_run.manifest("evaluate"), tmp_path)
+    hostile_run.files.fetch(hostile_run.manifest("evaluate"), tmp_path)
     documents = [json.loads((tmp_path / name).read_text()) for name in ("evaluation.json", "decision.json")]
     documents[0]["words"]["python<b>"][0] = "[a](javascript:b)|`c`"
     text = model_card.text(*documents, {}, synthetic=False)

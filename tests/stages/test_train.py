@@ -6,10 +6,11 @@ import pytest
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from pipeline.errors import BadInput, TrainingFailed
-from pipeline.execution.runner import run_stage
 from pipeline.model import events, training
 from pipeline.registry.registry import Registry
 from pipeline.report.facts import Facts, lineage
+from pipeline.run.runner import run_stage
+from pipeline.store.run_files import RunFiles
 from pipeline.store.runs import Run
 from tests.conftest import CREATED, small_version
 
@@ -40,7 +41,7 @@ def test_training_counts_its_steps_and_leaves_one_checkpoint_and_its_losses(vect
 def test_tensorboard_shows_the_losses(vectorized_run, tmp_path):
     run = vectorized_run(epochs=70)
     summary = run_stage("train", run)
-    run.fetch(run.manifest("train"), tmp_path / "train")
+    run.files.fetch(run.manifest("train"), tmp_path / "train")
     board = EventMultiplexer().AddRunsFromDirectory(str(tmp_path / "train")).Reload()
     losses = [(event.step, event.tensor_proto.float_val[0]) for event in board.Tensors("model", "loss")]
     assert [step for step, _ in losses] == sorted({*range(10, 211, 10), *range(3, 211, 3)})  # 3 steps an epoch
@@ -59,7 +60,7 @@ def test_a_loss_that_is_not_a_number_is_refused(vectorized_run):
 def test_a_global_step_that_does_not_fit_the_posts_is_refused(vectorized_run, tmp_path):
     """The checkpoint of a longer training is beyond the steps that are required."""
     run = vectorized_run(epochs=1)
-    run.fetch(run.manifest("vectorize"), tmp_path / "vectors")
+    run.files.fetch(run.manifest("vectorize"), tmp_path / "vectors")
     settings = run.existing().settings
     training.train(tmp_path / "vectors", tmp_path / "model", settings.model_copy(update={"epochs": 2}), 2)
     with pytest.raises(TrainingFailed, match="global_step is 6 after training, but 6 posts require 3"):
@@ -75,7 +76,7 @@ def killed_at_step_6(vectorized_run, monkeypatch):
     """A run whose training was killed after the checkpoint of step 6 of 12 was saved to the store."""
     monkeypatch.setattr(events, "EVERY", 2)
     run = vectorized_run(epochs=4, checkpoint_steps=2)
-    save = Run.save
+    save = RunFiles.save
 
     def save_and_die(self, stage, name, folder, inputs):
         save(self, stage, name, folder, inputs)
@@ -83,7 +84,7 @@ def killed_at_step_6(vectorized_run, monkeypatch):
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "save", save_and_die)
+        patch.setattr(RunFiles, "save", save_and_die)
         with pytest.raises(Killed):
             run_stage("train", run)
     assert run.manifest("train") is None
@@ -119,7 +120,7 @@ def test_a_checkpoint_of_other_vectors_is_not_resumed(killed_at_step_6):
 def copied(run, manifest):
     """A folder with the stage's files and one more."""
     folder = Path(run.store.url).parent / "copied"
-    run.fetch(manifest, folder)
+    run.files.fetch(manifest, folder)
     (folder / "more").write_text("")
     return folder
 

@@ -10,13 +10,14 @@ from pipeline.errors import BadInput, CorruptArtifact
 from pipeline.files import FileEntry
 from pipeline.registry.card import Card
 from pipeline.settings import Settings
-from pipeline.store import objects
+from pipeline.store import documents
 from pipeline.store.hold import held, hold
 from pipeline.store.manifest import Manifest
 from pipeline.store.names import LONGEST, is_name
 from pipeline.store.notes import Saved
 from pipeline.store.objects import Store
-from pipeline.store.runs import PAGE, REPORT, Run
+from pipeline.store.run_files import PAGE, REPORT
+from pipeline.store.runs import Run
 from pipeline.tuning.documents import Asked, Result
 from pipeline.tuning.tuning import TuningRun
 from pipeline.tuning.winner import latest, result_of, with_tuned
@@ -202,7 +203,7 @@ def test_no_method_of_a_store_leaves_it(kind, name, tmp_path, request):
 def planted(path, document):
     """Write a document as whoever may write to the place does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(objects._json(document))
+    path.write_bytes(documents.encode(document))
 
 
 SETTINGS = {"source": "/etc/passwd", "force": "drift", "tuned": "x", "publish": True, "min_accuracy": 0.0, "no": 1}
@@ -258,5 +259,5 @@ def test_a_forged_report_writes_nothing_outside_its_folder(store, tmp_path, name
     planted(Path(store.path(f"{run.path}/{REPORT}/{PAGE}.json")), with_file(SAVED, name))
     before = files_of(tmp_path)
     with pytest.raises(CorruptArtifact, match="is not a piece of unfinished work that this version can read"):
-        run.resume(REPORT, PAGE, {}, tmp_path / "scratch")
+        run.files.resume(REPORT, PAGE, {}, tmp_path / "scratch")
     assert files_of(tmp_path) == before

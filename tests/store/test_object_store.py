@@ -9,6 +9,7 @@ import pytest
 from pipeline.errors import BadInput, Forbidden, Unavailable
 from pipeline.files import entries
 from pipeline.store import object_store
+from pipeline.store.documents import Document
 from pipeline.store.hold import hold
 from pipeline.store.objects import Store
 from pipeline.tuning.journal import Journal
@@ -44,6 +45,7 @@ CALLS = {
     "write_bytes": lambda store, path, *_: store.write_bytes(f"{path}/raw", b"2"),
     "upload": lambda store, path, folder, _: store.upload(folder, path),
     "read": lambda store, path, *_: store.read(f"{path}/x.json"),
+    "load": lambda store, path, *_: store.load(f"{path}/x.json", Document),
     "read_bytes": lambda store, path, *_: store.read_bytes(f"{path}/first"),
     "exists": lambda store, path, *_: store.exists(f"{path}/first"),
     "opened": lambda store, path, *_: store.opened(f"{path}/x.json", store.read_bytes(f"{path}/x.json")),

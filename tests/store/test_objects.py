@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import BadInput, CorruptArtifact, Unavailable
 from pipeline.files import entries
-from pipeline.store.durable import UNFINISHED
+from pipeline.store.durable import WRITING
 from pipeline.store.objects import Store
 
 
@@ -175,7 +175,7 @@ def test_a_local_document_is_never_seen_half_written(tmp_path, monkeypatch):
 def test_unfinished_files_of_a_killed_process_are_not_listed(tmp_path):
     store = Store(str(tmp_path))
     store.write("a.json", {})
-    (tmp_path / f"b.json.0{UNFINISHED}").write_text("half")
+    (tmp_path / f"b.json.0{WRITING}").write_text("half")
     assert (store.names(""), list(store.tree("")), store.folders("")) == (["a.json"], ["a.json"], [])
 
 

@@ -102,7 +102,7 @@ def test_an_attempt_is_never_reused_and_the_last_manifest_counts(new_run, tmp_pa
     run = new_run()
     attempts = [commit(run, "ingest", tmp_path / "out", content=text).attempt for text in ("one", "two")]
     assert attempts[0] != attempts[1]
-    run.fetch(run.manifest("ingest"), tmp_path / "back")
+    run.files.fetch(run.manifest("ingest"), tmp_path / "back")
     assert (tmp_path / "back" / "file").read_text() == "two"
 
 

@@ -86,7 +86,7 @@ def test_trials_share_what_they_have_in_common(result, store):
 def test_nothing_is_published_and_no_test_post_is_stored(result, store):
     assert {name.partition("/")[0] for name in store.sizes("")} == {"tunings"}
     ingest = Run(store.within("tunings/t/trials"), "posts").manifest("ingest")
-    folder = Path(store.path(f"tunings/t/trials/{Run(store, 'posts').attempt(ingest)}"))
+    folder = Path(store.path(f"tunings/t/trials/{ingest.path}"))
     assert posts.rows(folder, "posts/test") == 0
     assert posts.rows(folder, "posts/validation") == result.validation_posts
 

@@ -1,0 +1,1 @@
+"""Tells other systems what there is: MLflow of runs, Vertex AI of published versions."""

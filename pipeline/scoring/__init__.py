@@ -1,0 +1,1 @@
+"""Asks published models: about texts that a person gives, and about newly tagged posts."""
