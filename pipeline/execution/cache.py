@@ -22,7 +22,7 @@ FOLDER = "cache"
 FORMER = "reuse"
 """Where format 1 kept its entries. None can match, because the code has changed since."""
 
-PACKAGES = ("tensorflow", "pyarrow", "numpy", "scipy", "scikit-learn", "matplotlib")
+PACKAGES = ("tensorflow", "pyarrow", "numpy", "scipy", "scikit-learn", "matplotlib", "safetensors")
 """The packages that stages compute with, whose versions are part of the key."""
 
 
