@@ -27,7 +27,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.model import serving
+from pipeline.published.model import PublishedModel
 from pipeline.registry import model_cache
 from pipeline.registry.registry import Registry
 from pipeline.run.runner import run_stage
@@ -144,13 +144,14 @@ def running(command: Sequence[object], ready: str, out: object, **variables: str
 
 
 def in_process(store: Store, texts: list[str], seconds: float) -> float:
-    """Posts a second of the bare SavedModel in batches of 64, which is what a server cannot exceed by much."""
-    with model_cache.opened(Registry(store), None) as folder, serving.opened(folder) as model:
+    """Posts a second of the bare model in batches of 64, which is what a server cannot exceed by much."""
+    with model_cache.opened(Registry(store), None) as folder:
+        model = PublishedModel.open(folder)
         posts = [text.encode() for text in texts[:64]]
-        model.tag(posts)
+        model.answer(posts)
         started, count = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
-            model.tag(posts)
+            model.answer(posts)
             count += len(posts)
         return count / (time.perf_counter() - started)
 
@@ -208,7 +209,7 @@ def table(store: Store, texts: list[str], folder: Path, seconds: float, peer: Pa
     if peer:
         with bentoml(peer, store, folder) as url:
             measure("BentoML", url, "posts")
-    shown.add_row("SavedModel in process", "", "64", "", f"{in_process(store, texts, seconds):,.0f}", "", "", "")
+    shown.add_row("model in process", "", "64", "", f"{in_process(store, texts, seconds):,.0f}", "", "", "")
     return shown
 
 

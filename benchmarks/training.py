@@ -17,6 +17,7 @@ from tensorflow.python.framework import config as determinism
 from benchmarks.table import SAME, Row
 from pipeline import progress
 from pipeline.data import posts
+from pipeline.data.vectors import as_matrix
 from pipeline.model import input_fn, network, training
 from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
@@ -202,4 +203,4 @@ def _dense(vectors: tuple[Path, Settings, int], side: posts.Side) -> list[np.nda
     folder, settings, tags = vectors
     table = pa.Table.from_batches(posts.batches(folder, side))
     labels = np.eye(tags, dtype=np.float32)[table.column("label").to_numpy()]
-    return [input_fn.vectors(table, settings.vocabulary_size).toarray(), labels]
+    return [as_matrix(table, settings.vocabulary_size).toarray(), labels]

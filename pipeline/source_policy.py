@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
-
 from pipeline.errors import SourceRefused
 
 SETTING = "TAGGER_ALLOWED_SOURCES"
@@ -151,6 +149,8 @@ def _starts(text: str, start: str) -> bool:
 
 def _site(url: str) -> tuple[str, str, int, str]:
     """Scheme, host, port and path as httpx, which fetches the URL, reads them; BadInput where it cannot."""
+    import httpx  # here, because most commands read no URL
+
     try:
         read = httpx.URL(url)
     except httpx.InvalidURL as error:

@@ -55,6 +55,13 @@ def test_what_the_dag_and_the_command_line_import_is_light(module):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@pytest.mark.parametrize("module", ["server.app", "execution.predict", "execution.watch"])
+def test_what_asks_a_published_model_imports_nothing_that_trains(module):
+    training = "{'tensorflow', 'tensorflow_serving', 'pandas', 'sklearn', 'matplotlib', 'airflow', 'optuna'}"
+    code = f"import sys, pipeline.{module}; print(sorted({training} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_no_module_is_longer_than_one_sitting():
     assert {
         path.name: len(path.read_text().splitlines()) for path in MODULES if len(path.read_text().splitlines()) > 400

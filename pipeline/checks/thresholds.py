@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.data.text_rule import EXTRA
+
 FILE = "thresholds.json"
 """What `train` leaves, and an extra asset of a model that gives a post several tags: a threshold for each label."""
 
@@ -63,6 +65,12 @@ def write(file: Path, limits: np.ndarray) -> None:
 def read(file: Path) -> np.ndarray:
     """Read what `write` wrote: float32 [tags]."""
     return np.array(json.loads(file.read_text()), np.float32)
+
+
+def of_model(model: Path) -> np.ndarray | None:
+    """A published model's thresholds, float32 [tags]; None if it gives each post one tag."""
+    file = model / EXTRA / FILE
+    return read(file) if file.exists() else None
 
 
 def _best(probability: np.ndarray, truth: np.ndarray) -> float:

@@ -64,6 +64,8 @@ def serve(
 
     Speaks the protocols of TensorFlow Serving, Open Inference (KServe, Triton) and Vertex AI.
     """
+    # Before NumPy is imported: batches are small, so its threads would wait for each other longer than they compute.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     there = store_of(store) if wait else store_of(store).require()
     token = _token(token_file)
     try:

@@ -1,6 +1,6 @@
 """Convert posts to sparse vectors over a vocabulary, as Keras does or with each post scaled to length 1."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,10 @@ from scipy import sparse
 from pipeline.data import words as text
 from pipeline.data.threads import THREADS, in_order
 from pipeline.data.vocabulary import Vocabulary, by_column, neighbours
-from pipeline.data.words import Ints, WordRule
+from pipeline.data.words import Ints, WordRule, numbers_of, of_numbers, of_texts
+
+UNKNOWN = of_numbers(np.zeros(1, np.int32))[0]
+"""The number of what a vocabulary does not hold."""
 
 MODES = ("binary", "count", "freq", "tfidf", "log_tfidf")
 
@@ -62,19 +65,33 @@ class Vectorizer:
 
     def vectors(self, posts: pa.Array) -> pa.RecordBatch:
         """The vectors of a batch of posts."""
+        cells = self.matrix(posts)
+        offsets = pa.array(cells.indptr, pa.int32())
+        return pa.record_batch(
+            {
+                "indices": pa.ListArray.from_arrays(offsets, pa.array(cells.indices)),
+                "values": pa.ListArray.from_arrays(offsets, pa.array(cells.data)),
+            }
+        )
+
+    def matrix(self, posts: pa.Array) -> sparse.csr_matrix:
+        """The same as one sparse matrix, float32 [posts, size]."""
         # Arrow hashes the vocabulary again for each slice, so a large vocabulary wants large slices.
         slices = text.slices(posts, max(text.SLICE, 64 * len(self.columns.known)))
         rows = [self.columns.count(piece, self.word_rule) for piece in slices]
         lengths = np.concatenate([[0], *(np.diff(cells.indptr) for cells in rows)])
-        offsets = pa.array(np.cumsum(lengths), pa.int32())
         indices = np.concatenate([np.empty(0, np.int32), *(cells.indices for cells in rows)])
-        values = np.concatenate([np.empty(0, np.float32), *(_values(cells, self.weights, self.mode) for cells in rows)])
-        return pa.record_batch(
-            {
-                "indices": pa.ListArray.from_arrays(offsets, pa.array(indices)),
-                "values": pa.ListArray.from_arrays(offsets, pa.array(values)),
-            }
-        )
+        values = np.concatenate([np.empty(0, np.float32), *(self._values(cells) for cells in rows)])
+        return sparse.csr_matrix((values, indices, np.cumsum(lengths)), shape=(len(lengths) - 1, len(self.weights)))
+
+    def _values(self, cells: sparse.csr_matrix) -> NDArray[np.float32]:
+        def sums(values: NDArray) -> NDArray:
+            rows = np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
+            of_rows: NDArray = np.bincount(rows, values, cells.shape[0])
+            of_cells: NDArray = of_rows[rows]
+            return of_cells
+
+        return cell_values(cells.data, self.weights[cells.indices], self.mode, sums)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,28 +115,42 @@ class _Columns:
         width, are_pairs = 1 + len(vocabulary.words), vocabulary.pairs
         # "" is never a word: it takes index 0, so that the others have the index they have in Keras.
         if not are_pairs.any():
-            known = pa.concat_arrays([pa.array([""]), vocabulary.words])
-            return cls(width, known, np.arange(width, dtype=np.int32), pa.array([], pa.int64()), np.empty(0, np.int32))
-        words, pairs = vocabulary.words.filter(pa.array(~are_pairs)), vocabulary.words.filter(pa.array(are_pairs))
+            known = pa.concat_arrays([of_texts([b""]), vocabulary.words])
+            no_keys, no_columns = of_numbers(np.empty(0, np.int64)), np.empty(0, np.int32)
+            return cls(width, known, np.arange(width, dtype=np.int32), no_keys, no_columns)
+        words, pairs = (vocabulary.words.take(of_numbers(np.flatnonzero(each))) for each in (~are_pairs, are_pairs))
         halves = pc.split_pattern(pairs, " ").flatten()
-        known = pc.unique(pa.concat_arrays([pa.array([""]), words, halves]))
+        known = pc.unique(pa.concat_arrays([of_texts([b""]), words, halves]))
         column = np.zeros(len(known), np.int32)
-        column[pc.index_in(words, value_set=known).to_numpy()] = 1 + np.flatnonzero(~are_pairs)
-        first, second = pc.index_in(halves, value_set=known).to_numpy().astype(np.int64).reshape(-1, 2).T
+        column[numbers_of(pc.index_in(words, value_set=known))] = 1 + np.flatnonzero(~are_pairs)
+        first, second = numbers_of(pc.index_in(halves, value_set=known)).astype(np.int64).reshape(-1, 2).T
         keys = first * len(known) + second
-        return cls(width, known, column, pa.array(keys), (1 + np.flatnonzero(are_pairs)).astype(np.int32))
+        return cls(width, known, column, of_numbers(keys), (1 + np.flatnonzero(are_pairs)).astype(np.int32))
 
     def count(self, posts: pa.Array, word_rule: WordRule) -> sparse.csr_matrix:
         """Count each entry of the vocabulary in each post: csr [posts, width], indices ascending, none of them 0."""
         found, ends = text.split(posts, word_rule)
-        words = pc.fill_null(pc.index_in(found, value_set=self.known), 0).to_numpy()
+        words = numbers_of(pc.fill_null(pc.index_in(found, value_set=self.known), UNKNOWN))
         index = self.column[words]
         if len(self.keys):
             keys, pair_ends = neighbours(words, ends, len(self.known))
-            at = pc.index_in(pa.array(keys), value_set=self.keys)
-            pairs = np.where(at.is_valid(), self.pair_columns[pc.fill_null(at, 0)], 0)
+            at = pc.index_in(of_numbers(keys), value_set=self.keys)
+            known = numbers_of(at.is_valid())
+            pairs = np.where(known, self.pair_columns[numbers_of(pc.fill_null(at, UNKNOWN))], 0)
             index, ends = _interleaved(index, ends, pairs, pair_ends), ends + pair_ends
         return _counted(index, ends, self.width)
+
+
+def as_matrix(vectors: pa.Table | pa.RecordBatch, size: int) -> sparse.csr_matrix:
+    """Convert `indices` and `values` to one sparse matrix, float32 [rows, size]."""
+    indices, values = (_single(vectors.column(name)) for name in ("indices", "values"))
+    starts = np.concatenate([[0], np.cumsum(indices.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64)])
+    cells = values.flatten().to_numpy(), indices.flatten().to_numpy(), starts
+    return sparse.csr_matrix(cells, shape=(len(indices), size))
+
+
+def _single(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def _interleaved(words: Ints, ends: Ints, pairs: Ints, pair_ends: Ints) -> Ints:
@@ -140,17 +171,21 @@ def _counted(index: Ints, ends: Ints, width: int) -> sparse.csr_matrix:
     return sparse.csc_matrix(counts, shape=cells.shape).tocsr()
 
 
-def _values(counts: sparse.csr_matrix, weights: NDArray[np.float64], mode: str) -> NDArray[np.float32]:
-    """The value of each non-zero cell, by vectorize's formulas."""
+def cell_values(
+    counts: NDArray, weights: NDArray[np.float64], mode: str, sums: Callable[[NDArray], NDArray | np.float64]
+) -> NDArray[np.float32]:
+    """The value of each non-zero cell, by vectorize's formulas.
+
+    `weights` are those of the cells' columns; `sums` gives for each cell the sum of the values of its post's cells.
+    """
     if mode == "binary":
-        values = np.ones(len(counts.data))
+        values = np.ones(len(counts))
     elif mode == "count":
-        values = counts.data
+        values = counts
     elif mode == "freq":
-        values = counts.data / np.repeat(counts.sum(axis=1).A1, np.diff(counts.indptr))
+        values = counts / sums(counts)
     else:
-        values = (1 + np.log(counts.data)) * weights[counts.indices]
+        values = (1 + np.log(counts)) * weights
     if mode == "log_tfidf":
-        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-        values /= np.sqrt(np.bincount(rows, values**2, counts.shape[0]))[rows]
+        values /= np.sqrt(sums(values**2))
     return values.astype(np.float32)

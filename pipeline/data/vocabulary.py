@@ -47,7 +47,7 @@ class Vocabulary:
     @property
     def pairs(self) -> NDArray[np.bool_]:
         """Whether each entry is a pair of words: bool [len(words)]."""
-        found: NDArray[np.bool_] = pc.match_substring(self.words, " ").to_numpy(zero_copy_only=False)
+        found: NDArray[np.bool_] = text.numbers_of(pc.match_substring(self.words, " "))
         return found
 
     @property
@@ -81,12 +81,12 @@ class Vocabulary:
     @classmethod
     def load(cls, folder: Path) -> "Vocabulary":
         """Read what `save` wrote."""
-        table = pq.read_table(folder / COUNTS_FILE)
+        table = _read(folder / COUNTS_FILE)
         about = table.schema.metadata
         return cls(
             words=table["word"].combine_chunks(),
-            counts=table["count"].to_numpy(),
-            document_counts=table["document_count"].to_numpy(),
+            counts=text.numbers_of(table["count"].combine_chunks()),
+            document_counts=text.numbers_of(table["document_count"].combine_chunks()),
             documents=int(about[b"documents"]),
             occurrences=int(about[b"occurrences"]),
             word_rule=about.get(b"word_rule", b"keras").decode(),  # older vocabularies do not say
@@ -133,6 +133,12 @@ class Counts:
             self.documents,
             self.undercount + floor,
         )
+
+
+def _read(path: Path) -> pa.Table:
+    """Read a Parquet file without pyarrow.dataset, which imports pandas."""
+    with pq.ParquetFile(path) as file:
+        return file.read()
 
 
 def _is_sign(words: pa.Array) -> NDArray[np.bool_]:

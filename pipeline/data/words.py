@@ -9,7 +9,8 @@ of code points (`code_points`, for the serving graph) does not know where a word
 TensorFlow's `tf.strings.lower` follow other versions of Unicode and differ from Python's on some fifty code points.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from typing import Literal
@@ -35,11 +36,48 @@ _CASED = 0x20000  # no code point from here on has a lower case
 def _ascii(removed: str) -> pa.Array:
     """A table of 256 bytes that lower-cases ASCII and replaces the removed characters by spaces."""
     upper, lower = (bytes(range(ord(first), ord(first) + 26)) for first in "Aa")
-    return pa.array(np.frombuffer(bytes.maketrans(removed.encode() + upper, b" " * len(removed) + lower), np.uint8))
+    table = bytes.maketrans(removed.encode() + upper, b" " * len(removed) + lower)
+    return _of_buffer(pa.uint8(), len(table), table)
+
+
+def of_numbers(values: NDArray) -> pa.Array:
+    """Wrap numbers as an Arrow array.
+
+    This, of_texts and numbers_of do what pa.array and to_numpy do after they have imported pandas, if that is there:
+    four fifths of a second, in a program that asks a model one post.
+    """
+    return _of_buffer(pa.from_numpy_dtype(values.dtype), len(values), values)
+
+
+def numbers_of(array: pa.Array) -> NDArray:
+    """The integers, or truth values, of an Arrow array without nulls; see of_numbers."""
+    kind = np.dtype(str(array.type))
+    if not len(array):
+        return np.empty(0, kind)  # Arrow may keep no buffer at all
+    buffer = array.buffers()[1]
+    if pa.types.is_boolean(array.type):
+        bits = np.unpackbits(np.frombuffer(buffer, np.uint8), count=array.offset + len(array), bitorder="little")
+        return bits[array.offset :].view(bool)
+    return np.frombuffer(buffer, kind)[array.offset : array.offset + len(array)]
+
+
+def of_texts(texts: Sequence[bytes]) -> pa.Array:
+    """Make a string array of texts in UTF-8, less than 2 GiB of them; see of_numbers."""
+    ends = np.zeros(len(texts) + 1, np.int32)
+    np.cumsum([len(text) for text in texts], out=ends[1:])
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(texts)))
+
+
+def _of_buffer(kind: pa.DataType, length: int, content: object) -> pa.Array:
+    """Wrap a buffer as an Arrow array without nulls."""
+    return pa.Array.from_buffers(kind, length, [None, pa.py_buffer(content)])
 
 
 _ASCII: dict[WordRule, pa.Array] = {"keras": _ascii(FILTERS), "signs": _ascii(FILTERS.removeprefix(SIGNS))}
-_IS_SIGN = pa.array(np.isin(np.arange(256), np.frombuffer(SIGNS.encode(), np.uint8)).view(np.uint8))
+_TRANSLATION = {rule: numbers_of(table).tobytes() for rule, table in _ASCII.items()}
+_WORD_OR_SIGN = re.compile(f"[^ {re.escape(SIGNS)}]+|[{re.escape(SIGNS)}]")
+_IS_SIGN = of_numbers(np.isin(np.arange(256), np.frombuffer(SIGNS.encode(), np.uint8)).view(np.uint8))
+_SPACE = of_texts([b" "])[0]
 _STRING = 1 << 31  # bytes that no longer fit an Arrow string array
 
 Ints = NDArray[np.int32]
@@ -83,6 +121,16 @@ def words(posts: pa.Array, rule: WordRule = "keras") -> tuple[pa.Array, Longs]:
     )
 
 
+def words_of(post: str, rule: WordRule = "keras") -> list[str]:
+    """Split one post into words as `words` does, without Arrow, which takes longer to begin than this to end."""
+    lowered = post.encode().translate(_TRANSLATION[rule]).decode()
+    if not lowered.isascii():
+        lowered = lowered.replace("\u03a3", "\u03c3").lower()
+    if rule == "signs":
+        return _WORD_OR_SIGN.findall(lowered)
+    return list(filter(None, lowered.split(" ")))
+
+
 def slices(posts: pa.Array, size: int) -> Iterator[pa.Array]:
     """Yield the posts as successive string arrays of about `size` bytes of text; raise ValueError for a null."""
     for chunk in posts.chunks if isinstance(posts, pa.ChunkedArray) else [posts]:
@@ -115,7 +163,7 @@ def split(posts: pa.Array, rule: WordRule = "keras") -> tuple[pa.Array, Ints]:
     offsets = np.zeros(len(starts) + 1, np.int32)
     np.cumsum(stops - starts, out=offsets[1:])
     kept = np.packbits(full[1:-1], bitorder="little")  # as Arrow keeps its booleans
-    letters = pa.array(text).filter(_of_buffer(pa.bool_(), len(text), kept)).to_numpy()
+    letters = numbers_of(of_numbers(text).filter(_of_buffer(pa.bool_(), len(text), kept)))
     ends = np.searchsorted(starts, (_offsets(posts) + np.arange(len(posts) + 1)).astype(np.int32)).astype(np.int32)
     return pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(letters)), ends
 
@@ -129,7 +177,7 @@ def _edges(full: NDArray[np.bool_]) -> tuple[Ints, Ints]:
 def _edges_with_signs(full: NDArray[np.bool_], text: NDArray[np.uint8]) -> tuple[Ints, Ints]:
     """As _edges, with each sign a word by itself."""
     sign = np.zeros(len(full), bool)
-    sign[1:-1] = pc.take(_IS_SIGN, pa.array(text), boundscheck=False).to_numpy().view(bool)
+    sign[1:-1] = numbers_of(pc.take(_IS_SIGN, of_numbers(text), boundscheck=False)).view(bool)
     edge = sign[1:] | sign[:-1]
     edge |= full[1:] != full[:-1]
     starts, stops = (np.flatnonzero(edge & full[side]) for side in (np.s_[1:], np.s_[:-1]))
@@ -144,7 +192,7 @@ def _lowered(posts: pa.Array, rule: WordRule) -> tuple[pa.Array, NDArray[np.uint
     are therefore returned as well.
     """
     # As bytes.translate, without Python's lock, so that threads do not wait for each other.
-    text = pc.take(_ASCII[rule], _joined(posts), boundscheck=False).to_numpy()
+    text = numbers_of(pc.take(_ASCII[rule], _joined(posts), boundscheck=False))
     foreign = text >= 0x80
     characters = text[foreign].tobytes().decode()
     resized = _resized().keys() & set(characters) if characters else set()
@@ -161,11 +209,6 @@ def _lowered(posts: pa.Array, rule: WordRule) -> tuple[pa.Array, NDArray[np.uint
 
 def _joined(posts: pa.Array) -> pa.Array:
     """Join the bytes of all posts with spaces: uint8."""
-    whole = pa.ListArray.from_arrays(pa.array([0, len(posts)], pa.int32()), posts)
-    joined = pc.binary_join(whole, " ")[0].as_buffer()
+    whole = pa.ListArray.from_arrays(of_numbers(np.array([0, len(posts)], np.int32)), posts)
+    joined = pc.binary_join(whole, _SPACE)[0].as_buffer()
     return _of_buffer(pa.uint8(), joined.size, joined)
-
-
-def _of_buffer(kind: pa.DataType, length: int, content: object) -> pa.Array:
-    """Wrap a buffer as an Arrow array without nulls."""
-    return pa.Array.from_buffers(kind, length, [None, pa.py_buffer(content)])

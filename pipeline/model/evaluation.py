@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.model.network import OUTPUT
+from pipeline.data.signatures import OUTPUT
 
 
 class _AnswersHook(tf.estimator.SessionRunHook):

@@ -11,6 +11,7 @@ import tensorflow as tf
 from scipy.sparse import csr_matrix, vstack
 
 from pipeline.data import posts, tag_matrix
+from pipeline.data.vectors import as_matrix
 from pipeline.model import network
 
 GROUPS_PER_WINDOW = 16
@@ -77,7 +78,7 @@ def testing(folder: Path, *, columns: int, tags: int) -> Callable[[], tf.data.Da
     def windows() -> Iterator[Window]:
         batches = posts.batches(folder, "test", COLUMNS)
         yield from _full_batches(
-            ((vectors(batch, columns), labels(batch, tags)) for batch in batches), PREDICTION_BATCH
+            ((as_matrix(batch, columns), labels(batch, tags)) for batch in batches), PREDICTION_BATCH
         )
 
     return lambda: _dataset(
@@ -85,26 +86,15 @@ def testing(folder: Path, *, columns: int, tags: int) -> Callable[[], tf.data.Da
     ).prefetch(2)
 
 
-def vectors(table: pa.Table | pa.RecordBatch, columns: int) -> csr_matrix:
-    """Convert `indices` and `values` to one sparse matrix, float32 [rows, columns]."""
-    indices, values = (_single(table.column(name)) for name in ("indices", "values"))
-    starts = np.concatenate([[0], np.cumsum(indices.value_lengths().to_numpy(zero_copy_only=False), dtype=np.int64)])
-    return csr_matrix(
-        (values.flatten().to_numpy(), indices.flatten().to_numpy(), starts), shape=(len(indices), columns)
-    )
-
-
 def labels(table: pa.Table | pa.RecordBatch, tags: int) -> np.ndarray:
     """The label of each post, int32 [posts]; or where posts have several, which they have, bool [posts, tags]."""
-    column = _single(table.column("label"))
+    column = table.column("label")
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
     found: np.ndarray = (
         tag_matrix.matrix(column, tags).toarray() if pa.types.is_list(column.type) else column.to_numpy()
     )
     return found
-
-
-def _single(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def row_groups(folder: Path, share: Share = (0, 1)) -> list[tuple[Path, int, int]]:
@@ -131,7 +121,7 @@ def _shuffled(folder: Path, columns: int, tags: int, random: np.random.Generator
         ]
         table = pa.concat_tables(tables).combine_chunks()
         rows = random.permutation(len(table))
-        yield vectors(table, columns)[rows], labels(table, tags)[rows]
+        yield as_matrix(table, columns)[rows], labels(table, tags)[rows]
 
 
 def _full_batches(windows: Iterator[Window], size: int) -> Iterator[Window]:

@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline import tf_config
+from pipeline.data.signatures import OUTPUT
 from pipeline.files import scratch_folder
 from pipeline.settings import Settings
 
@@ -19,9 +20,6 @@ INDICES, VALUES, SHAPE = "posts_indices", "posts_values", "posts_shape"
 
 A converted Estimator does not accept a SparseTensor itself.
 """
-
-OUTPUT = "labels"
-"""The network's output: probabilities, float32 [n, tags], which add up to 1 unless posts have several tags."""
 
 
 def features(vectors: tf.SparseTensor) -> dict[str, tf.Tensor]:

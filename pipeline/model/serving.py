@@ -1,10 +1,8 @@
 """Export and open the SavedModel, whose graph turns raw posts into tags by the text rule of `pipeline.data.words`."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +12,16 @@ from scipy.sparse import csr_matrix
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from pipeline.checks import thresholds
+from pipeline.data import text_rule
 from pipeline.data.several_tags import SEPARATOR
+from pipeline.data.signatures import CELLS, CLASSIFY, EXAMPLES, FEATURE, OUTPUT, SERVING, VECTORS
+from pipeline.data.text_rule import RULE
 from pipeline.data.vectors import idf
 from pipeline.data.vocabulary import COUNTS_FILE, Vocabulary
 from pipeline.data.words import EXPANDS, SIGNS, WordRule, code_points
 from pipeline.files import scratch_folder
 from pipeline.model import network, warmup
-from pipeline.model.network import OUTPUT
 from pipeline.settings import Settings
-
-SERVING = "serving_default"
-VECTORS = "vectors"
-CELLS = "cells"
-CLASSIFY = "classify"
-
-RULE = "words.json"
-"""An extra asset: the settings of the conversion from posts to vectors."""
-
-EXAMPLES = "examples"
-"""The input of the signature `classify`: serialized tf.Examples, string [n]."""
-
-FEATURE = "posts_input"
-"""The input of the signature `vectors`: dense rows, float32 [n, vocabulary_size]."""
 
 ERRORS = tf.errors.OpError
 """TensorFlow's errors for a model that it cannot load or run."""
@@ -60,8 +46,8 @@ def export(
     and shape (int64 [2]); and `classify`, from inputs (string [n], serialized tf.Examples with the feature `post`) to
     classes (string [n, tags]) and scores (float32 [n, tags]). With a file of thresholds, `serving_default` has tags
     (string [n]), too, such as `pandas|python`: those that pipeline.checks.thresholds gives the post, of which tag is
-    the most probable. Both files, one entry a line, are stored as assets, and what `text_rule`, `thresholds_of` and
-    `warmup` read as extra assets.
+    the most probable. Both files, one entry a line, are stored as assets, and what TextRule and
+    `thresholds` read, and the warm-up requests, as extra assets.
     """
     vocabulary = Vocabulary.load(vocabulary_file.parent)
     limits = thresholds.read(thresholds_file) if thresholds_file else None
@@ -96,7 +82,7 @@ def export(
     served = tf.estimator.Estimator(model_fn, model_dir=estimator.model_dir, config=estimator.config)
     with scratch_folder("words") as scratch:
         rule = Path(scratch, RULE)
-        rule.write_text(json.dumps({name: getattr(settings, name) for name in ("vocabulary_size", "vector_mode")}))
+        text_rule.write(rule, size=settings.vocabulary_size, mode=settings.vector_mode)
         warmup.write(vocabulary, SERVING, Path(scratch, warmup.FILE))
         extra = {
             RULE: str(rule),
@@ -125,30 +111,6 @@ def _make_reproducible(model: Path, assets: tuple[Path, ...]) -> None:
             strings = node.attr["value"].tensor.string_val
             strings[:] = [names.get(string, string) for string in strings]
     file.write_bytes(saved.SerializeToString(deterministic=True))
-
-
-@dataclass(frozen=True)
-class TextRule:
-    """How a model's posts become vectors: the arguments of pipeline.data.vectors.vectorize."""
-
-    vocabulary: Vocabulary
-    size: int
-    mode: str
-
-
-def text_rule(model: Path) -> TextRule | None:
-    """Load the text rule of a SavedModel; None if an older version of the pipeline exported it without one."""
-    extra = model / "assets.extra"
-    if not (extra / RULE).exists():
-        return None
-    rule = json.loads((extra / RULE).read_text())
-    return TextRule(Vocabulary.load(extra), rule["vocabulary_size"], rule["vector_mode"])
-
-
-def thresholds_of(model: Path) -> np.ndarray | None:
-    """The probability from which a post gets a tag, float32 [tags]; None if the model gives each post one tag."""
-    file = model / "assets.extra" / thresholds.FILE
-    return thresholds.read(file) if file.exists() else None
 
 
 class _FromVectors(tf.estimator.export.PredictOutput):

@@ -13,6 +13,8 @@ from scipy.sparse import csr_matrix, vstack
 
 from pipeline.checks import thresholds
 from pipeline.data import posts, tag_matrix
+from pipeline.data.vectors import as_matrix
+from pipeline.data.weights import Weights
 from pipeline.model import input_fn
 from pipeline.model.temperature import loss
 from pipeline.progress import OnEpoch, no_report
@@ -44,7 +46,7 @@ class Validation:
     def __init__(self, vectors: Path, columns: int, tags: int, patience: int = 0) -> None:
         batches = list(posts.batches(vectors, "validation"))
         empty = csr_matrix((0, columns), dtype=np.float32)
-        self.vectors = vstack([empty, *(input_fn.vectors(batch, columns) for batch in batches)], format="csr")
+        self.vectors = vstack([empty, *(as_matrix(batch, columns) for batch in batches)], format="csr")
         several = posts.have_several(vectors, "validation")
         none = np.empty((0, tags), bool) if several else np.empty(0, np.int32)
         self.labels = np.concatenate([none, *(input_fn.labels(batch, tags) for batch in batches)])
@@ -59,7 +61,7 @@ class Validation:
         figures = self.curve[step] = {"training_loss": round(training_loss, 6)}
         if not len(self.labels):
             return
-        self.logits = logits = logits_of(self.vectors, weights)
+        self.logits = logits = Weights(*weights).logits(self.vectors)
         figures["loss"] = round(loss(logits, self.labels), 6)
         figures["accuracy"] = round(float(posts.correct(self._answers(logits)).mean()), 6)
         if self.patience and (self.best is None or figures["accuracy"] > self.curve[self.best.step]["accuracy"]):
@@ -67,7 +69,7 @@ class Validation:
 
     def kept_logits(self) -> np.ndarray:
         """The logits of the validation posts with the weights that are kept: float32 [validation posts, tags]."""
-        return logits_of(self.vectors, self.best.weights) if self.best else self.logits
+        return Weights(*self.best.weights).logits(self.vectors) if self.best else self.logits
 
     def write_answers(self, file: Path) -> None:
         """Write the answer of the weights that are kept to each validation post as Parquet, if there are any."""
@@ -106,12 +108,6 @@ class Validation:
     def table(self) -> list[dict[str, float]]:
         """The curve for the summary: the figures of each epoch, and its number."""
         return [{"epoch": number} | point for number, point in enumerate(self.curve.values(), 1)]
-
-
-def logits_of(vectors: csr_matrix, weights: list[np.ndarray]) -> np.ndarray:
-    """Compute what the network's last layer has before softmax or sigmoid, by network.keras_model without dropout."""
-    kernel, bias, last_kernel, last_bias = weights
-    return np.maximum(vectors @ kernel + bias, 0) @ last_kernel + last_bias  # type: ignore[no-any-return]
 
 
 class ValidationHook(tf.estimator.SessionRunHook):

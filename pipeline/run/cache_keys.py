@@ -11,7 +11,7 @@ from pipeline.run.work import Work
 from pipeline.stages.plan import CHAMPION, FEEDBACK, LEARNS, WARM_START
 from pipeline.store.code import code_digest, package_version
 
-PACKAGES = ("tensorflow", "pyarrow", "numpy", "scipy", "scikit-learn", "matplotlib")
+PACKAGES = ("tensorflow", "pyarrow", "numpy", "scipy", "scikit-learn", "matplotlib", "safetensors")
 """The packages that stages compute with, whose versions are part of the key."""
 
 

@@ -4,23 +4,23 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.data import posts
 from pipeline.data.several_tags import SEPARATOR
 from pipeline.errors import BadInput
-from pipeline.files import read_lines
-from pipeline.model import serving, tagging
 from pipeline.progress import Track, log_lines
-from pipeline.sources import reader
+from pipeline.published.model import PublishedModel
 from pipeline.sources.source import Source
-from pipeline.stages.plan import LABELS
+
+if TYPE_CHECKING:
+    from pipeline.sources.reader import Block
 
 BATCH = 500
 
@@ -42,14 +42,14 @@ class Tagging:
 
 def tag_texts(model: Path, texts: list[str]) -> Iterator[dict[str, Any]]:
     """Tag the texts: for each of them its `post`, `tag` and `probability`, and of a model of several tags `tags`."""
-    with serving.opened(model) as served:
+    with closing(PublishedModel.open(model)) as published:
         for start in range(0, len(texts), BATCH):
             chunk = texts[start : start + BATCH]
-            answer = served.tag([text.encode(errors="replace") for text in chunk])
+            answers = published.answer(chunk)
             for at, text in enumerate(chunk):
-                several = {"tags": answer["tags"][at].decode().split(SEPARATOR)} if "tags" in answer else {}
-                probability = round(float(answer["probability"][at]), 6)
-                yield {"post": text, "tag": answer["tag"][at].decode()} | several | {"probability": probability}
+                several = {} if answers.several is None else {"tags": answers.several[at].split(SEPARATOR)}
+                probability = round(float(answers.best[at]), 6)
+                yield {"post": text, "tag": answers.tags[at]} | several | {"probability": probability}
 
 
 def tag_file(
@@ -61,22 +61,21 @@ def tag_file(
     """
     if not target.absolute().parent.is_dir():
         raise BadInput(f"--output {target}: the folder {target.absolute().parent} does not exist; create it first")
-    labels, schema = read_lines(model / "assets" / LABELS), TAGGED
-    if serving.thresholds_of(model) is not None:
-        schema = schema.set(schema.get_field_index("tag"), pa.field("tags", pa.string()))
     unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     tagged = rejected = 0
     try:
         with (
-            serving.opened(model) as served,
-            pq.ParquetWriter(unfinished, schema, compression="zstd") as writer,
+            closing(PublishedModel.open(model)) as published,
+            pq.ParquetWriter(unfinished, _schema(published), compression="zstd") as writer,
             track("predict", "posts", None) as advance,
         ):
+            from pipeline.sources import reader  # imports what reads sources of every kind
+
             counts = Counter[str]()
             blocks = reader.read(source, text_column=text_column, tag_column=None, max_bytes=max_bytes)
-            for batch, tags, probability in tagging.tagged(served, model, labels, _posts(blocks, counts)):
-                columns = [batch.column("row"), batch.column("post"), tags, pa.array(probability.astype(np.float32))]
-                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+            for batch, answers in published.answer_batches(_posts(blocks, counts)):
+                columns = [batch.column("row"), batch.column("post"), pa.array(answers.given), pa.array(answers.best)]
+                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=writer.schema))
                 tagged += batch.num_rows
                 advance(batch.num_rows)
             rejected = counts["rejected"]
@@ -90,7 +89,13 @@ def tag_file(
     return Tagging(tagged, rejected)
 
 
-def _posts(blocks: Iterable[reader.Block], counts: Counter[str]) -> Iterator[pa.RecordBatch]:
+def _schema(model: PublishedModel) -> pa.Schema:
+    if model.limits is None:
+        return TAGGED
+    return TAGGED.set(TAGGED.get_field_index("tag"), pa.field("tags", pa.string()))
+
+
+def _posts(blocks: "Iterable[Block]", counts: Counter[str]) -> Iterator[pa.RecordBatch]:
     """The posts of the blocks in batches of bounded size; rejected rows are counted."""
     size = posts.ROWS_PER_BATCH
     for block in blocks:

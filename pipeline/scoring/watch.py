@@ -3,11 +3,13 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from scipy.stats import binomtest
 
@@ -19,8 +21,8 @@ from pipeline.data.several_tags import SEPARATOR
 from pipeline.data.vocabulary import Vocabulary, count, most_frequent
 from pipeline.errors import BadInput, CorruptArtifact, StageOutOfOrder
 from pipeline.files import read_lines, scratch_folder
-from pipeline.model import serving, tagging
 from pipeline.progress import Track, log_lines
+from pipeline.published.model import PublishedModel
 from pipeline.registry import model_cache
 from pipeline.registry.events import live_history
 from pipeline.registry.registry import Registry
@@ -190,12 +192,11 @@ def _labels(registry: Registry, version: int) -> list[str]:
 def _asked(registry: Registry, version: int, folder: Path) -> tuple[int, Counter[str]]:
     """How many posts in the folder a published version tags correctly, and how many of each tag get it."""
     correct, correct_by_tag = 0, Counter[str]()
-    with model_cache.opened(registry, version) as model, serving.opened(model) as served:
-        labels, several = read_lines(model / "assets" / LABELS), serving.thresholds_of(model) is not None
-        for batch, given, _ in tagging.tagged(served, model, labels, posts.batches(folder, KIND)):
-            true = batch.column("tag")
+    with model_cache.opened(registry, version) as files, closing(PublishedModel.open(files, version)) as model:
+        for batch, answers in model.answer_batches(posts.batches(folder, KIND)):
+            true, given = batch.column("tag"), pa.array(answers.given, pa.string())
             correct += pc.sum(pc.equal(given, true)).as_py() or 0
-            if several:
+            if answers.several is not None:
                 pairs = zip(true.to_pylist(), given.to_pylist(), strict=True)
                 correct_by_tag.update(
                     tag for one, other in pairs for tag in {*one.split(SEPARATOR)} & {*other.split(SEPARATOR)}

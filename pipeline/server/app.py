@@ -129,7 +129,7 @@ class Server:
                 await ending.enter_async_context(serving)
             await ending.enter_async_context(background.repeating(FOLLOW, LOOK_SECONDS, versions.look))
             gc.collect()
-            gc.freeze()  # else each full collection walks through all of TensorFlow's modules while requests wait
+            gc.freeze()  # else each full collection walks through all imported modules while requests wait
             self._tell()
             yield
 

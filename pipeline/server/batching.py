@@ -12,6 +12,12 @@ from pipeline.server.errors import Refused
 Compute = Callable[[list[Any]], Any]
 """From the rows of several requests to their results, of which a slice are the results of some."""
 
+IsShort = Callable[[list[Any]], bool]
+
+
+def _is_never_short(rows: list[Any]) -> bool:
+    return False
+
 
 @dataclass(frozen=True)
 class _Waiting:
@@ -20,14 +26,18 @@ class _Waiting:
 
 
 class Batcher:
-    """Calls `compute` with the rows of several requests at once, in the executor, a call at a time.
+    """Calls `compute` with the rows of several requests at once, a call at a time, in the executor unless they are few.
 
     A request waits for the batch before its own and for nothing else, so a single client is never delayed. At most
     `queue` rows wait; a request beyond that is refused with status 429.
     """
 
-    def __init__(self, compute: Compute, executor: Executor, *, batch: int, queue: int) -> None:
+    def __init__(
+        self, compute: Compute, executor: Executor, *, batch: int, queue: int, is_short: IsShort = _is_never_short
+    ) -> None:
+        """Where `is_short` says so of a batch, it is computed at once: to wait for a thread would take longer."""
         self._compute, self._executor, self._batch, self._limit = compute, executor, batch, queue
+        self._is_short = is_short
         self._queue: deque[_Waiting] = deque()
         self._task: asyncio.Task[None] | None = None
         self.waiting = 0
@@ -62,7 +72,11 @@ class Batcher:
             return
         rows = [row for each in taken for row in each.rows]
         try:
-            results = await asyncio.get_running_loop().run_in_executor(self._executor, self._compute, rows)
+            if self._is_short(rows):
+                results = self._compute(rows)
+                await asyncio.sleep(0)  # else nothing is received until no request waits
+            else:
+                results = await asyncio.get_running_loop().run_in_executor(self._executor, self._compute, rows)
         except Exception as error:
             for each in taken:
                 if not each.results.done():

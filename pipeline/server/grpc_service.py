@@ -1,4 +1,4 @@
-"""TensorFlow Serving's gRPC services, on Google's own stubs: Predict, Classify, GetModelMetadata and GetModelStatus."""
+"""TensorFlow Serving's gRPC services: the methods Predict, Classify, GetModelMetadata and GetModelStatus."""
 
 import contextlib
 import itertools
@@ -7,22 +7,19 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-from tensorflow_serving.apis.classification_pb2 import ClassificationResponse
-from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
-from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse, ModelVersionStatus
-from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
+from pipeline.data.signatures import CLASSIFY, FEATURE, OUTPUT, SERVING, VECTORS
 from pipeline.errors import BadInput
-from pipeline.model import serving, tensors
-from pipeline.model.network import OUTPUT
+from pipeline.published.answers import Answers
 from pipeline.registry.card import MODEL
 from pipeline.server import bodies, grpc_guard, open_inference_grpc
+from pipeline.server import tensor_protos as tensors
 from pipeline.server.errors import Refused
 from pipeline.server.listen import Listen
 from pipeline.server.metrics import Metrics
 from pipeline.server.recording import Recorder
-from pipeline.server.versions import Answer, Versions, refuse_other_model
+from pipeline.server.tf_serving_proto import ENUMS, MESSAGE, MODEL_SERVICE, PACKAGE, PREDICTION_SERVICE
+from pipeline.server.versions import Versions, refuse_other_model
 
 METADATA = "signature_def"
 
@@ -41,9 +38,7 @@ async def serving_on(
         maximum_concurrent_rpcs=grpc_guard.CALLS,
     )
     service = Service(versions, recorder)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(service, server)
-    server.add_generic_rpc_handlers([open_inference_grpc.handler(service)])
+    server.add_generic_rpc_handlers([*handlers(service), open_inference_grpc.handler(service)])
     try:
         server.add_insecure_port(f"{listen.host}:{listen.grpc_port}")
     except RuntimeError:
@@ -58,11 +53,30 @@ async def serving_on(
         await server.stop(grace=10)
 
 
-class Service(
-    prediction_service_pb2_grpc.PredictionServiceServicer,  # type: ignore[misc]
-    model_service_pb2_grpc.ModelServiceServicer,  # type: ignore[misc]
-):
-    """The methods of both services; those that are not here raise NotImplementedError, as Google's stubs do."""
+def handlers(service: "Service") -> list[grpc.GenericRpcHandler]:
+    """What answers the calls of both services; their other methods are not answered."""
+    prediction = {
+        "Predict": (service.Predict, "PredictRequest", "PredictResponse"),
+        "Classify": (service.Classify, "ClassificationRequest", "ClassificationResponse"),
+        "GetModelMetadata": (service.GetModelMetadata, "GetModelMetadataRequest", "GetModelMetadataResponse"),
+    }
+    model = {"GetModelStatus": (service.GetModelStatus, "GetModelStatusRequest", "GetModelStatusResponse")}
+    return [
+        grpc.method_handlers_generic_handler(
+            name,
+            {
+                method: grpc.unary_unary_rpc_method_handler(
+                    answer, MESSAGE[request].FromString, MESSAGE[response].SerializeToString
+                )
+                for method, (answer, request, response) in methods.items()
+            },
+        )
+        for name, methods in ((PREDICTION_SERVICE, prediction), (MODEL_SERVICE, model))
+    ]
+
+
+class Service:
+    """The methods of both services."""
 
     def __init__(self, versions: Versions, recorder: Recorder | None = None) -> None:
         self.versions, self.recorder = versions, recorder
@@ -70,12 +84,12 @@ class Service(
     async def Predict(self, request: Any, context: Any) -> Any:
         """Answer the signature serving_default or vectors."""
         self._named(request.model_spec)
-        name = bodies.signature_of(request.model_spec.signature_name, serving.SERVING, serving.VECTORS)
-        if name == serving.VECTORS:
+        name = bodies.signature_of(request.model_spec.signature_name, SERVING, VECTORS)
+        if name == VECTORS:
             outputs, version = await self._from_vectors(request)
         else:
             outputs, version = await self._from_posts(request, context)
-        response = PredictResponse()
+        response = MESSAGE["PredictResponse"]()
         self._fill(response.model_spec, version, name)
         for output in _wanted_outputs(request.output_filter, list(outputs)):
             response.outputs[output].CopyFrom(tensors.to_proto(outputs[output]))
@@ -84,15 +98,15 @@ class Service(
     async def Classify(self, request: Any, context: Any) -> Any:
         """Answer tf.Examples with each tag and its score."""
         self._named(request.model_spec)
-        bodies.signature_of(request.model_spec.signature_name, serving.CLASSIFY)
+        bodies.signature_of(request.model_spec.signature_name, CLASSIFY)
         bodies.refuse_too_many(len(tensors.examples_of(request.input)), "input", self.versions.limits)
         try:
             texts = tensors.texts_of(request.input, "post")
         except ValueError as error:
             raise Refused(400, str(error)) from None
         answer = await self._tag(texts, "input", context)
-        response = ClassificationResponse()
-        self._fill(response.model_spec, answer.version, serving.CLASSIFY)
+        response = MESSAGE["ClassificationResponse"]()
+        self._fill(response.model_spec, answer.version, CLASSIFY)
         for row in answer.probabilities.tolist():
             classes = response.result.classifications.add().classes
             for label, score in zip(answer.labels, row, strict=True):
@@ -104,11 +118,13 @@ class Service(
         if set(request.metadata_field) != {METADATA}:
             raise Refused(400, f"metadata_field must be [{METADATA!r}]")
         loaded = self._named(request.model_spec)
-        response, signatures = GetModelMetadataResponse(), SignatureDefMap()
+        response, signatures = MESSAGE["GetModelMetadataResponse"](), MESSAGE["SignatureDefMap"]()
         self._fill(response.model_spec, loaded.version, "")
         for name, signature in loaded.signatures.items():
             signatures.signature_def[name].CopyFrom(signature)
-        response.metadata[METADATA].Pack(signatures)
+        packed = response.metadata[METADATA]
+        packed.type_url = f"type.googleapis.com/{PACKAGE}.SignatureDefMap"
+        packed.value = signatures.SerializeToString()
         return response
 
     async def GetModelStatus(self, request: Any, context: Any) -> Any:
@@ -118,13 +134,13 @@ class Service(
         states = self.versions.known()
         if label is not None:
             version = str(self.versions.named(label=label).version)
-        response = GetModelStatusResponse()
+        response = MESSAGE["GetModelStatusResponse"]()
         for number, state in sorted(states.items(), reverse=True):
             if version in (None, str(number)):
                 there = response.model_version_status.add(version=number)
-                there.state = ModelVersionStatus.State.Value(state.state)
+                there.state = ENUMS["State"][state.state]
                 there.status.error_message = state.error
-                there.status.error_code = grpc.StatusCode.DATA_LOSS.value[0] if state.error else 0
+                there.status.error_code = ENUMS["Code"]["DATA_LOSS" if state.error else "OK"]
         if not response.model_version_status:
             raise Refused(404, f"version {version} was not loaded here")
         return response
@@ -137,7 +153,7 @@ class Service(
         spec.name, spec.signature_name = MODEL, signature
         spec.version.value = version
 
-    async def _tag(self, texts: list[bytes], where: str, context: Any) -> Answer:
+    async def _tag(self, texts: list[bytes], where: str, context: Any) -> Answers:
         limits = self.versions.limits
         posts = bodies.bounded((bodies.refuse_too_long(text, where, limits) for text in texts), where, limits)
         answer = await self.versions.tag(posts)
@@ -155,9 +171,9 @@ class Service(
 
     async def _from_vectors(self, request: Any) -> tuple[dict[str, Any], int]:
         size, limits = self.versions.vector_size, self.versions.limits
-        tensor, shape = _input(request, serving.FEATURE)
-        bodies.refuse_other_shape(shape, serving.FEATURE, size, limits)
-        rows = bodies.checked_vectors(tensors.to_array(tensor), serving.FEATURE, size, limits)
+        tensor, shape = _input(request, FEATURE)
+        bodies.refuse_other_shape(shape, FEATURE, size, limits)
+        rows = bodies.checked_vectors(tensors.to_array(tensor), FEATURE, size, limits)
         answer = await self.versions.from_vectors(rows)
         return {OUTPUT: answer.probabilities}, answer.version
 

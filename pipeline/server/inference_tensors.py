@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.published.answers import Answers
+from pipeline.published.model import PublishedModel
 from pipeline.server import bodies
 from pipeline.server.errors import Refused
-from pipeline.server.loaded import Loaded
-from pipeline.server.versions import Answer, Limits
+from pipeline.server.versions import Limits
 
 NAME = "stackoverflow-tagger"
 SERVER = {
@@ -74,10 +75,10 @@ class Tensor:
         return b"".join(part for text in encoded for part in (LENGTH.pack(len(text)), text))
 
 
-def shapes(loaded: Loaded) -> dict[str, list[int]]:
+def shapes(model: PublishedModel) -> dict[str, list[int]]:
     """The outputs of a version, each with its shape, whose first length is the number of posts."""
-    names = [name for name in TYPES if name != "tags" or loaded.limits is not None]
-    return {name: [-1, len(loaded.labels)] if name == "probabilities" else [-1] for name in names}
+    names = [name for name in TYPES if name != "tags" or model.limits is not None]
+    return {name: [-1, len(model.labels)] if name == "probabilities" else [-1] for name in names}
 
 
 def post_count(name: str, datatype: str, shape: Any, limits: Limits) -> int:
@@ -140,7 +141,7 @@ def classes(count: Any, name: str) -> int:
     return count
 
 
-def outputs(wanted: list[Wanted], answer: Answer, *, binary: bool = False) -> list[Tensor]:
+def outputs(wanted: list[Wanted], answer: Answers, *, binary: bool = False) -> list[Tensor]:
     """The outputs that are wanted; all, `binary` or not, if none is named.
 
     Raises Refused, 400, where the version has no such output.
@@ -154,7 +155,7 @@ def outputs(wanted: list[Wanted], answer: Answer, *, binary: bool = False) -> li
     return [_best(each, answer) if each.classes else _tensor(each, answer) for each in wanted]
 
 
-def _best(wanted: Wanted, answer: Answer) -> Tensor:
+def _best(wanted: Wanted, answer: Answers) -> Tensor:
     """The most probable tags of each post, the best first, in the words of Triton's extension."""
     best = np.argsort(-answer.probabilities, axis=1, kind="stable")[:, : wanted.classes]
     rows = zip(answer.probabilities, best.tolist(), strict=True)
@@ -162,7 +163,7 @@ def _best(wanted: Wanted, answer: Answer) -> Tensor:
     return Tensor(wanted.name, list(best.shape), named, wanted.binary)
 
 
-def _tensor(wanted: Wanted, answer: Answer) -> Tensor:
+def _tensor(wanted: Wanted, answer: Answers) -> Tensor:
     values = answer.outputs()[wanted.name]
     if isinstance(values, np.ndarray):
         return Tensor(wanted.name, list(values.shape), values.reshape(-1), wanted.binary)

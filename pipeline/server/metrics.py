@@ -4,7 +4,8 @@ from collections import Counter as TagCounts
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from pipeline.server.versions import Answer, Seen, Versions
+from pipeline.published.answers import Answers
+from pipeline.server.versions import Seen, Versions
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 POSTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -75,7 +76,7 @@ class Metrics:
         """The metrics in Prometheus's text format."""
         return generate_latest(self.registry)
 
-    def _answered(self, answer: Answer) -> None:
+    def _answered(self, answer: Answers) -> None:
         self._batches.observe(len(answer))
         self._posts.inc(len(answer))
         for tag, count in TagCounts(answer.tags).items():

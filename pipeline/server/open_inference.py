@@ -66,10 +66,10 @@ class Api:
     async def metadata(self, request: Request) -> Response:
         """The model's input and outputs, and the tags in the order of the probabilities."""
         version, loaded = self._version(request), self.versions.named()
-        names = {tensors.BY_NAME: {"parameters": {"tag_names": loaded.labels}}}
+        names = {tensors.BY_NAME: {"parameters": {"tag_names": loaded.model.labels}}}
         outputs = [
             {"name": name, "datatype": tensors.TYPES[name], "shape": shape} | names.get(name, {})
-            for name, shape in tensors.shapes(loaded).items()
+            for name, shape in tensors.shapes(loaded.model).items()
         ]
         return Json(
             {

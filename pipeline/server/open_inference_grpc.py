@@ -59,7 +59,7 @@ async def ModelMetadata(service: Any, request: Any, context: Any) -> Any:
     loaded = _named(service.versions, request.name, request.version)
     outputs = [
         {"name": name, "datatype": tensors.TYPES[name], "shape": shape}
-        for name, shape in tensors.shapes(loaded).items()
+        for name, shape in tensors.shapes(loaded.model).items()
     ]
     return MESSAGE["ModelMetadataResponse"](
         name=MODEL,

@@ -1,13 +1,10 @@
-"""The messages of Open Inference over gRPC, built from a table at the start: no generated code.
+"""The messages of Open Inference over gRPC.
 
 https://github.com/open-inference/open-inference-protocol/blob/main/specification/protocol/open_inference_grpc.proto
-A field that is not listed here is skipped, as protocol buffers skip fields that they do not know;
-a map is what it is on the wire, repeated entries of a key and a value.
+A map is written here as what it is on the wire, repeated entries of a key and a value.
 """
 
-from typing import Any
-
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from pipeline.server.proto_table import messages
 
 PACKAGE = "inference"
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
@@ -50,26 +47,4 @@ Value:                  int64 int64_param = 2
 """
 
 
-def _made() -> dict[str, Any]:
-    """The message classes by name, in a pool apart from that of a client's generated code."""
-    of = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="open_inference.proto", syntax="proto3")
-    file.package = PACKAGE
-    rows = [row.partition(":") for row in MESSAGES.replace(",\n", ",").split("\n") if row]
-    for name, _, fields in rows:
-        message = file.message_type.add(name=name)
-        for field in filter(None, map(str.strip, fields.split(","))):
-            *repeated, kind, field_name, _, number = field.split()
-            added = message.field.add(name=field_name, number=int(number))
-            added.label = of.LABEL_REPEATED if repeated else of.LABEL_OPTIONAL
-            if kind[0].isupper():
-                added.type, added.type_name = of.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
-            else:
-                added.type = of.Type.Value(f"TYPE_{kind.upper()}")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    made = {name: pool.FindMessageTypeByName(f"{PACKAGE}.{name}") for name, _, _ in rows}
-    return {name: message_factory.GetMessageClass(message) for name, message in made.items()}
-
-
-MESSAGE = _made()
+MESSAGE = messages(PACKAGE, MESSAGES)

@@ -17,12 +17,13 @@ from starlette.routing import Route
 
 from pipeline.data.several_tags import SEPARATOR, tags_in
 from pipeline.errors import TaggerError, Unavailable
+from pipeline.published.answers import Answers
 from pipeline.server import bodies
 from pipeline.server.background import sentence
 from pipeline.server.errors import Refused
 from pipeline.server.http import Json, route
 from pipeline.server.record_buffer import Buffer
-from pipeline.server.versions import Answer, Versions
+from pipeline.server.versions import Versions
 from pipeline.store import feedback, signatures
 from pipeline.store.forgotten import Forgotten, Row
 from pipeline.store.objects import Store
@@ -64,7 +65,7 @@ class Recorder:
         self._forgotten_for_reader, self._forgotten_for_writer = Forgotten(store), Forgotten(store)
         signatures.signed("", {}, store.display_path(feedback.ASKED))
 
-    def record(self, posts: list[bytes], answer: Answer) -> dict[str, str]:
+    def record(self, posts: list[bytes], answer: Answers) -> dict[str, str]:
         """Record an answered request, or not, as the share has it; the headers that tell its id."""
         if random.random() >= self.share:  # noqa: S311 - a sample, not a secret
             return {}
@@ -115,7 +116,7 @@ class Recorder:
         row = await self._find(name if "." in name else f"{name}.0")
         if row is None:
             raise Refused(404, f"no recorded post has the id {name[:80]!r}: only a share of the requests is recorded")
-        live = versions.named()
+        live = versions.named().model
         tags = _tags(told, several=live.limits is not None)
         tag = SEPARATOR.join(tags)
         tagged = row | {"tags": tag, "told": datetime.now(UTC)}

@@ -11,8 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pipeline.model import serving
-from pipeline.model.network import OUTPUT
+from pipeline.data.signatures import CLASSIFY, FEATURE, OUTPUT, SERVING, VECTORS
 from pipeline.registry.card import MODEL
 from pipeline.server import bodies
 from pipeline.server.errors import Refused
@@ -71,7 +70,7 @@ class Api:
         loaded = self._loaded(request)
         signatures = {name: _to_dict(signature) for name, signature in sorted(loaded.signatures.items())}
         spec = {"name": MODEL, "signature_name": "", "version": str(loaded.version)}
-        metadata = {"signature_def": {"signature_def": signatures}, "tag_names": loaded.labels}
+        metadata = {"signature_def": {"signature_def": signatures}, "tag_names": loaded.model.labels}
         return Json({"model_spec": spec, "metadata": metadata})
 
     async def predict(self, request: Request) -> Response:
@@ -81,7 +80,7 @@ class Api:
         bodies.only(body, PREDICT_FIELDS)
         if ("instances" in body) == ("inputs" in body):
             raise Refused(400, 'send either "instances", a list, or "inputs"')
-        if bodies.signature_of(body.get("signature_name"), serving.SERVING, serving.VECTORS) == serving.VECTORS:
+        if bodies.signature_of(body.get("signature_name"), SERVING, VECTORS) == VECTORS:
             return await self._from_vectors(body)
         return await self._from_posts(body)
 
@@ -99,7 +98,7 @@ class Api:
         body = await bodies.json_object(request)
         self._loaded(request)
         bodies.only(body, ("signature_name", "context", "examples"))
-        bodies.signature_of(body.get("signature_name"), serving.CLASSIFY)
+        bodies.signature_of(body.get("signature_name"), CLASSIFY)
         context, examples = body.get("context", {}), body.get("examples")
         if not isinstance(context, dict) or not isinstance(examples, list):
             raise Refused(400, 'send "examples", a list of objects with the field "post"')
@@ -127,7 +126,7 @@ class Api:
         return _predicted(where, answer.outputs(), headers)
 
     async def _from_vectors(self, body: dict[str, Any]) -> Response:
-        where, values = _values(body, serving.FEATURE)
+        where, values = _values(body, FEATURE)
         rows = bodies.vectors(values, where, self.versions.vector_size, self.versions.limits)
         answer = await self.versions.from_vectors(rows)
         return _predicted(where, {OUTPUT: answer.probabilities})

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from pipeline.errors import Unavailable
+from pipeline.published.answers import Answers
 from pipeline.registry.card import MODEL
 from pipeline.registry.registry import Registry
 from pipeline.server.background import Background, sentence
@@ -35,6 +35,9 @@ LIVE = "live"
 
 KEPT_STATES = 10
 
+SHORT_BYTES = 100_000
+"""Up to so many bytes a batch of posts is computed without a thread: in some two milliseconds."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -47,7 +50,7 @@ class Limits:
     post_bytes: int = 100_000
     body_bytes: int = 8 * 2**20
     waiting: int = 10_000
-    batch: int = 16
+    batch: int = 64
     connections: int = 1000
     held_bytes: int = 128 * 2**20
 
@@ -60,52 +63,11 @@ class State:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a version answers to some posts: the best tag of each, its probability, and all probabilities.
-
-    `tags` are texts, `best` is float32 [posts], `probabilities` float32 [posts, tags], in the order of `labels`. Where
-    posts may have several tags, `several` has the text of all that each gets, such as `pandas|python`; else it is None.
-    """
-
-    version: int
-    labels: list[str]
-    tags: list[str]
-    best: np.ndarray
-    probabilities: np.ndarray
-    several: list[str] | None = None
-
-    @classmethod
-    def of(cls, loaded: Loaded, probabilities: np.ndarray) -> "Answer":
-        """The answer that these probabilities are."""
-        label, several = loaded.given(probabilities)
-        tags, best = [loaded.labels[at] for at in label.tolist()], probabilities[np.arange(len(label)), label]
-        return cls(loaded.version, loaded.labels, tags, best, probabilities, several)
-
-    @property
-    def given(self) -> list[str]:
-        """The tag that each post gets, or the text of all tags that it gets."""
-        return self.tags if self.several is None else self.several
-
-    def outputs(self) -> dict[str, Any]:
-        """The outputs of the signature serving_default."""
-        several = {} if self.several is None else {"tags": self.several}
-        return {"tag": self.tags} | several | {"probability": self.best, "probabilities": self.probabilities}
-
-    def __len__(self) -> int:
-        return len(self.tags)
-
-    def __getitem__(self, part: slice) -> "Answer":
-        """The answer to some of the posts."""
-        several = None if self.several is None else self.several[part]
-        return Answer(self.version, self.labels, self.tags[part], self.best[part], self.probabilities[part], several)
-
-
 @dataclass
 class Seen:
-    """Functions that are told what happened, for the metrics; `answer` in the computing thread, for each batch."""
+    """Functions that are told what happened, for the metrics; `answer` by the thread that computed the batch."""
 
-    answer: Callable[[Answer], None] = field(default=lambda answer: None)
+    answer: Callable[[Answers], None] = field(default=lambda answer: None)
     change: Callable[[int, bool], None] = field(default=lambda version, served: None)
 
 
@@ -123,7 +85,7 @@ class _Served:
 
 
 class Versions:
-    """The version that answers. All but the loading and the computing happens in the event loop's thread."""
+    """The version that answers. All but the loading and long computing happens in the event loop's thread."""
 
     def __init__(
         self,
@@ -149,7 +111,7 @@ class Versions:
     @property
     def vector_size(self) -> int:
         """How many numbers a vector has for the version that answers; Refused while none does."""
-        return self._serving().loaded.vector_size
+        return self._serving().loaded.model.vector_size
 
     @property
     def waiting(self) -> int:
@@ -173,14 +135,14 @@ class Versions:
             )
         return served.loaded
 
-    async def tag(self, posts: list[bytes]) -> Answer:
+    async def tag(self, posts: list[bytes]) -> Answers:
         """Tag the posts with the version that answers. Raises Refused where none does, or too many posts wait."""
-        answer: Answer = await self._serving().posts(posts)
+        answer: Answers = await self._serving().posts(posts)
         return answer
 
-    async def from_vectors(self, vectors: list[np.ndarray]) -> Answer:
+    async def from_vectors(self, vectors: list[np.ndarray]) -> Answers:
         """The same for dense vectors, float32 [vocabulary_size] each. Raises Refused also where an answer overflows."""
-        answer: Answer = await self._serving().vectors(vectors)
+        answer: Answers = await self._serving().vectors(vectors)
         if not np.isfinite(answer.probabilities).all():
             raise Refused(400, "the vectors have numbers that are too large: the model's sums of them are not finite")
         return answer
@@ -188,7 +150,7 @@ class Versions:
     async def words_for(self, post: bytes, tag: int) -> list[tuple[str, float]]:
         """The words of a post that speak most for a tag, as the version that answers sees them."""
         loaded = self._serving().loaded
-        return await asyncio.get_running_loop().run_in_executor(self._computing, loaded.words_for, post, tag)
+        return await asyncio.get_running_loop().run_in_executor(self._computing, loaded.model.words_for, post, tag)
 
     async def look(self) -> None:
         """Load the live version if it is not the one that answers. Raises what goes wrong: the one before it stays."""
@@ -244,20 +206,22 @@ class Versions:
     async def _replace_by(self, loaded: Loaded) -> None:
         before = self._served
 
-        def of_posts(posts: list[bytes]) -> Answer:
-            answer = Answer.of(loaded, loaded.probabilities(posts))
+        def of_posts(posts: list[bytes]) -> Answers:
+            answer = loaded.model.answer(posts)
             self.seen.answer(answer)
             if self.shadow:
                 self.shadow.ask(posts, answer.given, answer.version)
             return answer
 
-        def of_vectors(vectors: list[np.ndarray]) -> Answer:
-            return Answer.of(loaded, loaded.from_vectors(np.stack(vectors)))
+        def of_vectors(vectors: list[np.ndarray]) -> Answers:
+            return loaded.model.from_vectors(np.stack(vectors))
 
-        posts, vectors = (
-            Batcher(compute, self._computing, batch=self.limits.batch, queue=self.limits.waiting)
-            for compute in (of_posts, of_vectors)
-        )
+        def is_short(posts: list[bytes]) -> bool:
+            return loaded.model.is_light and sum(map(len, posts)) <= SHORT_BYTES
+
+        batch, queue = self.limits.batch, self.limits.waiting
+        posts = Batcher(of_posts, self._computing, batch=batch, queue=queue, is_short=is_short)
+        vectors = Batcher(of_vectors, self._computing, batch=batch, queue=queue)
         self._served = _Served(loaded, posts, vectors)
         self._note(loaded.version, State("AVAILABLE"))
         self.seen.change(loaded.version, True)

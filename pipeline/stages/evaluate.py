@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from pipeline.checks.mistakes import slices, surest
 from pipeline.data import held_out, posts
 from pipeline.data import learned as learned_posts
 from pipeline.data.learned import Learned
+from pipeline.data.vectors import as_matrix
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import BadInput, CorruptArtifact, GateNotPassed, TaggerError
 from pipeline.files import read_lines
-from pipeline.model import attribution, evaluation, input_fn, network, serving, tagging, training
+from pipeline.model import checkpoint, evaluation, input_fn, network, training
 from pipeline.progress import Track
+from pipeline.published import attribution
+from pipeline.published.model import PublishedModel
 from pipeline.settings import Settings
 from pipeline.stages.answers import Answers, OneTag, Other, SeveralTags, recall_of
 from pipeline.stages.context import Context
@@ -152,8 +156,8 @@ def _words(
     """For each tag the WORDS words that speak most for it, the strongest first."""
     some = posts.spread(inputs["vectorize"], "test", POSTS_ATTRIBUTED)
     columns = attribution.strongest(
-        attribution.Network(inputs["train"] / MODEL_DIR),
-        input_fn.vectors(some, settings.vocabulary_size),
+        attribution.Attribution(checkpoint.weights(inputs["train"] / MODEL_DIR)),
+        as_matrix(some, settings.vocabulary_size),
         input_fn.labels(some, len(labels)),
         len(labels),
         WORDS,
@@ -266,15 +270,15 @@ def _champion(
     if synthetic and not champion_synthetic:
         return gate.Incomparable(name, "it was trained on real posts, this candidate on synthetic posts")
     try:
-        known = read_lines(model / "assets" / LABELS)
-        if (serving.thresholds_of(model) is not None) != held.several:
-            return gate.Incomparable(name, f"it gives a post {'one tag' if held.several else 'several tags'}")
-        champion_learned = Learned.read(model / learned_posts.FILE)
-        with serving.opened(model) as served:
-            given = pa.chunked_array(tags for _, tags, _ in tagging.tagged(served, model, known, held.batches()))
-    except (CorruptArtifact, OSError, ValueError, LookupError, serving.ERRORS) as error:
-        return gate.Incomparable(name, f"it cannot be loaded or used: {str(error).splitlines()[0]}")
-    compared = _compared(name, known, answers.of_other(given), held, answers, learned, champion_learned)
+        with closing(PublishedModel.open(model)) as published:
+            if (published.limits is not None) != held.several:
+                return gate.Incomparable(name, f"it gives a post {'one tag' if held.several else 'several tags'}")
+            champion_learned = Learned.read(model / learned_posts.FILE)
+            answered = published.answer_batches(held.batches())
+            given = pa.chunked_array([pa.array(each.given, pa.string()) for _, each in answered], pa.string())
+    except CorruptArtifact as error:
+        return gate.Incomparable(name, f"it cannot be loaded or used: {error}")
+    compared = _compared(name, published.labels, answers.of_other(given), held, answers, learned, champion_learned)
     own_checkpoint = training.checkpoint_digest(inputs["train"] / MODEL_DIR)
     return replace(compared, is_candidate=_card(inputs).get("checkpoint") == own_checkpoint)
 

@@ -1,4 +1,4 @@
-"""Export the Estimator as a SavedModel that reads raw posts, and check in a new process that both answer the same."""
+"""Export the Estimator as a SavedModel that reads raw posts, with its weights, and check that all answer the same."""
 
 import json
 import shutil
@@ -14,12 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.checks import thresholds
+from pipeline.checks.parity import CASES, Parity, worst_of
 from pipeline.checks.verdict import action_of
-from pipeline.data import held_out, learned, posts, tag_matrix
+from pipeline.data import held_out, learned, posts, tag_matrix, weights
 from pipeline.data.vocabulary import VOCABULARY_FILE
-from pipeline.errors import ExportRefused, GateNotPassed
+from pipeline.errors import CorruptArtifact, ExportRefused, GateNotPassed
 from pipeline.files import read_lines, scratch_folder
-from pipeline.model import network, parity, serving
+from pipeline.model import checkpoint, network, serving
+from pipeline.model import parity as saved_model_parity
+from pipeline.published import parity as published_parity
 from pipeline.settings import Settings
 from pipeline.stages import model_card
 from pipeline.stages.context import Context
@@ -38,9 +41,10 @@ class Exported:
 
 
 def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Context) -> Exported:
-    """Write the SavedModel to `out`, with saved_model.pb and its model card at the top level.
+    """Write the SavedModel to `out`, with saved_model.pb, its weights and its model card at the top level.
 
-    Raises GateNotPassed if the evaluation did not pass, ExportRefused if the SavedModel answers differently.
+    Raises GateNotPassed if the evaluation did not pass, ExportRefused if the SavedModel, or the weights beside it,
+    answer differently.
     """
     decision = json.loads((inputs["evaluate"] / DECISION).read_text())
     if action_of(decision) == "keep":
@@ -57,6 +61,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
                 thresholds_file=inputs["train"] / thresholds.FILE if settings.multi_tag else None,
             )
         shutil.copytree(model, out, dirs_exist_ok=True)
+        checkpoint.weights(inputs["train"] / MODEL_DIR).write(out / weights.FILE)
         with suppress(FileNotFoundError):  # an evaluation of an earlier release left none
             shutil.copyfile(inputs["evaluate"] / learned.FILE, out / learned.FILE)
         _write_card(out, inputs["evaluate"], decision, settings, synthetic=context.source.synthetic)
@@ -64,8 +69,8 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
         pq.write_table(_cases(inputs, labels), cases)
         with context.track("export", "posts", pq.read_metadata(cases).num_rows) as advance:
             result = check_parity(out, cases)
-            advance(result["posts"])
-    return Exported(result["posts"], result["largest_difference"])
+            advance(result.posts)
+    return Exported(result.posts, result.largest_difference)
 
 
 def _write_card(
@@ -76,27 +81,36 @@ def _write_card(
     (out / model_card.FILE).write_text(model_card.text(evaluation, decision, network, synthetic=synthetic))
 
 
-def check_parity(model: Path, cases: Path) -> dict[str, Any]:
-    """Run the parity check in a new process; raise ExportRefused, which names the first differences.
+def check_parity(model: Path, cases: Path) -> Parity:
+    """Check the SavedModel in a new process, then the weights beside it; ExportRefused names the first differences.
 
-    `cases` is a Parquet file of parity.CASES; the result is a parity.Parity as a dictionary.
+    `cases` is a Parquet file of pipeline.checks.parity.CASES.
     """
-    command = [sys.executable, "-m", parity.__name__, str(model), str(cases)]
+    command = [sys.executable, "-m", saved_model_parity.__name__, str(model), str(cases)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the command is ours
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ExportRefused(f"the exported model cannot be loaded or used ({last}): nothing is published")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    if result["faults"]:
+    by_saved_model = Parity(**json.loads(done.stdout.splitlines()[-1]))
+    _refuse_faults("the exported model does", by_saved_model)
+    try:
+        by_weights = published_parity.check_parity(model, cases)
+    except CorruptArtifact as error:
+        raise ExportRefused(f"the exported model cannot be loaded or used ({error}): nothing is published") from None
+    _refuse_faults("the weights beside the exported model do", by_weights)
+    return worst_of([by_saved_model, by_weights])
+
+
+def _refuse_faults(what: str, result: Parity) -> None:
+    if result.faults:
         raise ExportRefused(
-            f"the exported model does not answer as the trained one does ({'; '.join(result['faults'])}): nothing is "
-            "published; training and serving must turn text into vectors by the same rule, see pipeline/data/vectors.py"
+            f"{what} not answer as the trained one does ({'; '.join(result.faults)}): nothing is published; training "
+            "and serving must turn text into vectors by the same rule, see pipeline/data/vectors.py"
         )
-    return result
 
 
 def _cases(inputs: Mapping[str, Path], labels: list[str]) -> pa.Table:
-    """The table of parity.CASES: the first test posts with their vectors and the Estimator's answers."""
+    """The table of CASES: the first test posts with their vectors and the Estimator's answers."""
     vectors = _head(inputs["vectorize"], "test")
     answers = _head(inputs["evaluate"], "predictions")
     columns = {
@@ -107,7 +121,7 @@ def _cases(inputs: Mapping[str, Path], labels: list[str]) -> pa.Table:
         "values": vectors.column("values"),
         "probabilities": answers.column("probabilities"),
     }
-    return pa.table(columns, schema=parity.CASES)
+    return pa.table(columns, schema=CASES)
 
 
 def _head(folder: Path, kind: str) -> pa.Table:

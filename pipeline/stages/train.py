@@ -17,8 +17,8 @@ from pipeline.data.learned import Learned
 from pipeline.data.vocabulary import VOCABULARY_FILE
 from pipeline.errors import BadInput
 from pipeline.files import read_lines
-from pipeline.model import attribution, distributed, temperature, training
-from pipeline.model.validation import Validation, logits_of
+from pipeline.model import checkpoint, distributed, temperature, training
+from pipeline.model.validation import Validation
 from pipeline.model.warm_start import Initial
 from pipeline.settings import Settings
 from pipeline.stages.context import Context
@@ -100,7 +100,7 @@ def run(inputs: Mapping[str, Path], out: Path, settings: Settings, context: Cont
 def _pick_thresholds(out: Path, vectors: Path, settings: Settings, tags: int) -> list[str]:
     """Write the threshold of each tag, picked on the validation posts; return a warning if there are none."""
     validation = Validation(vectors, settings.vocabulary_size, tags)
-    logits = logits_of(validation.vectors, [each for layer in attribution.weights(out / MODEL_DIR) for each in layer])
+    logits = checkpoint.weights(out / MODEL_DIR).logits(validation.vectors)
     thresholds.write(out / thresholds.FILE, thresholds.pick(expit(logits), validation.labels))
     if len(validation.labels):
         return []

@@ -14,8 +14,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import psutil
-
 from pipeline.errors import BadInput, TaggerError
 from pipeline.progress import repeated
 from pipeline.store.documents import Document
@@ -51,6 +49,8 @@ class Hold(Document):
         """Whether another process may do the tuning now."""
         if self.ended or self.host != socket.gethostname():
             return self.ended or time.time() - self.at >= STALE
+        import psutil  # here, because few commands ask
+
         try:
             # A process that began after this was written only has the number of the one that wrote it.
             return bool(psutil.Process(self.process).create_time() > self.at)

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
+from pipeline.data.text_rule import EXAMPLES, TextRule
 from pipeline.data.vectors import MODES, vectorize
 from pipeline.data.vocabulary import count_words
 from pipeline.data.words import WordRule
@@ -132,7 +133,7 @@ def test_the_signatures_agree_and_probabilities_sum_to_one(served):
 
 def test_the_export_contains_its_text_rule(served):
     _, vocabulary, chosen, model = served
-    rule = serving.text_rule(model)
+    rule = TextRule.of_model(model)
     again = vectorize(pa.array(TEXTS), rule.vocabulary, size=rule.size, mode=rule.mode)
     assert again == vectorize(pa.array(TEXTS), vocabulary, size=chosen.vocabulary_size, mode=chosen.vector_mode)
 
@@ -174,11 +175,21 @@ def test_the_signature_for_examples_gives_every_tag_of_a_post_with_its_score(ser
     assert signature.method_name == "tensorflow/serving/classify"
 
 
+def warm_up_posts(model):
+    """The posts of each request that TensorFlow Serving finds."""
+    import tensorflow as tf
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    records = tf.compat.v1.io.tf_record_iterator(str(model / "assets.extra" / warmup.FILE))
+    entries = [PredictionLog.FromString(record) for record in records]
+    return [tf.make_ndarray(entry.predict_log.request.inputs["post"]).tolist() for entry in entries]
+
+
 def test_warm_up_records_are_requests_of_words_of_the_vocabulary(served):
     opened, vocabulary, _, model = served
-    first, every = warmup.read(model)
-    assert (len(first), len(every)) == (1, warmup.POSTS)
+    first, every = warm_up_posts(model)
+    assert (len(first), len(every)) == (1, EXAMPLES)
     assert {word for post in every for word in post.decode().split()} <= {
         half for word in vocabulary.words.to_pylist() for half in word.split()
     }
-    assert len(opened.tag(every)["tag"]) == warmup.POSTS
+    assert len(opened.tag(every)["tag"]) == EXAMPLES

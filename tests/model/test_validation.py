@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data import posts
+from pipeline.data.vectors import as_matrix
 from pipeline.model import events, input_fn, network, training
 from pipeline.run.runner import run_stage
 from pipeline.settings import Settings
@@ -51,7 +52,7 @@ def evaluate(vectors, model_dir, side):
     def windows():
         batch = list(posts.batches(vectors, side, input_fn.COLUMNS))
         for each in batch:
-            yield input_fn.vectors(each, settings.vocabulary_size), each.column("label").to_numpy()
+            yield as_matrix(each, settings.vocabulary_size), each.column("label").to_numpy()
 
     with network.trained(model_dir, settings, TAGS) as estimator:
         return estimator.evaluate(lambda: input_fn._dataset(windows, settings.vocabulary_size, TAGS, 4096))

@@ -43,11 +43,11 @@ def test_words_and_tags_are_matched_by_name_and_new_ones_keep_what_was_drawn(fir
     assert (begun.version, begun.words_kept, begun.words_new, begun.words_lost) == (7, kept, 1, 2)
     (after, hidden_bias), (outputs_after, bias_after) = weights(drawn)
     for word in words[2:]:
-        assert np.array_equal(after[1 + new_words.index(word)], initial.posts[0][1 + words.index(word)])
+        assert np.array_equal(after[1 + new_words.index(word)], initial.weights.posts_kernel[1 + words.index(word)])
     assert np.array_equal(after[1], kernel[1])
-    assert np.array_equal(hidden_bias, initial.posts[1])
-    assert np.array_equal(outputs_after[:, [2, 1]], initial.labels[0])
-    assert np.array_equal(bias_after[[2, 1]], initial.labels[1])
+    assert np.array_equal(hidden_bias, initial.weights.posts_bias)
+    assert np.array_equal(outputs_after[:, [2, 1]], initial.weights.labels_kernel)
+    assert np.array_equal(bias_after[[2, 1]], initial.weights.labels_bias)
     assert np.array_equal(outputs_after[:, 0], outputs[:, 0])
     assert bias_after[0] == bias[0]
 

@@ -13,9 +13,10 @@ from sklearn.metrics import f1_score
 
 from pipeline.checks import thresholds
 from pipeline.data import posts, several_tags
-from pipeline.errors import BadInput, GateNotPassed
+from pipeline.errors import BadInput, ExportRefused, GateNotPassed
 from pipeline.files import read_lines
 from pipeline.model import parity, serving
+from pipeline.published import parity as published_parity
 from pipeline.registry import model_cache
 from pipeline.registry.registry import Registry
 from pipeline.report import page
@@ -140,7 +141,7 @@ def test_the_exported_graph_gives_the_same_tags_as_the_answers(several, tmp_path
     with model_cache.opened(Registry(several.store), None) as model, serving.opened(model) as served:
         texts = next(sample.blocks(400, 9, 3))["post"].to_pylist()
         answer = served.tag(texts)
-        limits = serving.thresholds_of(model)
+        limits = thresholds.of_model(model)
     chosen = thresholds.chosen(answer["probabilities"], limits)
     assert set(answer) == {"tag", "tags", "probability", "probabilities"}
     names = np.array(labels)
@@ -162,8 +163,26 @@ def test_an_export_with_other_thresholds_is_refused(several, tmp_path):
     table = pq.read_table(cases)
     tags = pa.array(["android|zz", *table["tag"].to_pylist()[1:]])
     pq.write_table(table.set_column(table.schema.get_field_index("tag"), "tag", tags), cases)
-    [fault] = parity.check_parity(tmp_path / "changed", cases).faults
-    assert "where the Estimator said 'android|zz'" in fault
+    for check in (parity.check_parity, published_parity.check_parity):
+        faults = check(tmp_path / "changed", cases).faults
+        assert len(set(faults)) == 1
+        assert "where the Estimator said 'android|zz'" in faults[0]
+
+
+def test_an_export_is_refused_if_the_weights_beside_it_have_another_threshold(several, tmp_path):
+    """Which the graph has in itself, so that it still gives the right tags."""
+    inputs = inputs_of(several, tmp_path) | {"evaluate": tmp_path / "evaluate"}
+    several.fetch(several.manifest("evaluate"), inputs["evaluate"])
+    cases = tmp_path / "cases.parquet"
+    pq.write_table(export._cases(inputs, read_lines(inputs["fit_vocabulary"] / "labels.txt")), cases)
+    with model_cache.opened(Registry(several.store), None) as model:
+        shutil.copytree(model, tmp_path / "changed")
+    assert export.check_parity(tmp_path / "changed", cases).faults == []
+    file = tmp_path / "changed/assets.extra/thresholds.json"
+    limits = json.loads(file.read_text())
+    file.write_text(json.dumps([limits[0] / 2, *limits[1:]]))
+    with pytest.raises(ExportRefused, match=r"the weights beside the exported model do not .*where the Estimator said"):
+        export.check_parity(tmp_path / "changed", cases)
 
 
 def test_texts_and_files_get_all_their_tags(several, tmp_path):

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -162,6 +163,9 @@ class Silent:
 
     version = 7
 
+    def __init__(self) -> None:
+        self.model = SimpleNamespace()
+
     def close(self) -> None:
         pass
 
@@ -171,7 +175,7 @@ class Silent:
 def test_an_answer_does_not_depend_on_the_shadow(error, step, caplog, monkeypatch):
     results, failures = list[tuple[str, int]](), list[str]()
     version = Silent()
-    version.probabilities = Failing(error, lambda posts: None, times=9)
+    version.model.answer = Failing(error, lambda posts: None, times=9)
     monkeypatch.setattr(Loaded, "of", lambda registry, number: version)
     background = Background(failures.append)
     asked = Shadow(None, 7, lambda result, posts: results.append((result, posts)), background.failed)

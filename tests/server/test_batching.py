@@ -113,3 +113,26 @@ def test_where_all_clients_have_gone_nothing_is_computed():
         assert (first.result(), computed.batches, batcher.waiting) == ([2], [[1]], 0)
 
     run(scenario)
+
+
+def test_a_short_batch_is_computed_at_once_and_others_are_received_between():
+    threads, seen = list[str](), list[list[int]]()
+
+    def compute(rows):
+        threads.append(threading.current_thread().name)
+        seen.append(rows)
+        return rows
+
+    async def within() -> None:
+        with ThreadPoolExecutor(1, "compute") as executor:
+            batcher = Batcher(compute, executor, batch=2, queue=9, is_short=lambda rows: len(rows) <= 2)
+            asked = [asyncio.ensure_future(batcher([row])) for row in range(4)]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert seen == [[0, 1]]  # and the event loop had its turn before the next one
+            assert await asyncio.gather(*asked) == [[0], [1], [2], [3]]
+            assert await batcher([1, 2, 3]) == [1, 2, 3]
+
+    asyncio.run(asyncio.wait_for(within(), 30))
+    assert seen == [[0, 1], [2, 3], [1, 2, 3]]
+    assert [name.partition("_")[0] for name in threads] == ["MainThread", "MainThread", "compute"]

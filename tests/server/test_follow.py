@@ -13,6 +13,7 @@ import pytest
 from tensorflow_serving.apis import model_service_pb2_grpc
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 
+from pipeline.data.weights import FILE as WEIGHTS
 from pipeline.model import serving as saved_model
 from pipeline.registry import model_cache
 from pipeline.registry.card import Card
@@ -28,7 +29,6 @@ from tests.server.conftest import MODEL, Serving, serving, wait_for
 
 PREDICT = f"{MODEL}:predict"
 CLIENTS = 8
-WEIGHTS = "variables/variables.data-00001-of-00002"
 
 
 class Load:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.data.weights import FILE as WEIGHTS
 from pipeline.errors import CorruptArtifact
 from pipeline.registry import model_cache
 from pipeline.registry.collected import COLLECTED
@@ -40,7 +41,6 @@ from tests.rich_store import rich_store
 from tests.server.test_forger import Forger, new_key
 
 FIRST, LIVE = 20260105060708, 20260105060709
-WEIGHTS = "variables/variables.data-00000-of-00002"
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from pipeline.model import serving as saved_model
-from pipeline.model import tensors
+from pipeline.data.signatures import FEATURE, VECTORS
 from pipeline.registry.registry import Registry
 from pipeline.server import grpc_guard, grpc_service
+from pipeline.server import tensor_protos as tensors
 from pipeline.server.background import Background
 from pipeline.server.errors import Refused
 from pipeline.server.listen import Listen
@@ -232,17 +232,17 @@ def test_a_claimed_shape_is_refused_over_the_wire(server, caplog, shape):
 
 
 def test_tensors_that_say_what_they_are_are_read():
-    for dtype in tensors.FIELDS:
-        array = (
-            np.array([[1, 2], [3, 4]], dtype.as_numpy_dtype) if dtype != tf.string else np.array([b"a", b"bc"], object)
-        )
+    for number, kind in tensors.KINDS.items():
+        dtype = tf.dtypes.as_dtype(number)
+        assert dtype.name == kind.name
+        array = np.array([[1, 2], [3, 4]], kind.numpy) if dtype != tf.string else np.array([b"a", b"bc"], object)
         for tensor in (tf.make_tensor_proto(array), tf.make_tensor_proto(array[:1]), tf.make_tensor_proto(array[:0])):
             read = tensors.to_array(tensor)
             assert tensors.shape_of(tensor) == list(read.shape)
             assert (read == array[: len(read)]).all()
         by_values = TensorProto(dtype=dtype.as_datatype_enum)
         value = b"a" if dtype == tf.string else 1
-        getattr(by_values, tensors.FIELDS[dtype]).append(value)
+        getattr(by_values, kind.field).append(value)
         assert tensors.shape_of(by_values) == []
         by_values.tensor_shape.dim.add(size=1)
         assert tensors.to_array(by_values).shape == (1,)
@@ -354,7 +354,7 @@ def test_a_vector_whose_answer_would_not_be_finite_is_refused(server, value):
     for dtype in (np.float64, np.float32):
         with np.errstate(over="ignore"):
             tensor = tf.make_tensor_proto(vectors.astype(dtype))
-        request = request_of(tensor, saved_model.FEATURE, saved_model.VECTORS)
+        request = request_of(tensor, FEATURE, VECTORS)
         status, sentence = server.refused(f"{PREDICTION}/Predict", request.SerializeToString())
         assert (status, "finite" in sentence) == ("INVALID_ARGUMENT", True)
 

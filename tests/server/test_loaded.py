@@ -1,17 +1,14 @@
 """A version that is loaded to answer, or is refused before it does."""
 
-import json
 import shutil
 
-import numpy as np
 import pytest
 
+from pipeline.data.weights import FILE
 from pipeline.errors import CorruptArtifact
 from pipeline.registry import model_cache
 from pipeline.registry.registry import Registry
-from pipeline.server.loaded import FEW, Loaded
-
-TEXTS = [b"a java list", b"", "naïve \U0001f642".encode(), b"\xff\xfe python"]
+from pipeline.server.loaded import Loaded
 
 
 @pytest.fixture
@@ -21,27 +18,24 @@ def folder(finished_run, tmp_path):
     return tmp_path / "model"
 
 
-def test_few_posts_and_many_are_computed_differently_and_answered_equally(folder):
-    loaded = Loaded(7, folder)
-    few = loaded.probabilities(TEXTS)
-    many = loaded.probabilities(TEXTS * FEW)
-    assert many.shape == (len(TEXTS) * FEW, len(loaded.labels))
-    assert np.allclose(many.reshape(FEW, *few.shape), few, atol=1e-6)
+def test_a_version_that_is_loaded_needs_its_files_no_more(folder):
+    loaded = Loaded.open(folder, 7)
+    shutil.rmtree(folder)
+    assert (loaded.version, loaded.model.answer([b"a java list"]).tags) == (7, ["java"])
+    assert set(loaded.signatures) == {"serving_default", "vectors", "cells", "classify"}
     loaded.close()
 
 
-def test_a_version_without_a_text_rule_answers_by_its_graph(folder):
-    whole = Loaded(7, folder)
-    shutil.rmtree(folder / "assets.extra")
-    older = Loaded(7, folder)
-    assert np.allclose(older.probabilities(TEXTS * FEW), whole.probabilities(TEXTS * FEW), atol=1e-6)
-    assert older.words_for(b"a java list", 0) == []
-    assert whole.words_for(b"a java list", whole.labels.index("java"))[0][0] == "java"
+READ = ["saved_model.pb", "assets/vocabulary.txt"]
+OLDER = ["saved_model.pb", "variables/variables.index", "assets/vocabulary.txt"]
+"""What a version without a file of weights is read from."""
 
 
-@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index", "assets/vocabulary.txt"])
+@pytest.mark.parametrize(("older", "name"), [*((False, name) for name in READ), *((True, name) for name in OLDER)])
 @pytest.mark.parametrize("change", ["gone", "nonsense"])
-def test_what_cannot_be_loaded_is_refused(folder, name, change):
+def test_what_cannot_be_loaded_is_refused(folder, older, name, change):
+    if older:
+        (folder / FILE).unlink()
     if change == "gone":
         (folder / name).unlink()
     elif name != "assets/vocabulary.txt":
@@ -50,12 +44,5 @@ def test_what_cannot_be_loaded_is_refused(folder, name, change):
         words = (folder / name).read_bytes().split(b"\n")
         (folder / name).write_bytes(b"\n".join(words[::-1]))
     with pytest.raises(CorruptArtifact, match="version 7 cannot be served") as refused:
-        Loaded(7, folder)
+        Loaded.open(folder, 7)
     assert "\n" not in str(refused.value)
-
-
-def test_a_version_whose_two_ways_to_answer_differ_is_refused(folder):
-    rule = folder / "assets.extra/words.json"
-    rule.write_text(json.dumps(json.loads(rule.read_text()) | {"vector_mode": "count"}))
-    with pytest.raises(CorruptArtifact, match="its graph and its text rule give different answers"):
-        Loaded(7, folder)

@@ -6,6 +6,7 @@ import threading
 import tracemalloc
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import BadInput, Forbidden, Unavailable
+from pipeline.published.answers import Answers
 from pipeline.server import record_buffer
 from pipeline.server.errors import Refused
 from pipeline.server.record_buffer import BYTES, FILE_BYTES, ROWS
 from pipeline.server.recording import Recorder
-from pipeline.server.versions import Answer
 from pipeline.store import feedback, signatures
 from pipeline.store.objects import Store
 from tests.server.test_forger import new_key
@@ -29,8 +30,8 @@ class Live:
     labels = ("css", "java")
     limits = None
 
-    def named(self) -> "Live":
-        return self
+    def named(self) -> SimpleNamespace:
+        return SimpleNamespace(model=self)
 
 
 class Request:
@@ -43,9 +44,9 @@ class Request:
         return f'{{"id": "{self.name}", "tag": "{self.tag}"}}'.encode()
 
 
-def answer(posts: int) -> Answer:
+def answer(posts: int) -> Answers:
     half = np.full((posts, 2), 0.5, np.float32)
-    return Answer(1, ["css", "java"], ["css"] * posts, half[:, 0], half)
+    return Answers(1, ["css", "java"], ["css"] * posts, half[:, 0], half)
 
 
 def ask(recorder: Recorder, *posts: str) -> str | None:

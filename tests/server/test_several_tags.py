@@ -10,10 +10,10 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
+from pipeline.published.arrays import FEW
 from pipeline.registry import model_cache
 from pipeline.registry.registry import Registry
 from pipeline.scoring import predict
-from pipeline.server.loaded import FEW
 from pipeline.server.open_inference_proto import MESSAGE, SERVICE
 from pipeline.sources import sample
 from pipeline.store import feedback
@@ -140,5 +140,5 @@ def test_a_version_whose_thresholds_do_not_fit_is_not_served(store, tmp_path):
         shutil.copytree(model, tmp_path / "model")
     file = tmp_path / "model/assets.extra/thresholds.json"
     file.write_text(json.dumps(json.loads(file.read_text())[1:]))
-    with pytest.raises(CorruptArtifact, match="its answers are no probabilities"):
-        Loaded(7, tmp_path / "model")
+    with pytest.raises(CorruptArtifact, match="its answers are not probabilities"):
+        Loaded.open(tmp_path / "model", 7)

@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from pipeline.checks.confusion_matrix import draw
 from pipeline.data import held_out, posts
 from pipeline.data.learned import FILE, Learned
+from pipeline.data.weights import FILE as FILE_OF_WEIGHTS
 from pipeline.errors import GateNotPassed, TaggerError
 from pipeline.files import read_lines
 from pipeline.model import evaluation
@@ -206,11 +207,16 @@ def test_what_the_candidate_learned_is_written(with_champion, finished_run, tmp_
 LOST = {"force": "incomparable", "force_reason": "it is lost"}
 
 
-@pytest.mark.parametrize("lost", ["saved_model.pb", "variables/variables.index", "assets/labels.txt"])
+@pytest.mark.parametrize(
+    "lost",
+    [["assets/labels.txt"], ["assets.extra/counts.parquet"], [FILE_OF_WEIGHTS, "saved_model.pb"]],
+    ids=["tags", "words", "weights and graph"],
+)
 def test_a_champion_that_cannot_be_loaded_fails_the_candidate_unless_forced(
     with_champion, finished_run, tmp_path, lost
 ):
-    (with_champion["champion"] / "model" / lost).unlink()
+    for name in lost:
+        (with_champion["champion"] / "model" / name).unlink()
     settings = finished_run.existing().settings
     with pytest.raises(
         GateNotPassed, match=r"version 20260105060708, cannot be compared with this one \(it cannot be loaded or used: "

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import ruamel.yaml
 
+from pipeline.checks import parity
+from pipeline.data.weights import FILE, Weights
 from pipeline.errors import ExportRefused
-from pipeline.model import parity
+from pipeline.published import parity as published_parity
 from pipeline.registry.registry import Registry
 from pipeline.sources.source import Source
 from pipeline.stages import export, model_card
@@ -100,14 +102,14 @@ def test_a_tie_may_be_broken_either_way(lead, faults):
     case = {"row": 7, "post": "", "tag": "c", "indices": [1], "values": [1.0], "probabilities": wanted[0].tolist()}
     batch = pa.RecordBatch.from_pylist([case], schema=parity.CASES)
     same = np.array([True])
-    said, ties = np.array([b"java"], object), parity._ties(wanted, None)
-    assert list(parity._faults(batch, same, said, ties, np.zeros(1))) == faults
+    said, ties = ["java"], parity.are_ties(wanted, None)
+    assert list(parity.faults(batch, same, said, ties, np.zeros(1))) == faults
 
 
 @pytest.mark.parametrize(("limit", "tie"), [(0.30001, True), (0.301, False)])
 def test_a_tag_as_probable_as_its_threshold_is_a_tie(limit, tie):
     limits = np.array([0.5, limit, 0.5], np.float32)
-    assert parity._ties(np.array([[0.9, 0.3, 0.1]], np.float32), limits).tolist() == [tie]
+    assert parity.are_ties(np.array([[0.9, 0.3, 0.1]], np.float32), limits).tolist() == [tie]
 
 
 def test_a_model_that_cannot_be_loaded_is_refused(exported, tmp_path):
@@ -116,6 +118,52 @@ def test_a_model_that_cannot_be_loaded_is_refused(exported, tmp_path):
     (tmp_path / "model" / "variables" / "variables.index").unlink()
     with pytest.raises(ExportRefused, match="cannot be loaded or used"):
         export.check_parity(tmp_path / "model", _written(cases, tmp_path))
+
+
+def changed_weight(model):
+    weights = Weights.read(model / FILE, columns=1000, tags=20)
+    weights.labels_kernel[0, 0] += 0.01
+    weights.write(model / FILE)
+
+
+def changed_word(model):
+    """As where two lines of a vocabulary changed places after the graph was made."""
+    counts = pq.read_table(model / "assets.extra/counts.parquet")
+    words = counts["word"].to_pylist()
+    words[4:6] = words[5], words[4]
+    changed = counts.set_column(0, "word", pa.array(words)).replace_schema_metadata(counts.schema.metadata)
+    pq.write_table(changed, model / "assets.extra/counts.parquet")
+    (model / "assets/vocabulary.txt").write_text("".join(f"{word}\n" for word in words))
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            changed_weight,
+            "the weights beside the exported model do not answer as .*row 16..: a probability differs by",
+        ),
+        (changed_word, "the exported model does not answer as .*its vector is not the one that vectorize made"),
+        (lambda model: (model / FILE).write_bytes(b""), r"cannot be loaded or used \(.*weights.safetensors cannot be"),
+    ],
+    ids=["weight", "word", "file"],
+)
+def test_an_export_whose_weights_or_words_were_changed_is_refused(exported, tmp_path, change, fault):
+    model, cases = exported
+    shutil.copytree(model, tmp_path / "model")
+    change(tmp_path / "model")
+    with pytest.raises(ExportRefused, match=fault):
+        export.check_parity(tmp_path / "model", _written(cases.slice(0, 50), tmp_path))
+
+
+def test_the_published_model_is_asked_for_each_word(exported, tmp_path):
+    """Where only its own list of words is another, which the SavedModel's check would not see."""
+    model, cases = exported
+    shutil.copytree(model, tmp_path / "model")
+    changed_word(tmp_path / "model")
+    faults = published_parity.check_parity(tmp_path / "model", _written(cases.slice(0, 50), tmp_path)).faults
+    assert faults
+    assert "a probability differs by" in faults[0]
 
 
 def test_the_cases_join_posts_vectors_and_answers_by_row(exported):

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 from scipy.sparse import csr_matrix, random
 
-from pipeline.model import attribution, network
+from pipeline.model import checkpoint, network
+from pipeline.published import attribution
 from pipeline.settings import Settings
 
 TAGS, COLUMNS = 3, 40
@@ -35,7 +36,7 @@ def gradient_times_input(model_dir, vectors, tag):
     """By automatic differentiation of the dense network's centred logit."""
     reader = tf.train.load_checkpoint(str(model_dir))
     weights = [
-        reader.get_tensor(attribution.LAYERS.format(layer, part)) for layer in (0, 1) for part in ("kernel", "bias")
+        reader.get_tensor(checkpoint.LAYERS.format(layer, part)) for layer in (0, 1) for part in ("kernel", "bias")
     ]
     dense = tf.constant(vectors.toarray())
     with tf.GradientTape() as tape:
@@ -45,11 +46,15 @@ def gradient_times_input(model_dir, vectors, tag):
     return (tape.gradient(centred, dense) * dense).numpy().sum(axis=0)
 
 
+def of(model_dir):
+    return attribution.Attribution(checkpoint.weights(model_dir))
+
+
 def test_contributions_are_gradient_times_input(model_dir):
     vectors = random(50, COLUMNS, density=0.15, format="csr", dtype=np.float32, random_state=1)
-    of = attribution.Network(model_dir)
+    attributed = of(model_dir)
     for tag in range(TAGS):
-        columns, sums = of.contributions(vectors, tag)
+        columns, sums = attributed.contributions(vectors, tag)
         found = np.zeros(COLUMNS)
         found[columns] = sums
         np.testing.assert_allclose(found, gradient_times_input(model_dir, vectors, tag), atol=1e-5)
@@ -58,7 +63,7 @@ def test_contributions_are_gradient_times_input(model_dir):
 def test_only_posts_of_the_tag_and_words_that_speak_for_it_count(model_dir):
     vectors = random(50, COLUMNS, density=0.15, format="csr", dtype=np.float32, random_state=1)
     labels = np.arange(50) % 2  # no post has tag 2
-    first, second, none = attribution.strongest(attribution.Network(model_dir), vectors, labels, TAGS, 4)
+    first, second, none = attribution.strongest(of(model_dir), vectors, labels, TAGS, 4)
     assert none == []
     for tag, columns in enumerate((first, second)):
         sums = gradient_times_input(model_dir, vectors[labels == tag], tag)
@@ -68,5 +73,9 @@ def test_only_posts_of_the_tag_and_words_that_speak_for_it_count(model_dir):
 
 def test_a_post_without_words_adds_nothing(model_dir):
     assert attribution.strongest(
-        attribution.Network(model_dir), csr_matrix((2, COLUMNS), dtype=np.float32), np.array([0, 1]), TAGS, 4
+        of(model_dir),
+        csr_matrix((2, COLUMNS), dtype=np.float32),
+        np.array([0, 1]),
+        TAGS,
+        4,
     ) == [[], [], []]

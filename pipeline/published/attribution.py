@@ -4,30 +4,19 @@ Gradient times input, which for relu units divides a logit exactly among its inp
 al. 2016, Not Just a Black Box (https://arxiv.org/abs/1605.01713).
 """
 
-from pathlib import Path
-
 import numpy as np
-import tensorflow as tf
 from scipy.sparse import csr_matrix
 
-LAYERS = "layer_with_weights-{}/{}/.ATTRIBUTES/VARIABLE_VALUE"
-"""The weights of the layers `posts` (0) and `labels` (1) as a converted Estimator's checkpoint names them."""
+from pipeline.data.weights import Weights
 
 
-def weights(checkpoint: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Read kernel and bias of the layer `posts`, and those of `labels`, from a checkpoint's folder or prefix."""
-    reader = tf.train.load_checkpoint(str(checkpoint))
-    posts, labels = ([reader.get_tensor(LAYERS.format(layer, part)) for part in ("kernel", "bias")] for layer in (0, 1))
-    return posts, labels
+class Attribution:
+    """Divides the logits of a trained network among the words of posts."""
 
-
-class Network:
-    """The weights of a trained network, as arrays."""
-
-    def __init__(self, model_dir: Path) -> None:
-        (self.kernel, self.bias), (labels, _) = weights(model_dir)
+    def __init__(self, weights: Weights) -> None:
+        self.kernel, self.bias = weights.posts_kernel, weights.posts_bias
         # What all tags have in common speaks for none of them.
-        self.labels = labels - labels.mean(axis=1, keepdims=True)
+        self.labels = weights.labels_kernel - weights.labels_kernel.mean(axis=1, keepdims=True)
 
     def contributions(self, vectors: csr_matrix, tag: int) -> tuple[np.ndarray, np.ndarray]:
         """How much each column adds to the tag's logit, beyond the mean of all tags, summed over the posts.
@@ -41,7 +30,7 @@ class Network:
         return columns, np.einsum("cu,cu->c", np.asarray(present.T @ slopes), kernel)
 
 
-def strongest(network: Network, vectors: csr_matrix, labels: np.ndarray, tags: int, count: int) -> list[list[int]]:
+def strongest(of: Attribution, vectors: csr_matrix, labels: np.ndarray, tags: int, count: int) -> list[list[int]]:
     """For each tag the `count` columns that add most to its logit in its own posts, the strongest first.
 
     `labels` are the posts' tags, int [posts] or where they have several bool [posts, tags]. Columns that add nothing
@@ -50,7 +39,7 @@ def strongest(network: Network, vectors: csr_matrix, labels: np.ndarray, tags: i
     found = []
     for tag in range(tags):
         own = labels[:, tag] if labels.ndim == 2 else labels == tag
-        columns, sums = network.contributions(vectors[np.flatnonzero(own)], tag)
+        columns, sums = of.contributions(vectors[np.flatnonzero(own)], tag)
         best = np.argsort(-sums, kind="stable")[:count]
         found.append(columns[best[sums[best] > 0]].tolist())
     return found
