@@ -55,7 +55,7 @@ def test_what_the_dag_and_the_command_line_import_is_light(module):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("module", ["server.app", "execution.predict", "execution.watch"])
+@pytest.mark.parametrize("module", ["server.app", "scoring.predict", "scoring.watch"])
 def test_what_asks_a_published_model_imports_nothing_that_trains(module):
     training = "{'tensorflow', 'tensorflow_serving', 'pandas', 'sklearn', 'matplotlib', 'airflow', 'optuna'}"
     code = f"import sys, pipeline.{module}; print(sorted({training} & set(sys.modules)))"

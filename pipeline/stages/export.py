@@ -92,20 +92,20 @@ def check_parity(model: Path, cases: Path) -> Parity:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ExportRefused(f"the exported model cannot be loaded or used ({last}): nothing is published")
     by_saved_model = Parity(**json.loads(done.stdout.splitlines()[-1]))
-    _refuse_faults("the exported model does", by_saved_model)
+    _refuse_faults("the exported model", by_saved_model)
     try:
         by_weights = published_parity.check_parity(model, cases)
     except CorruptArtifact as error:
         raise ExportRefused(f"the exported model cannot be loaded or used ({error}): nothing is published") from None
-    _refuse_faults("the weights beside the exported model do", by_weights)
+    _refuse_faults("the file of weights beside the exported model", by_weights)
     return worst_of([by_saved_model, by_weights])
 
 
 def _refuse_faults(what: str, result: Parity) -> None:
     if result.faults:
         raise ExportRefused(
-            f"{what} not answer as the trained one does ({'; '.join(result.faults)}): nothing is published; training "
-            "and serving must turn text into vectors by the same rule, see pipeline/data/vectors.py"
+            f"{what} does not answer as the trained one does ({'; '.join(result.faults)}): nothing is published; "
+            "training and serving must turn text into vectors by the same rule, see pipeline/data/vectors.py"
         )
 
 

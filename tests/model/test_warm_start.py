@@ -57,7 +57,7 @@ def test_words_beyond_the_vocabularys_size_are_neither_kept_nor_new(first, live,
     words = read_lines(live / "assets" / VOCABULARY_FILE)
     drawn = network.keras_model(settings, 2)
     initial.put_into(drawn, words, ["java", "python"])
-    assert np.array_equal(weights(drawn)[0][0][1:], initial.posts[0][1:4])
+    assert np.array_equal(weights(drawn)[0][0][1:], initial.weights.posts_kernel[1:4])
     begun = initial.kept(words, 4)
     assert (begun.words_kept, begun.words_new, begun.words_lost) == (3, 0, len(words) - 3)
 

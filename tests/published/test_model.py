@@ -85,7 +85,7 @@ import sys
 from pathlib import Path
 from pipeline.published.model import PublishedModel
 model = PublishedModel.open(Path(sys.argv[1]))
-print(model.answer(["a java list"]).tags[0], sorted({"tensorflow", "pandas", "sklearn", "airflow"} & set(sys.modules)))
+print(model.answer(["a java list"]).tags[0], sorted({"tensorflow", "sklearn", "airflow"} & set(sys.modules)))
 """
 
 

@@ -1,7 +1,5 @@
 """One post by the table of words and many by Arrow: the same answers, whatever the posts hold and the model is."""
 
-import time
-
 import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
@@ -53,20 +51,3 @@ def test_the_paths_answer_equally(posts, mode, rule, ngrams, several):
         given_by_each = {(other.tags[place], other.given[place]) for other in (few, many, batch)}
         assert len(given_by_each) == 1
     assert all(("|" in each) <= several for each in few.given)
-
-
-def test_a_post_of_750_characters_is_answered_in_a_fifth_of_a_millisecond():
-    sentence = "How can I convert a List<String> into an array, e.g. of int[], in C# or Java?\n"
-    post = (sentence * 10)[:750].encode()
-    for several in (False, True):
-        model = a_model([post.decode(), *ODD], size=1000, ngrams=2, rule="signs", several=several, units=64)
-        model.answer([post])
-        fastest = min(timed(model, post) for _ in range(5))
-        assert fastest < 2e-4, several
-
-
-def timed(model, post):
-    started = time.process_time()
-    for _ in range(200):
-        model.answer([post])
-    return (time.process_time() - started) / 200

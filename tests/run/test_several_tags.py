@@ -181,7 +181,7 @@ def test_an_export_is_refused_if_the_weights_beside_it_have_another_threshold(se
     file = tmp_path / "changed/assets.extra/thresholds.json"
     limits = json.loads(file.read_text())
     file.write_text(json.dumps([limits[0] / 2, *limits[1:]]))
-    with pytest.raises(ExportRefused, match=r"the weights beside the exported model do not .*where the Estimator said"):
+    with pytest.raises(ExportRefused, match=r"the file of weights beside the .*where the Estimator said"):
         export.check_parity(tmp_path / "changed", cases)
 
 

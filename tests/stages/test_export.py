@@ -141,7 +141,7 @@ def changed_word(model):
     [
         (
             changed_weight,
-            "the weights beside the exported model do not answer as .*row 16..: a probability differs by",
+            "the file of weights beside the exported model does not .*row 16..: a probability differs by",
         ),
         (changed_word, "the exported model does not answer as .*its vector is not the one that vectorize made"),
         (lambda model: (model / FILE).write_bytes(b""), r"cannot be loaded or used \(.*weights.safetensors cannot be"),
