@@ -52,6 +52,37 @@ class Connections:
             next(each for each in self.open if each.held and each.phase == BODY).refuse_body()
 
 
+class _Joined:
+    """A transport that sends at once what is written in one turn of the event loop: uvicorn writes head and body."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop, self._parts = transport, loop, list[bytes]()
+
+    def write(self, data: bytes) -> None:
+        """Send the bytes at the end of this turn."""
+        if not self._parts:
+            self._loop.call_soon(self._send)
+        self._parts.append(data)
+
+    def write_eof(self) -> None:
+        """Say that nothing follows."""
+        self._send()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        """Close the connection once all was sent."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._parts and not self._transport.is_closing():
+            self._transport.write(b"".join(self._parts))
+        self._parts.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's connection, with limits on what is parsed and a deadline on what the client has to do."""
 
@@ -71,6 +102,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch the client."""
         super().connection_made(transport)
+        self.transport = _Joined(transport, self.loop)  # type: ignore[assignment]
         self._timer = self.loop.call_later(self.all.seconds, self._look)
         self.all.add(self)
 
