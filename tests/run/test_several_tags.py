@@ -172,7 +172,7 @@ def test_an_export_with_other_thresholds_is_refused(several, tmp_path):
 def test_an_export_is_refused_if_the_weights_beside_it_have_another_threshold(several, tmp_path):
     """Which the graph has in itself, so that it still gives the right tags."""
     inputs = inputs_of(several, tmp_path) | {"evaluate": tmp_path / "evaluate"}
-    several.fetch(several.manifest("evaluate"), inputs["evaluate"])
+    several.files.fetch(several.manifest("evaluate"), inputs["evaluate"])
     cases = tmp_path / "cases.parquet"
     pq.write_table(export._cases(inputs, read_lines(inputs["fit_vocabulary"] / "labels.txt")), cases)
     with model_cache.opened(Registry(several.store), None) as model:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import shutil
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,12 +123,14 @@ class Answers:
     grpc: dict[str, tuple[str, str]]
 
 
-async def ask(server: Server) -> Answers:
-    """Ask every route, with each way to name a version, and every method."""
+async def ask(server: Server, begun: Callable[[], Awaitable[None]] | None = None) -> Answers:
+    """Ask every route, with each way to name a version, and every method, once the server runs and `begun` is over."""
     answers, said = dict[str, httpx.Response](), dict[str, tuple[str, str]]()
     router = server._router()
     transport = httpx.ASGITransport(server.app)
     async with server._lifespan(router), httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        if begun:
+            await begun()
         for route in router.routes:
             names = {"name": MODEL, "version": "1", "label": "live"}
             path = re.sub(r"\{(\w+)(?::\w+)?\}", lambda match: names[match[1]], route.path)  # noqa: B023
@@ -234,11 +237,13 @@ def test_a_version_that_is_loaded_answers_whatever_becomes_of_the_store(two_vers
         await look()
         happens(two_versions)
         seen = len(looks)
-        async with asyncio.timeout(60):
-            asking = asyncio.create_task(ask(server))
+
+        async def three_looks() -> None:
             while len(looks) < seen + 3:
                 await asyncio.sleep(0.01)
-            return await asking
+
+        async with asyncio.timeout(60):
+            return await ask(server, three_looks)
 
     answers = asyncio.run(run())
     number = str(server.versions.live.version)
