@@ -3,10 +3,12 @@
 import csv
 import fcntl
 import os
+import secrets
 import shutil
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -161,10 +163,15 @@ def write_csv(path: Path, rows: Iterable[tuple[str, str]], header: tuple[str, st
 
 
 def free_port() -> int:
-    """A port of the loopback interface on which nothing listens."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port of the loopback interface on which nothing listens, and which no outgoing connection gets meanwhile.
+
+    Linux gives those the ports from 32,768.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
