@@ -107,7 +107,7 @@ def _slow() -> dict[Path, int]:
 
 @pytest.fixture(scope="session", autouse=True)
 def forker() -> Iterator[None]:
-    """Let export check its models in processes that have imported TensorFlow already, but not in test_export.py."""
+    """Let export check its models in processes that have imported TensorFlow already, save some of test_export.py."""
     forker = Forker()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "subprocess", forker)

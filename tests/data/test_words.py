@@ -148,6 +148,7 @@ def test_2_000_real_posts_are_as_in_keras(keras: Any, real_posts: pa.Array, rule
     assert_as_keras(keras, real_posts[:2000], size=5000, batch=700, rule=rule)
 
 
+@pytest.mark.thorough
 def test_16_000_real_posts_are_as_in_keras(keras: Any, real_posts: pa.Array) -> None:
     assert_as_keras(keras, real_posts, size=1000, batch=4000)
 

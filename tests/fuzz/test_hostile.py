@@ -81,7 +81,13 @@ CSV_CASES: dict[str, tuple[Callable[[], Iterator[bytes]], int, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", CSV_CASES)
+SLOW = pytest.mark.thorough
+"""For what takes many seconds, and has a quick case beside it that meets the same limit."""
+
+SLOW_CASES = ("ten gigabytes of blank lines",)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=SLOW if case in SLOW_CASES else ()) for case in CSV_CASES])
 def test_csv(tmp_path: Path, case: str) -> None:
     content, max_bytes, sentence = CSV_CASES[case]
     with (tmp_path / "source").open("wb") as file:
@@ -156,7 +162,9 @@ PARQUET_CASES = {
 }
 
 
-@pytest.mark.parametrize("content", PARQUET_CASES)
+@pytest.mark.parametrize(
+    "content", [pytest.param(case, marks=SLOW if case is long_page else ()) for case in PARQUET_CASES]
+)
 def test_parquet(tmp_path: Path, content: Callable[[], bytes]) -> None:
     (tmp_path / "source").write_bytes(content())
     said, _, peak = reading(tmp_path / "source", 2**25)

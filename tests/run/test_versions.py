@@ -35,6 +35,7 @@ def done_again(run, tmp_path, rows=OTHERS, **settings):
     return done(run)
 
 
+@pytest.mark.thorough
 def test_two_runs_of_one_second_are_two_versions(new_run):
     first, second = new_run("a", epochs=2, **LOOSE), new_run("b", epochs=2, seed=1, **LOOSE)
     versions = [done(run)["version"] for run in (first, second)]

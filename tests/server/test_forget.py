@@ -144,7 +144,7 @@ def settled(store: Store) -> None:
         (filled, collect, forget_one, {"one", "old"}),
         (filled, flush, collect, {"old"}),
         (filled, read, forget_one, {"one"}),
-        (of_earlier_release, forget_one, forget_two, {"one", "two"}),
+        pytest.param(of_earlier_release, forget_one, forget_two, {"one", "two"}, marks=pytest.mark.thorough),
         (of_earlier_release, read, forget_one, {"one"}),
     ],
 )

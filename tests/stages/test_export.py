@@ -21,8 +21,8 @@ from pipeline.stages import export, model_card
 from pipeline.stages.context import Context
 
 
-@pytest.fixture(autouse=True)
-def processes_as_in_production(monkeypatch):
+@pytest.fixture
+def process_as_in_production(monkeypatch):
     monkeypatch.setattr(export, "subprocess", subprocess)
 
 
@@ -56,6 +56,7 @@ def test_the_parity_check_covers_every_test_post(finished_run, exported):
     assert summary["largest_difference"] <= 1e-5
 
 
+@pytest.mark.usefixtures("process_as_in_production")
 def test_progress_has_a_total_from_the_start(exported, finished_run, tmp_path):
     totals = []
 
@@ -112,6 +113,7 @@ def test_a_tag_as_probable_as_its_threshold_is_a_tie(limit, tie):
     assert parity.are_ties(np.array([[0.9, 0.3, 0.1]], np.float32), limits).tolist() == [tie]
 
 
+@pytest.mark.usefixtures("process_as_in_production")
 def test_a_model_that_cannot_be_loaded_is_refused(exported, tmp_path):
     model, cases = exported
     shutil.copytree(model, tmp_path / "model")
