@@ -163,7 +163,7 @@ class Service:
 
     async def _from_posts(self, request: Any, context: Any) -> tuple[dict[str, Any], int]:
         tensor, shape = _input(request, "post")
-        if tensors.type_of(tensor) != "DT_STRING":
+        if tensor.dtype != tensors.STRING:
             raise Refused(400, f"the input post has the type {tensors.type_of(tensor)}: posts are DT_STRING")
         bodies.refuse_too_many(math.prod(shape), "post", self.versions.limits)
         answer = await self._tag(tensors.to_array(tensor).reshape(-1).tolist(), "post", context)

@@ -34,6 +34,8 @@ _OTHER_NAMES = {"float16": "half", "float32": "float", "float64": "double"}
 KINDS = {ENUMS["DataType"][f"DT_{_OTHER_NAMES.get(kind.name, kind.name).upper()}"]: kind for kind in _KINDS}
 """The types of tensors that are read, by their numbers."""
 
+_NAMES = {number: name for name, number in ENUMS["DataType"].items()}
+
 STRING, FLOAT = ENUMS["DataType"]["DT_STRING"], ENUMS["DataType"]["DT_FLOAT"]
 
 MAX_RANK = 2
@@ -89,8 +91,7 @@ def _of_field(sent: Any, kind: Kind) -> np.ndarray:
 
 def type_of(tensor: Any) -> str:
     """The name of a TensorProto's type, such as DT_FLOAT."""
-    names = {number: name for name, number in ENUMS["DataType"].items()}
-    return names.get(tensor.dtype, f"number {tensor.dtype}")
+    return _NAMES.get(tensor.dtype, f"number {tensor.dtype}")
 
 
 def to_proto(values: list[str] | np.ndarray) -> Any:

@@ -152,11 +152,17 @@ def test_the_exported_graph_gives_the_same_tags_as_the_answers(several, tmp_path
     assert len({row.sum() for row in chosen}) > 2
 
 
+def parity_cases(run, folder):
+    """The file of the cases that export's parity check of the run compares."""
+    inputs = inputs_of(run, folder) | {"evaluate": folder / "evaluate"}
+    run.files.fetch(run.manifest("evaluate"), inputs["evaluate"])
+    table = export._cases(inputs, read_lines(inputs["fit_vocabulary"] / "labels.txt"))
+    pq.write_table(table, folder / "cases.parquet")
+    return folder / "cases.parquet"
+
+
 def test_an_export_with_other_thresholds_is_refused(several, tmp_path):
-    inputs = inputs_of(several, tmp_path) | {"evaluate": tmp_path / "evaluate"}
-    several.files.fetch(several.manifest("evaluate"), inputs["evaluate"])
-    cases = tmp_path / "cases.parquet"
-    pq.write_table(export._cases(inputs, read_lines(inputs["fit_vocabulary"] / "labels.txt")), cases)
+    cases = parity_cases(several, tmp_path)
     with model_cache.opened(Registry(several.store), None) as model:
         assert parity.check_parity(model, cases).faults == []
         shutil.copytree(model, tmp_path / "changed")
@@ -171,10 +177,7 @@ def test_an_export_with_other_thresholds_is_refused(several, tmp_path):
 
 def test_an_export_is_refused_if_the_weights_beside_it_have_another_threshold(several, tmp_path):
     """Which the graph has in itself, so that it still gives the right tags."""
-    inputs = inputs_of(several, tmp_path) | {"evaluate": tmp_path / "evaluate"}
-    several.files.fetch(several.manifest("evaluate"), inputs["evaluate"])
-    cases = tmp_path / "cases.parquet"
-    pq.write_table(export._cases(inputs, read_lines(inputs["fit_vocabulary"] / "labels.txt")), cases)
+    cases = parity_cases(several, tmp_path)
     with model_cache.opened(Registry(several.store), None) as model:
         shutil.copytree(model, tmp_path / "changed")
     assert export.check_parity(tmp_path / "changed", cases).faults == []
